@@ -1,0 +1,141 @@
+package wire
+
+import "sync/atomic"
+
+// A DropReason says why a packet was not passed on. It is the one list that
+// counters, metrics, logs, traces, captures and errors take their words from.
+// DropNone, the zero value, means that the packet was not dropped.
+type DropReason uint8
+
+// The drop reasons. A packet that is dropped has exactly one.
+const (
+	DropNone DropReason = iota
+
+	// Policy.
+	DropNoPolicy          // no rule of the SPD matches (RFC 4301 §5: discard)
+	DropPolicyDiscard     // a rule says discard
+	DropClearNotProtected // arrived in the clear, but policy demands protection (RFC 4301 §5.2)
+	DropSelectorMismatch  // decrypted, but does not fit the selectors of its SA (RFC 4301 §5.2 step 4)
+	DropNoSA              // rule says protect, and no SA is there to do it
+	DropClassDiscard      // non-IP, broadcast or multicast, and not let through by name
+
+	// Inbound ESP and AH.
+	DropUnknownSPI     // no SA for (SPI, destination, protocol)
+	DropReplay         // sequence number seen before
+	DropReplayOld      // sequence number left of the replay window
+	DropICV            // integrity check failed
+	DropBadPadding     // ESP padding is not 1, 2, 3, …, or longer than the packet
+	DropBadLength      // too short or too long for its transform
+	DropBadNextHeader  // next header that the SA's mode does not allow
+	DropDummy          // ESP dummy packet, next header 59 (RFC 4303 §2.6)
+	DropWrongTransform // bundle not applied in the listed order
+
+	// Outbound ESP and AH.
+	DropSeqExhausted    // sequence numbers used up (RFC 4303 §3.3.3)
+	DropSeqUnreserved   // the sequence number store could not promise fresh numbers
+	DropLifetimeExpired // hard lifetime of the SA is over
+	DropKeyInvalid      // the SA's key is empty or invalid
+
+	// IP.
+	DropMalformed       // header fields contradict each other or the packet's length
+	DropTooBig          // does not fit the path and must not be fragmented; ICMP sent
+	DropTTLExceeded     // TTL or hop limit used up
+	DropFragOverlap     // overlapping fragments (RFC 5722)
+	DropFragTimeout     // fragments missing after the time limit
+	DropFragMemory      // fragment memory is at its cap
+	DropFragPolicy      // a fragment without the fields that the policy needs
+	DropExtensionHeader // IPv6 extension header chain that cannot be followed
+	DropOwnAddressSpoof // came from the wire with the protected host's own source address
+	DropICMPPolicy      // ICMP error that does not belong to a flow we let pass (RFC 4301 §6)
+
+	// Links and neighbours.
+	DropNoRoute      // no route to the destination
+	DropUnresolved   // neighbour did not answer
+	DropQueueFull    // a bounded queue was full
+	DropLinkWrite    // the link refused the frame
+	DropLinkDown     // the link is not up
+	DropBadFrame     // not an Ethernet frame, or shorter than its header says
+	DropBadOffload   // segmentation or checksum metadata contradict the frame
+	DropForeignMAC   // addressed to another station
+	DropEndpointGone // the appliance is stopping
+
+	// NumDropReasons is the number of reasons, DropNone included.
+	NumDropReasons
+)
+
+var dropNames = [NumDropReasons]string{
+	DropNone:              "none",
+	DropNoPolicy:          "no_policy",
+	DropPolicyDiscard:     "policy_discard",
+	DropClearNotProtected: "clear_not_protected",
+	DropSelectorMismatch:  "selector_mismatch",
+	DropNoSA:              "no_sa",
+	DropClassDiscard:      "class_discard",
+	DropUnknownSPI:        "unknown_spi",
+	DropReplay:            "replay",
+	DropReplayOld:         "replay_old",
+	DropICV:               "icv",
+	DropBadPadding:        "bad_padding",
+	DropBadLength:         "bad_length",
+	DropBadNextHeader:     "bad_next_header",
+	DropDummy:             "dummy",
+	DropWrongTransform:    "wrong_transform",
+	DropSeqExhausted:      "seq_exhausted",
+	DropSeqUnreserved:     "seq_unreserved",
+	DropLifetimeExpired:   "lifetime_expired",
+	DropKeyInvalid:        "key_invalid",
+	DropMalformed:         "malformed",
+	DropTooBig:            "too_big",
+	DropTTLExceeded:       "ttl_exceeded",
+	DropFragOverlap:       "frag_overlap",
+	DropFragTimeout:       "frag_timeout",
+	DropFragMemory:        "frag_memory",
+	DropFragPolicy:        "frag_policy",
+	DropExtensionHeader:   "extension_header",
+	DropOwnAddressSpoof:   "own_address_spoof",
+	DropICMPPolicy:        "icmp_policy",
+	DropNoRoute:           "no_route",
+	DropUnresolved:        "unresolved",
+	DropQueueFull:         "queue_full",
+	DropLinkWrite:         "link_write",
+	DropLinkDown:          "link_down",
+	DropBadFrame:          "bad_frame",
+	DropBadOffload:        "bad_offload",
+	DropForeignMAC:        "foreign_mac",
+	DropEndpointGone:      "endpoint_gone",
+}
+
+// String returns the reason's name as it stands in status, metrics and captures.
+func (r DropReason) String() string {
+	if r < NumDropReasons {
+		return dropNames[r]
+	}
+	return "unknown"
+}
+
+// DropCounters counts drops by reason. The zero value is ready, and any number
+// of goroutines may use it.
+type DropCounters struct {
+	n [NumDropReasons]atomic.Uint64
+}
+
+// Add counts one drop. DropNone is not counted.
+func (c *DropCounters) Add(r DropReason) {
+	if r != DropNone {
+		c.n[r].Add(1)
+	}
+}
+
+// Load returns how many drops were counted for r.
+func (c *DropCounters) Load(r DropReason) uint64 { return c.n[r].Load() }
+
+// Snapshot returns the non-zero counters by name.
+func (c *DropCounters) Snapshot() map[string]uint64 {
+	m := make(map[string]uint64)
+	for r := DropNone + 1; r < NumDropReasons; r++ {
+		if v := c.n[r].Load(); v != 0 {
+			m[r.String()] = v
+		}
+	}
+	return m
+}
