@@ -1,0 +1,246 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"path/filepath"
+	"time"
+)
+
+// OnFailure says what the cut interface does once bitw is gone.
+type OnFailure string
+
+// The two fail states.
+const (
+	// Shut lets nothing pass until the appliance or the operator is back.
+	Shut OnFailure = "shut"
+	// Open restores the interface as it was, in the clear.
+	Open OnFailure = "open"
+)
+
+// Direction is seen from the host behind bitw: Out is towards the wire.
+type Direction string
+
+// Directions. An SA has exactly one; a policy may have both.
+const (
+	Out  Direction = "out"
+	In   Direction = "in"
+	Both Direction = "both"
+)
+
+// Protocol is the security protocol of an SA.
+type Protocol string
+
+// The security protocols.
+const (
+	ESP Protocol = "esp" // RFC 4303
+	AH  Protocol = "ah"  // RFC 4302
+)
+
+// Number is the IP protocol number of p, or 0 if p is neither ESP nor AH.
+func (p Protocol) Number() uint8 {
+	switch p {
+	case ESP:
+		return 50
+	case AH:
+		return 51
+	}
+	return 0
+}
+
+// Mode of an SA (RFC 4301 §4.1).
+type Mode string
+
+// The two modes.
+const (
+	Transport Mode = "transport"
+	Tunnel    Mode = "tunnel"
+)
+
+// Action is what a policy or a class of frames does with what it matches.
+// A class knows only Bypass and Discard.
+type Action string
+
+// Actions (RFC 4301 §4.4.1).
+const (
+	Protect Action = "protect"
+	Bypass  Action = "bypass"
+	Discard Action = "discard"
+)
+
+// A Config is everything that one appliance is told. Load and Parse return only
+// configurations that passed every check; one built by hand passed none.
+type Config struct {
+	// Interface is the name of the network interface that bitw cuts.
+	Interface string
+	OnFailure OnFailure
+	// Control is the path of the UNIX socket for bitw status and bitw down.
+	Control string
+	// StateDir is where sequence numbers are reserved ahead; empty means nowhere,
+	// and then no outbound SA has a counter-mode algorithm.
+	StateDir string
+	// LogLevel is one of error, warn, info, debug and trace.
+	LogLevel string
+	// Classes are in the order of the file, each name and EtherType once.
+	Classes   []Class
+	Neighbors []Neighbor
+	Routes    []Route
+	// MTU is the largest IP packet on the wire in octets, IP header included; 0 means
+	// what the interface says.
+	MTU int
+	// SAs and Policies are in the order of the file. Names are unique in each.
+	SAs      []SA
+	Policies []Policy
+
+	marks map[string]mark
+}
+
+// A Class says what happens to frames that no policy decides.
+type Class struct {
+	// Name is one of Options.Classes, or "ethertype 0x8899" with four lower-case
+	// digits when EtherType is set.
+	Name string
+	// EtherType is in host order, 0 for a class that is named.
+	EtherType uint16
+	// Action is Bypass or Discard.
+	Action Action
+	Pos    Position
+}
+
+// A Neighbor is a static neighbour on the wire side. Traffic never changes it.
+type Neighbor struct {
+	Address netip.Addr
+	// MAC has 6 octets.
+	MAC net.HardwareAddr
+	Pos Position
+}
+
+// A Route overrides what the host's interface says about a destination.
+type Route struct {
+	// Destination has no bits set outside its prefix.
+	Destination netip.Prefix
+	// Via is the next hop, of the family of Destination; invalid (the zero Addr) when
+	// the destination is on the link itself.
+	Via netip.Addr
+	Pos Position
+}
+
+// An SA is one security association with keys set by the user (RFC 4301 §4.4.2).
+type SA struct {
+	Name string
+	// Direction is Out or In.
+	Direction Direction
+	Protocol  Protocol
+	Mode      Mode
+	// SPI is in host order, 256 or more.
+	SPI uint32
+	// Source and Destination are the addresses of the IP header that precedes the
+	// ESP or AH header: the tunnel's ends, or in transport mode those of the packet.
+	Source, Destination netip.Addr
+	// Algorithm is swanctl's name of the suite.
+	Algorithm string
+	// EncryptionKey has the length that the algorithm wants, an AEAD's salt at its end.
+	EncryptionKey Secret
+	IntegrityKey  Secret
+	// KeyFile is where the keys came from, empty when from the configuration itself.
+	KeyFile string
+	// ESN says that sequence numbers have 64 bits (RFC 4303 §2.2.1).
+	ESN bool
+	// ReplayWindow is in packets, a multiple of 64.
+	ReplayWindow int
+	Lifetime     Lifetime
+	Pos          Position
+}
+
+// A Lifetime holds hard limits of an SA; 0 means no limit.
+type Lifetime struct {
+	Packets uint64
+	// Bytes counts octets of payload before protection.
+	Bytes uint64
+	// Time runs from the start of the SA.
+	Time time.Duration
+}
+
+// A Policy is one entry of the SPD (RFC 4301 §4.4.1). A nil selector matches
+// anything.
+type Policy struct {
+	Name      string
+	Direction Direction
+	// Local are the addresses behind bitw, Remote those across the wire, whichever
+	// way a packet goes.
+	Local, Remote []AddressRange
+	// Protocol is the IP protocol number of the packet's payload.
+	Protocol *uint8
+	// LocalPorts and RemotePorts are only set for protocols that have ports.
+	LocalPorts, RemotePorts []PortRange
+	// ICMP is only set when Protocol is 1 or 58.
+	ICMP   *ICMPRange
+	Action Action
+	// Out names the SAs of a protected packet in the order of their application, the
+	// innermost first.
+	Out []string
+	// In is in the same order; an arriving packet is taken apart from its end.
+	In  []string
+	Pos Position
+}
+
+// An AddressRange holds the addresses from First to Last, both included and of one
+// family, neither with a zone nor IPv4 mapped in IPv6.
+type AddressRange struct {
+	First, Last netip.Addr
+}
+
+// A PortRange holds the ports from First to Last, both included.
+type PortRange struct {
+	First, Last uint16
+}
+
+// An ICMPRange holds the types and codes between two bounds, all included.
+type ICMPRange struct {
+	TypeFirst, TypeLast, CodeFirst, CodeLast uint8
+}
+
+// A Position is a place in a file. Line and Column count from 1, columns in
+// characters (not octets).
+type Position struct {
+	File         string
+	Line, Column int
+}
+
+// Default is a configuration in which all that has a default has it. Its Control
+// is empty; it follows from the interface by DefaultControl.
+func Default() Config {
+	return Config{
+		OnFailure: Shut,
+		StateDir:  "/var/lib/bitw",
+		LogLevel:  "info",
+	}
+}
+
+// DefaultControl is the control socket of the appliance on an interface.
+func DefaultControl(iface string) string {
+	return filepath.Join("/run/bitw", iface+".sock")
+}
+
+// DefaultReplayWindow is the replay window of an SA that names none, in packets.
+const DefaultReplayWindow = 64
+
+// SA returns the SA of that name.
+func (c *Config) SA(name string) (*SA, bool) {
+	for i := range c.SAs {
+		if c.SAs[i].Name == name {
+			return &c.SAs[i], true
+		}
+	}
+	return nil, false
+}
+
+// Policy returns the policy of that name.
+func (c *Config) Policy(name string) (*Policy, bool) {
+	for i := range c.Policies {
+		if c.Policies[i].Name == name {
+			return &c.Policies[i], true
+		}
+	}
+	return nil, false
+}
