@@ -1,0 +1,266 @@
+package sa
+
+import (
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+)
+
+// newClassifier compiles policies that have been checked.
+func newClassifier(policies []*Policy) *classifier {
+	c := new(classifier)
+	b := &builder{policies: policies, bits: make([]uint64, (len(policies)+63)/64), known: make(map[string]*vector)}
+
+	sides := [2]func(*Selector) []AddrRange{
+		func(s *Selector) []AddrRange { return s.Local },
+		func(s *Selector) []AddrRange { return s.Remote },
+	}
+	c.local4, c.remote4 = b.addrs4(sides[0]), b.addrs4(sides[1])
+	c.local6, c.remote6 = b.addrs6(sides[0]), b.addrs6(sides[1])
+	b.numbers(&c.localPort, func(s *Selector) []span[uint32] { return portSpans(s.LocalPorts) })
+	b.numbers(&c.remotePort, func(s *Selector) []span[uint32] { return portSpans(s.RemotePorts) })
+	b.numbers(&c.icmp, icmpSpans)
+
+	for d := range c.proto {
+		for known := range c.proto[d] {
+			for proto := range c.proto[d][known] {
+				c.proto[d][known][proto] = b.protocol(Direction(d), known == 1, uint8(proto))
+			}
+		}
+	}
+	return c
+}
+
+// A span is the values from, …, to of a dimension.
+type span[T any] struct{ from, to T }
+
+// A builder makes vectors, each different one once.
+type builder struct {
+	policies []*Policy
+	bits     []uint64 // the set under construction
+	known    map[string]*vector
+	key      []byte
+}
+
+func (b *builder) set(i int)   { b.bits[i/64] |= 1 << (i % 64) }
+func (b *builder) unset(i int) { b.bits[i/64] &^= 1 << (i % 64) }
+
+// vector returns the set under construction.
+func (b *builder) vector() *vector {
+	b.key = b.key[:0]
+	n := 0
+	for i, w := range b.bits {
+		if w != 0 {
+			b.key = binary.LittleEndian.AppendUint32(b.key, uint32(i))
+			b.key = binary.LittleEndian.AppendUint64(b.key, w)
+			n++
+		}
+	}
+	if v := b.known[string(b.key)]; v != nil {
+		return v
+	}
+	blocks := (len(b.bits) + 63) / 64
+	v := &vector{summary: make([]uint64, blocks), rank: make([]uint32, blocks), words: make([]uint64, 0, n)}
+	for i, w := range b.bits {
+		if i%64 == 0 {
+			v.rank[i/64] = uint32(len(v.words))
+		}
+		if w != 0 {
+			v.summary[i/64] |= 1 << (i % 64)
+			v.words = append(v.words, w)
+		}
+	}
+	b.known[string(b.key)] = v
+	return v
+}
+
+// protocol returns the policies that apply to a flow as far as direction,
+// protocol, and the ports being known or not, can tell.
+func (b *builder) protocol(d Direction, known bool, proto uint8) *vector {
+	clear(b.bits)
+	for i, p := range b.policies {
+		s := &p.Selector
+		needs := len(s.LocalPorts)+len(s.RemotePorts)+len(s.ICMPTypes)+len(s.ICMPCodes) > 0
+		if p.Directions.Has(d) && (s.Proto == AnyProto || s.Proto == proto) && !(needs && !known) && !(s.Opaque && known) {
+			b.set(i)
+		}
+	}
+	return b.vector()
+}
+
+// cut cuts a dimension where a span of a policy begins or ends. spans returns the
+// spans of a policy, disjoint; next is the value after one, false after the last.
+// The first interval begins at lowest.
+func cut[T comparable](b *builder, lowest T, compare func(x, y T) int, next func(T) (T, bool), spans func(*Selector) []span[T]) (starts []T, vectors []*vector) {
+	type edge struct {
+		at     T
+		policy int
+		begin  bool
+	}
+	var edges []edge
+	for i, p := range b.policies {
+		for _, s := range spans(&p.Selector) {
+			edges = append(edges, edge{s.from, i, true})
+			if after, ok := next(s.to); ok {
+				edges = append(edges, edge{after, i, false})
+			}
+		}
+	}
+	slices.SortFunc(edges, func(x, y edge) int {
+		// A policy whose one span ends where its next begins is unset, then set.
+		ends := 0
+		if x.begin != y.begin {
+			ends = 1
+			if y.begin {
+				ends = -1
+			}
+		}
+		return cmp.Or(compare(x.at, y.at), ends)
+	})
+	clear(b.bits)
+	at := lowest
+	for i := 0; ; {
+		for ; i < len(edges) && edges[i].at == at; i++ {
+			if edges[i].begin {
+				b.set(edges[i].policy)
+			} else {
+				b.unset(edges[i].policy)
+			}
+		}
+		v := b.vector()
+		if len(vectors) == 0 || vectors[len(vectors)-1] != v {
+			starts, vectors = append(starts, at), append(vectors, v)
+		}
+		if i == len(edges) {
+			return starts, vectors
+		}
+		at = edges[i].at
+	}
+}
+
+// merge sorts spans and joins those that overlap.
+func merge[T any](list []span[T], compare func(x, y T) int) []span[T] {
+	slices.SortFunc(list, func(x, y span[T]) int { return compare(x.from, y.from) })
+	out := list[:0]
+	for _, s := range list {
+		if n := len(out); n > 0 && compare(s.from, out[n-1].to) <= 0 {
+			if compare(s.to, out[n-1].to) > 0 {
+				out[n-1].to = s.to
+			}
+			continue
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// addrSpans returns the ranges of one family; all of it for an empty list.
+func addrSpans(list []AddrRange, whole AddrRange) []span[netip.Addr] {
+	if len(list) == 0 {
+		list = []AddrRange{whole}
+	}
+	var spans []span[netip.Addr]
+	for _, r := range list {
+		from, to := r.From.Unmap(), r.To.Unmap()
+		if from.BitLen() == whole.From.BitLen() && to.BitLen() == from.BitLen() {
+			spans = append(spans, span[netip.Addr]{from, to})
+		}
+	}
+	return merge(spans, netip.Addr.Compare)
+}
+
+func nextAddr(a netip.Addr) (netip.Addr, bool) {
+	a = a.Next()
+	return a, a.IsValid()
+}
+
+func (b *builder) addrs4(side func(*Selector) []AddrRange) *addrs4 {
+	whole := AddrRangeFromPrefix(netip.MustParsePrefix("0.0.0.0/0"))
+	starts, vectors := cut(b, whole.From, netip.Addr.Compare, nextAddr, func(s *Selector) []span[netip.Addr] {
+		return addrSpans(side(s), whole)
+	})
+	a := &addrs4{vectors: vectors}
+	for _, s := range starts {
+		v := s.As4()
+		a.starts = append(a.starts, binary.BigEndian.Uint32(v[:]))
+	}
+	const few = 16
+	if len(starts) <= few {
+		return a
+	}
+	a.jump = make([]uint32, 1<<16+1)
+	i := 0
+	for h := range a.jump[:1<<16] {
+		for i+1 < len(a.starts) && a.starts[i+1] <= uint32(h)<<16 {
+			i++
+		}
+		a.jump[h] = uint32(i)
+	}
+	a.jump[1<<16] = uint32(len(a.starts) - 1)
+	return a
+}
+
+func (b *builder) addrs6(side func(*Selector) []AddrRange) *addrs6 {
+	whole := AddrRangeFromPrefix(netip.MustParsePrefix("::/0"))
+	starts, vectors := cut(b, whole.From, netip.Addr.Compare, nextAddr, func(s *Selector) []span[netip.Addr] {
+		return addrSpans(side(s), whole)
+	})
+	a := &addrs6{vectors: vectors}
+	for _, s := range starts {
+		v := s.As16()
+		a.starts = append(a.starts, uint128{binary.BigEndian.Uint64(v[:8]), binary.BigEndian.Uint64(v[8:])})
+	}
+	return a
+}
+
+func portSpans(list []PortRange) []span[uint32] {
+	if len(list) == 0 {
+		return []span[uint32]{{0, 0xffff}}
+	}
+	var spans []span[uint32]
+	for _, r := range list {
+		spans = append(spans, span[uint32]{uint32(r.From), uint32(r.To)})
+	}
+	return merge(spans, cmp.Compare[uint32])
+}
+
+// icmpSpans returns the spans of type<<8 | code.
+func icmpSpans(s *Selector) []span[uint32] {
+	types, codes := s.ICMPTypes, s.ICMPCodes
+	if len(types) == 0 {
+		types = []ByteRange{{0, 255}}
+	}
+	var spans []span[uint32]
+	for _, t := range types {
+		if len(codes) == 0 {
+			spans = append(spans, span[uint32]{uint32(t.From) << 8, uint32(t.To)<<8 | 0xff})
+		}
+		for i := uint32(t.From); i <= uint32(t.To); i++ {
+			for _, c := range codes {
+				spans = append(spans, span[uint32]{i<<8 | uint32(c.From), i<<8 | uint32(c.To)})
+			}
+		}
+	}
+	return merge(spans, cmp.Compare[uint32])
+}
+
+func (b *builder) numbers(n *numbers, spans func(*Selector) []span[uint32]) {
+	next := func(v uint32) (uint32, bool) { return v + 1, v < 0xffff }
+	starts, vectors := cut(b, 0, cmp.Compare[uint32], next, spans)
+	pages := make(map[[256]*vector]*[256]*vector)
+	i := 0
+	for h := range n.pages {
+		var page [256]*vector
+		for l := range page {
+			for i+1 < len(starts) && starts[i+1] <= uint32(h)<<8|uint32(l) {
+				i++
+			}
+			page[l] = vectors[i]
+		}
+		if pages[page] == nil {
+			pages[page] = &page
+		}
+		n.pages[h] = pages[page]
+	}
+}
