@@ -1,0 +1,123 @@
+package transform
+
+import (
+	"crypto/subtle"
+	"encoding/binary"
+	"fmt"
+
+	"bitw/netstack/wire"
+	"bitw/sa/transform/internal/primitive"
+)
+
+// ahFixedLen is what stands before the ICV: next header, payload length, reserved,
+// SPI and sequence number (RFC 4302 §2).
+const ahFixedLen = 12
+
+// ahFamily is AH (RFC 4302) with every HMAC.
+func ahFamily() family {
+	f := family{aliases: integrityAliases()}
+	for _, i := range integrities() {
+		a := Algorithm{
+			Name:            i.name,
+			Protocol:        ProtoAH,
+			IntegrityKeyLen: i.keyLen,
+			ICVLen:          i.icvLen,
+			BlockLen:        4,
+			Weak:            i.weak,
+		}
+		a.New = func(encryptionKey, integrityKey []byte, opt Options) (Transform, error) {
+			if err := checkKeys(&a, encryptionKey, integrityKey, 0); err != nil {
+				return nil, err
+			}
+			t := &ah{name: a.Name, mac: i.mac(integrityKey), ipv6: opt.IPv6, hdrLen: (ahFixedLen + i.icvLen + 3) &^ 3}
+			if opt.IPv6 {
+				t.hdrLen = (t.hdrLen + 7) &^ 7
+			}
+			return t, nil
+		}
+		f.algorithms = append(f.algorithms, a)
+	}
+	return f
+}
+
+// An ah is AH with an HMAC. The IP header at Packet.Net is the one that AH follows: in
+// transport mode the packet's own, in tunnel mode the outer one.
+type ah struct {
+	name   string
+	mac    *primitive.MAC
+	ipv6   bool
+	hdrLen int // ICV padding included (RFC 4302 §3.3.3.2.1)
+}
+
+func (t *ah) Protocol() uint8         { return ProtoAH }
+func (t *ah) HeaderLen() int          { return t.hdrLen }
+func (t *ah) TrailerLen(int) int      { return 0 }
+func (t *ah) MaxPayload(room int) int { return max(room-t.hdrLen, -1) }
+func (t *ah) payloadLen() byte        { return byte(t.hdrLen/4 - 2) } // RFC 4302 §2.2
+
+// Format keeps keys out of logs, whatever the verb.
+func (t *ah) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "ah %s, keys (hidden)", t.name) }
+
+func (t *ah) Seal(p *Packet, s Sequence) wire.DropReason {
+	if !p.valid(t.hdrLen) {
+		return wire.DropBadLength
+	}
+	h := p.Buf[p.Hdr:p.Pay]
+	clear(h)
+	h[0] = p.NextHeader
+	h[1] = t.payloadLen()
+	binary.BigEndian.PutUint32(h[4:], s.SPI)
+	binary.BigEndian.PutUint32(h[8:], uint32(s.Number))
+	d := t.mac.Start()
+	icv, ok := t.icv(d, p, s)
+	if ok {
+		copy(h[ahFixedLen:], icv)
+	}
+	t.mac.Done(d)
+	if !ok {
+		return wire.DropBadLength
+	}
+	return wire.DropNone
+}
+
+func (t *ah) Open(p *Packet, s Sequence) wire.DropReason {
+	if p.Hdr < 0 || p.End > len(p.Buf) || p.End-p.Hdr < t.hdrLen || p.Buf[p.Hdr+1] != t.payloadLen() {
+		return wire.DropBadLength
+	}
+	h := p.Buf[p.Hdr : p.Hdr+t.hdrLen]
+	if !s.names(h[4:]) {
+		return wire.DropICV
+	}
+	d := t.mac.Start()
+	icv, known := t.icv(d, p, s)
+	fits := known && subtle.ConstantTimeCompare(icv, h[ahFixedLen:ahFixedLen+t.mac.TagLen()]) == 1
+	t.mac.Done(d)
+	switch {
+	case !known:
+		return wire.DropBadLength
+	case !fits:
+		return wire.DropICV
+	}
+	p.NextHeader = h[0]
+	p.Pay = p.Hdr + t.hdrLen
+	return wire.DropNone
+}
+
+// icv computes the ICV of p, whatever stands in the ICV field; it stays valid until
+// t.mac.Done(d). It is false if the IP header is not one that AH can follow at p.Hdr.
+func (t *ah) icv(d *primitive.Digest, p *Packet, s Sequence) ([]byte, bool) {
+	if p.Net < 0 || p.Net > p.Hdr {
+		return nil, false
+	}
+	ip := p.Buf[p.Net:p.Hdr]
+	if t.ipv6 && !hashIPv6(d, ip) || !t.ipv6 && !hashIPv4(d, ip) {
+		return nil, false
+	}
+	d.Write(p.Buf[p.Hdr : p.Hdr+ahFixedLen])
+	d.WriteZeros(t.mac.TagLen())
+	d.Write(p.Buf[p.Hdr+ahFixedLen+t.mac.TagLen() : p.End]) // ICV padding and payload
+	if s.ESN {
+		d.WriteUint32(s.high())
+	}
+	return d.Tag(t.mac), true
+}

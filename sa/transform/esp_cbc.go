@@ -1,0 +1,68 @@
+package transform
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"maps"
+
+	"bitw/sa/transform/internal/primitive"
+)
+
+// cbcFamily is AES-CBC in ESP (RFC 3602) with keys of 128, 192 and 256 bits, each with
+// every HMAC: encrypted first, then authenticated.
+func cbcFamily() family {
+	f := family{aliases: map[string]string{"aes": "aes128"}}
+	maps.Copy(f.aliases, integrityAliases())
+	for _, bits := range []int{128, 192, 256} {
+		for _, i := range integrities() {
+			a := Algorithm{
+				Name:             fmt.Sprintf("aes%d-%s", bits, i.name),
+				Protocol:         ProtoESP,
+				EncryptionKeyLen: bits / 8,
+				IntegrityKeyLen:  i.keyLen,
+				IVLen:            primitive.BlockLen,
+				ICVLen:           i.icvLen,
+				BlockLen:         primitive.BlockLen,
+				Weak:             i.weak,
+			}
+			a.New = func(encryptionKey, integrityKey []byte, _ Options) (Transform, error) {
+				return newCBC(&a, &i, encryptionKey, integrityKey, rand.Reader)
+			}
+			f.algorithms = append(f.algorithms, a)
+		}
+	}
+	return f
+}
+
+func newCBC(a *Algorithm, i *integrity, encryptionKey, integrityKey []byte, random io.Reader) (Transform, error) {
+	if err := checkKeys(a, encryptionKey, integrityKey, 0); err != nil {
+		return nil, err
+	}
+	cbc, err := primitive.NewCBC(encryptionKey, random)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.Name, err)
+	}
+	return newESP(a, &cbcSuite{cbc: cbc, mac: i.mac(integrityKey)}), nil
+}
+
+// A cbcSuite is AES-CBC with an HMAC over header, IV and ciphertext.
+type cbcSuite struct {
+	cbc *primitive.CBC
+	mac *primitive.MAC
+}
+
+func (c *cbcSuite) seal(buf []byte, hdr, pay, end int, s Sequence) {
+	iv := buf[hdr+espFixedLen : pay]
+	c.cbc.NextIV(iv)
+	c.cbc.Encrypt(iv, buf[pay:end])
+	signESP(c.mac, buf, hdr, end, s)
+}
+
+func (c *cbcSuite) open(buf []byte, hdr, pay, end int, s Sequence) bool {
+	if !verifyESP(c.mac, buf, hdr, end, s) {
+		return false
+	}
+	c.cbc.Decrypt(buf[hdr+espFixedLen:pay], buf[pay:end])
+	return true
+}

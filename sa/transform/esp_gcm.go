@@ -1,0 +1,46 @@
+package transform
+
+import (
+	"fmt"
+
+	"bitw/sa/transform/internal/primitive"
+)
+
+// gcmFamily is AES-GCM in ESP (RFC 4106) with keys of 128, 192 and 256 bits and ICVs
+// of 8, 12 and 16 octets.
+func gcmFamily() family {
+	f := family{aliases: make(map[string]string)}
+	for _, bits := range []int{128, 192, 256} {
+		cipherName := fmt.Sprintf("aes%dgcm", bits)
+		f.aliases[cipherName] = cipherName + "16"
+		for _, icv := range []int{8, 12, 16} {
+			a := Algorithm{
+				Name:             fmt.Sprintf("%s%d", cipherName, icv),
+				Protocol:         ProtoESP,
+				EncryptionKeyLen: bits/8 + aeadSaltLen,
+				IVLen:            aeadIVLen,
+				ICVLen:           icv,
+				BlockLen:         4,
+				CounterMode:      true,
+			}
+			a.New = func(encryptionKey, integrityKey []byte, _ Options) (Transform, error) {
+				return newGCM(&a, encryptionKey, integrityKey)
+			}
+			f.aliases[fmt.Sprintf("%s%d", cipherName, icv*8)] = a.Name
+			f.algorithms = append(f.algorithms, a)
+		}
+	}
+	return f
+}
+
+func newGCM(a *Algorithm, encryptionKey, integrityKey []byte) (Transform, error) {
+	if err := checkKeys(a, encryptionKey, integrityKey, aeadSaltLen); err != nil {
+		return nil, err
+	}
+	n := len(encryptionKey) - aeadSaltLen
+	aead, err := primitive.NewGCM(encryptionKey[:n], a.ICVLen)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.Name, err)
+	}
+	return newESP(a, newAEADSuite(aead, encryptionKey[n:])), nil
+}

@@ -1,0 +1,41 @@
+package transform
+
+import "bitw/sa/transform/internal/primitive"
+
+// nullFamily is NULL encryption (RFC 2410) with every HMAC. NULL without integrity is
+// not among them, and a key of its length is demanded, so it cannot be made.
+func nullFamily() family {
+	f := family{aliases: integrityAliases()}
+	for _, i := range integrities() {
+		a := Algorithm{
+			Name:            "null-" + i.name,
+			Protocol:        ProtoESP,
+			IntegrityKeyLen: i.keyLen,
+			ICVLen:          i.icvLen,
+			BlockLen:        4,
+			Weak:            "NULL encryption gives no confidentiality (RFC 2410)",
+		}
+		if i.weak != "" {
+			a.Weak += "; " + i.weak
+		}
+		a.New = func(encryptionKey, integrityKey []byte, _ Options) (Transform, error) {
+			if err := checkKeys(&a, encryptionKey, integrityKey, 0); err != nil {
+				return nil, err
+			}
+			return newESP(&a, &nullSuite{mac: i.mac(integrityKey)}), nil
+		}
+		f.algorithms = append(f.algorithms, a)
+	}
+	return f
+}
+
+// A nullSuite leaves the body as it is and authenticates it.
+type nullSuite struct{ mac *primitive.MAC }
+
+func (n *nullSuite) seal(buf []byte, hdr, _, end int, s Sequence) {
+	signESP(n.mac, buf, hdr, end, s)
+}
+
+func (n *nullSuite) open(buf []byte, hdr, _, end int, s Sequence) bool {
+	return verifyESP(n.mac, buf, hdr, end, s)
+}

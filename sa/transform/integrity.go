@@ -1,0 +1,70 @@
+package transform
+
+import (
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/subtle"
+	"hash"
+
+	"bitw/sa/transform/internal/primitive"
+)
+
+// An integrity is an integrity algorithm that ESP's separate suites and AH share.
+type integrity struct {
+	name           string
+	keyLen, icvLen int // octets
+	newHash        func() hash.Hash
+	weak           string
+}
+
+// integrities are the HMACs of RFC 2404 and RFC 4868. The key is as long as the hash;
+// RFC 4868 §2.1.1 allows no other length.
+func integrities() []integrity {
+	return []integrity{
+		{"sha1", 20, 12, sha1.New, "SHA-1 is being phased out (RFC 8221 §6)"},
+		{"sha256", 32, 16, sha256.New, ""},
+		{"sha384", 48, 24, sha512.New384, ""},
+		{"sha512", 64, 32, sha512.New, ""},
+	}
+}
+
+// integrityAliases are swanctl's other names.
+func integrityAliases() map[string]string {
+	return map[string]string{
+		"sha":      "sha1",
+		"sha2_256": "sha256",
+		"sha2_384": "sha384",
+		"sha2_512": "sha512",
+	}
+}
+
+func (i *integrity) mac(key []byte) *primitive.MAC {
+	return primitive.NewMAC(i.newHash, key, i.icvLen)
+}
+
+// espICV computes the ICV over an ESP packet without its ICV, and the implicit high
+// bits of an extended sequence number behind it (RFC 4303 §3.3.2.1, §2.2.1). It
+// stays valid until m.Done(d).
+func espICV(m *primitive.MAC, d *primitive.Digest, packet []byte, s Sequence) []byte {
+	d.Write(packet)
+	if s.ESN {
+		d.WriteUint32(s.high())
+	}
+	return d.Tag(m)
+}
+
+// signESP writes the ICV of buf[hdr:end] to buf[end:].
+func signESP(m *primitive.MAC, buf []byte, hdr, end int, s Sequence) {
+	d := m.Start()
+	copy(buf[end:end+m.TagLen()], espICV(m, d, buf[hdr:end], s))
+	m.Done(d)
+}
+
+// verifyESP says whether the ICV of buf[hdr:end] is what stands in buf[end:].
+func verifyESP(m *primitive.MAC, buf []byte, hdr, end int, s Sequence) bool {
+	d := m.Start()
+	ok := subtle.ConstantTimeCompare(espICV(m, d, buf[hdr:end], s), buf[end:end+m.TagLen()]) == 1
+	m.Done(d)
+	return ok
+}
