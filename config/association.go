@@ -1,0 +1,204 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// A saNode is what later checks need of an SA beyond its value.
+type saNode struct {
+	name      string
+	place     place
+	direction Direction
+	// whole says that direction, mode and endpoints are all known.
+	whole bool
+	index int
+}
+
+type saID struct {
+	spi         uint32
+	destination netip.Addr
+	protocol    Protocol
+}
+
+func (d *decoder) securityAssociations(n *node) {
+	ids := make(map[saID]saNode)
+	keys := make(map[string]SA)
+	items := d.list(n, "security associations")
+	d.countKeyFiles(items)
+	for _, item := range items {
+		f := d.fields(item, "a security association", "name", "direction", "protocol", "mode", "spi", "source", "destination",
+			"algorithm", "encryption_key", "integrity_key", "key_file", "esn", "replay_window", "lifetime")
+		if f == nil {
+			continue
+		}
+		sa := SA{ReplayWindow: DefaultReplayWindow, Pos: d.position(item.place)}
+		what := "a security association"
+		if x := d.required(f, "name", what); x != nil {
+			if sa.Name = d.name(x); sa.Name != "" {
+				what = fmt.Sprintf("security association %q", sa.Name)
+				if before, twice := d.saNames[sa.Name]; twice {
+					d.fail(x.place, "give each a name of its own", "%s is already in line %d", what, before.line)
+				} else {
+					d.saNames[sa.Name] = x.place
+				}
+			}
+		}
+		d.saIdentity(f, &sa, what)
+		d.saTuning(f, &sa)
+		algorithm, known := d.algorithm(f, &sa, what)
+		d.saKeys(f, &sa, what, algorithm, known)
+		d.config.SAs = append(d.config.SAs, sa)
+
+		sn := saNode{sa.Name, item.place, sa.Direction, sa.Direction != "" && sa.Mode != "" && sa.Source.IsValid() && sa.Destination.IsValid(), len(d.config.SAs) - 1}
+		d.sas = append(d.sas, sn)
+		if sa.SPI != 0 && sa.Destination.IsValid() && sa.Protocol != "" {
+			id := saID{sa.SPI, sa.Destination, sa.Protocol}
+			if before, twice := ids[id]; twice {
+				d.fail(f.by["spi"].place, "give each an SPI of its own", "SPI 0x%x for %s to %s is already that of %q in line %d",
+					sa.SPI, sa.Protocol, sa.Destination, before.name, before.place.line)
+			} else {
+				ids[id] = sn
+			}
+		}
+		if known && algorithm.CounterMode && sa.EncryptionKey.Len() > 0 {
+			d.counterMode(f, &sa, keys)
+		}
+	}
+}
+
+// counterMode checks that no nonce is used twice: by two SAs with one key, or by
+// one SA before and after a restart.
+func (d *decoder) counterMode(f *fields, sa *SA, keys map[string]SA) {
+	at := f.by["encryption_key"]
+	if at == nil {
+		at = f.by["key_file"]
+	}
+	key := string(sa.EncryptionKey.Bytes())
+	if before, twice := keys[key]; twice {
+		d.fail(at.place, "give each SA a key of its own", "the encryption key is also that of %q in line %d; with %s two SAs with one key reveal what they protect",
+			before.Name, before.Pos.Line, sa.Algorithm)
+	} else {
+		keys[key] = *sa
+	}
+	if sa.Direction == Out && d.config.StateDir == "" {
+		d.fail(f.by["algorithm"].place, "set state_dir, or take an algorithm without a counter",
+			"%s must never repeat a sequence number with one key, and without state_dir they start again with bitw", sa.Algorithm)
+	}
+}
+
+// saIdentity reads what names an SA and where it is.
+func (d *decoder) saIdentity(f *fields, sa *SA, what string) {
+	if n := d.required(f, "direction", what); n != nil {
+		sa.Direction = enum(d.source, n, Out, In)
+	}
+	if n := d.required(f, "protocol", what); n != nil {
+		sa.Protocol = enum(d.source, n, ESP, AH)
+	}
+	if n := d.required(f, "mode", what); n != nil {
+		sa.Mode = enum(d.source, n, Transport, Tunnel)
+	}
+	if n := d.required(f, "spi", what); n != nil {
+		// RFC 4303 §2.1: 1 to 255 are IANA's, 0 is for local use.
+		if v, err := parseNumber(n.text); n.kind == scalar && err == nil && v < 256 {
+			d.fail(n.place, "choose a number from 0x100 to 0xffffffff", "SPI %s is reserved (RFC 4303 §2.1)", quote(n.text))
+		} else if v, ok := d.number(n, 256, 0xffffffff); ok {
+			sa.SPI = uint32(v)
+		}
+	}
+	endpoint := func(key string) (a netip.Addr) {
+		n := d.required(f, key, what)
+		if n == nil {
+			return a
+		}
+		a, ok := d.address(n)
+		if ok && (a.IsUnspecified() || a.IsMulticast()) {
+			d.fail(n.place, "", "an SA goes from one host to another, found %s %s", key, a)
+			return netip.Addr{}
+		}
+		return a
+	}
+	sa.Source, sa.Destination = endpoint("source"), endpoint("destination")
+	switch {
+	case !sa.Source.IsValid() || !sa.Destination.IsValid():
+	case sa.Source.BitLen() != sa.Destination.BitLen():
+		d.fail(f.by["destination"].place, "both are ends of one IP header", "source %s is %s, destination %s is %s",
+			sa.Source, family(sa.Source), sa.Destination, family(sa.Destination))
+		sa.Destination = netip.Addr{}
+	case sa.Source == sa.Destination:
+		d.fail(f.by["destination"].place, "", "source and destination are both %s", sa.Source)
+	}
+}
+
+// saTuning reads what has a default.
+func (d *decoder) saTuning(f *fields, sa *SA) {
+	if n := f.by["esn"]; n != nil {
+		sa.ESN = d.boolean(n)
+	}
+	if n := f.by["replay_window"]; n != nil {
+		if v, ok := d.number(n, 32, 65536); ok {
+			sa.ReplayWindow = int(v+63) / 64 * 64
+			if sa.Direction == Out {
+				d.warn(n.place, "remove it", "replay_window has no effect on an SA with direction out")
+			}
+		}
+	}
+	n := f.by["lifetime"]
+	if n == nil {
+		return
+	}
+	l := d.fields(n, "a lifetime", "packets", "bytes", "time")
+	if l == nil {
+		return
+	}
+	if n := l.by["packets"]; n != nil {
+		sa.Lifetime.Packets, _ = d.number(n, 0, 1<<64-1)
+	}
+	if n := l.by["bytes"]; n != nil {
+		sa.Lifetime.Bytes = d.bytes(n)
+	}
+	if n := l.by["time"]; n != nil {
+		sa.Lifetime.Time = d.duration(n)
+	}
+}
+
+// algorithm tells whether the algorithm's key lengths are known.
+func (d *decoder) algorithm(f *fields, sa *SA, what string) (Algorithm, bool) {
+	n := d.required(f, "algorithm", what)
+	if n == nil {
+		return Algorithm{}, false
+	}
+	t, ok := d.text(n, "the name of an algorithm")
+	if !ok {
+		return Algorithm{}, false
+	}
+	sa.Algorithm = t
+	if d.opt.Algorithm == nil || sa.Protocol == "" {
+		return Algorithm{}, false
+	}
+	a, err := d.opt.Algorithm(sa.Protocol, t)
+	if err == nil {
+		if a.Weak != "" {
+			d.warn(n.place, "", "algorithm %q is weak: %s", t, a.Weak)
+		}
+		return a, true
+	}
+	other := ESP
+	if sa.Protocol == ESP {
+		other = AH
+	}
+	var names []string
+	if d.opt.AlgorithmNames != nil {
+		names = d.opt.AlgorithmNames(sa.Protocol)
+	}
+	if _, no := d.opt.Algorithm(other, t); no == nil {
+		d.fail(n.place, d.suggest(t, names, "set protocol: "+string(other)), "algorithm %q is for %s, and protocol is %s", t, other, sa.Protocol)
+		return Algorithm{}, false
+	}
+	hint := d.suggest(t, names, "")
+	if hint == "" {
+		hint = err.Error()
+	}
+	d.fail(n.place, hint, "unknown algorithm %s for %s", quote(t), sa.Protocol).Err = err
+	return Algorithm{}, false
+}

@@ -1,0 +1,94 @@
+// Package config is what a user writes: one strict YAML file for one appliance,
+// read with a position for everything that is wrong with it, and checked in itself.
+// It knows nothing of the machine, of packets or of cryptography: whether an
+// interface exists is the appliance's to find out, and what an algorithm wants comes
+// in through Options.
+//
+// # The file
+//
+// Every key is here; one that has no default is required where it applies.
+//
+//	interface: eth0                   # the interface that bitw cuts
+//	on_failure: shut                  # shut (default): nothing passes without bitw | open: everything does, in the clear
+//	control: /run/bitw/eth0.sock      # default: /run/bitw/INTERFACE.sock
+//	state_dir: /var/lib/bitw          # default; sequence numbers are reserved ahead here
+//	log_level: info                   # error | warn | info (default) | debug | trace
+//	mtu: 1500                         # octets of the largest IP packet on the wire; default: the interface's
+//	classes:                          # frames that no policy decides: bypass | discard; those not named are discarded
+//	  dhcp: bypass
+//	  lldp: bypass
+//	  ethertype 0x8899: discard
+//	neighbors:                        # static neighbours on the wire side
+//	  - {address: 192.0.2.9, mac: "02:00:00:00:00:09"}
+//	routes:                           # overrides of what the host's interface says; without via: on the link
+//	  - {destination: 198.51.100.0/24, via: 192.0.2.254}
+//	security_associations:
+//	  - name: to-b
+//	    direction: out                # out | in
+//	    protocol: esp                 # esp | ah
+//	    mode: transport               # transport | tunnel
+//	    spi: 0x1001                   # 256 to 0xffffffff
+//	    source: 192.0.2.1
+//	    destination: 192.0.2.2
+//	    algorithm: aes128gcm16        # swanctl's names
+//	    key_file: keys/b.key          # mode 0600; relative to this file; or encryption_key: and integrity_key: here
+//	    esn: false                    # 64-bit sequence numbers; default false
+//	    lifetime: {packets: 4000000000, bytes: 64GiB, time: 8h}   # hard limits; default: none
+//	  - name: from-b
+//	    direction: in
+//	    protocol: esp
+//	    mode: transport
+//	    spi: 0x2001
+//	    source: 192.0.2.2
+//	    destination: 192.0.2.1
+//	    algorithm: aes128gcm16
+//	    key_file: keys/b.key
+//	    replay_window: 128            # packets, 32 to 65536, rounded up to a multiple of 64; default 64
+//	policies:                         # the first match decides; no match is discard
+//	  - name: to-b
+//	    direction: both               # both (default) | out | in
+//	    local: 192.0.2.1              # address, prefix or first-last; one or a list; absent: any
+//	    remote: [192.0.2.2]
+//	    action: protect               # protect | bypass | discard
+//	    out: [to-b]                   # applied in this order
+//	    in: [from-b]                  # the same order, taken off from its end
+//	  - name: web
+//	    local: 192.0.2.1
+//	    remote: [10.0.0.0/8, 198.51.100.7-198.51.100.9]
+//	    protocol: tcp                 # name or number; absent: any
+//	    local_ports: [1024-65535]     # one or a list; absent: any
+//	    remote_ports: [80, 443]
+//	    action: bypass
+//	  - name: ping
+//	    protocol: icmp
+//	    icmp: {type: 8, code: 0}      # numbers or ranges; absent: any
+//	    action: bypass
+//
+// Addresses are IPv4 or IPv6 without zone. Numbers are decimal or begin with 0x. A
+// name has 1 to 64 letters, digits and _ . : / -. Paths are relative to the folder of
+// the file. Anchors, aliases, tags and merge keys of YAML are refused.
+//
+// Policies and SAs are those of RFC 4301 §4.4.1 and §4.4.2. Local is the side of the
+// host behind bitw and remote the wire's, in both directions. An SA in transport mode
+// keeps the IP header of a packet, so that a policy that uses it may name no
+// addresses but the two ends of the SA.
+//
+// # Keys
+//
+// A key is hexadecimal with or without 0x; spaces, colons and underscores may group
+// the digits. An AEAD's key is followed by its salt (RFC 4106 §8.1). A file that holds
+// keys must not be readable by group or others. A key file has a line for each SA,
+//
+//	# name   encryption key                              integrity key
+//	to-b     0x00112233445566778899aabbccddeeff:a0a1a2a3
+//	from-b   0xffeeddccbbaa99887766554433221100:b0b1b2b3
+//
+// without the keys that the algorithm has not; where only one SA names the file, it
+// may be a single line without the name. Keys never appear in errors or other
+// output.
+//
+// # Errors
+//
+// Load and Parse report everything that they find, as Errors in the order of the
+// file: each with file, line and column, what was found and what would do.
+package config
