@@ -1,0 +1,70 @@
+// Package keyer holds the key managers: what makes SAs, puts them to work and
+// ends them. They are plug-ins behind one interface, Manager. "sauser" takes its
+// keys from the user, "sink" has SAs that discard and count.
+//
+// A key manager never sees a packet. It acts on the SAD and on lineages, which the
+// packet path reads; nothing here is called per packet but Notify, and that only
+// when a lifetime ends.
+package keyer
+
+import (
+	"net/netip"
+
+	"bitw/sa"
+	"bitw/sa/transform"
+)
+
+// A Manager is a key manager.
+type Manager interface {
+	// Name is what status and configuration call it.
+	Name() string
+	// Lineage returns the lineage that policies refer to by that name, or nil when
+	// the manager has none of that name. It may be called before Start.
+	Lineage(name string) *sa.Lineage
+	// Start puts the manager's SAs into db and makes the outbound ones current. It is
+	// called once. After an error db is as it was.
+	Start(db *sa.SAD) error
+	// Notify is told what happens to the manager's SAs. It is called on the packet
+	// path and does not block.
+	Notify(sa.Event)
+	// Close takes the manager's SAs out of the SAD and ends them. From then on the
+	// lineages have no SA.
+	Close() error
+}
+
+// An AlgorithmLookup finds a suite by protocol (transform.ProtoESP or
+// transform.ProtoAH) and name.
+type AlgorithmLookup func(protocol uint8, name string) (transform.Algorithm, error)
+
+// A Spec describes one SA.
+type Spec struct {
+	// Name is that of the SA and of its lineage.
+	Name      string
+	Direction sa.Direction
+	Mode      sa.Mode
+	// SPI is in host order.
+	SPI uint32
+	// Src and Dst are those of the header in front of ESP or AH; Src may be left out in
+	// transport mode.
+	Src, Dst netip.Addr
+	// Proto is transform.ProtoESP or transform.ProtoAH.
+	Proto uint8
+	// Algorithm is a name that the AlgorithmLookup knows. The sink ignores it, the keys
+	// and what follows.
+	Algorithm                   string
+	EncryptionKey, IntegrityKey sa.Secret
+	ESN                         bool
+	ReplayWindow                int // packets; 0 is sa.DefaultReplayWindow, sa.ReplayOff none
+	Soft, Hard                  sa.Lifetime
+}
+
+// Key returns the name of the SA in the SAD.
+func (s *Spec) Key() sa.Key { return sa.Key{SPI: s.SPI, Dst: s.Dst.Unmap(), Proto: s.Proto} }
+
+func (s *Spec) config() sa.SAConfig {
+	return sa.SAConfig{
+		Name: s.Name, Key: s.Key(), Direction: s.Direction, Mode: s.Mode, Src: s.Src,
+		EncryptionKey: s.EncryptionKey, IntegrityKey: s.IntegrityKey,
+		ESN: s.ESN, ReplayWindow: s.ReplayWindow, Soft: s.Soft, Hard: s.Hard,
+	}
+}
