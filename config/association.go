@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // A saNode is what later checks need of an SA beyond its value.
@@ -196,7 +197,11 @@ func (d *decoder) algorithm(f *fields, sa *SA, what string) (Algorithm, bool) {
 		return Algorithm{}, false
 	}
 	hint := d.suggest(t, names, "")
-	if hint == "" {
+	switch {
+	case hint != "":
+	case len(names) > 0:
+		hint = "known are " + strings.Join(names, ", ")
+	default:
 		hint = err.Error()
 	}
 	d.fail(n.place, hint, "unknown algorithm %s for %s", quote(t), sa.Protocol).Err = err

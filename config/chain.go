@@ -16,7 +16,7 @@ func (d *decoder) chains(f *fields, p *policyNode) {
 		applies := p.Direction == Both || p.Direction == c.direction
 		switch {
 		case n == nil:
-			if p.Action == Protect && applies {
+			if p.Action == Protect && applies && !f.meant[key] {
 				d.fail(f.place, fmt.Sprintf("add %s: with the names of SAs with direction %s", key, key), "%s protects with direction %s, but has no %s", p.what, p.Direction, key)
 			}
 			continue
@@ -38,7 +38,7 @@ func (d *decoder) chain(n *node, p *policyNode, direction Direction) []string {
 	// after a tunnel its ends.
 	local, remote := p.Local, p.Remote
 	inner := p.what
-	covered := true
+	covered := !p.vague
 	for _, item := range d.oneOrMore(n, "the name of an SA or a list of them") {
 		name, ok := d.text(item, "the name of an SA")
 		if !ok {

@@ -92,7 +92,7 @@ func (d *decoder) decode(root *node) {
 func (d *decoder) interfaceName(f *fields) {
 	n := f.by["interface"]
 	if n == nil {
-		if !d.opt.NoInterface {
+		if !d.opt.NoInterface && !f.meant["interface"] {
 			d.fail(f.place, "add interface: with the name of the interface to cut", "no interface")
 		}
 		return
@@ -250,7 +250,7 @@ func (d *decoder) routes(n *node) {
 // required gives the node of a key that has to be there, or reports its absence.
 func (d *decoder) required(f *fields, key, what string) *node {
 	n := f.by[key]
-	if n == nil {
+	if n == nil && !f.meant[key] {
 		d.fail(f.place, "add "+key+":", "%s without %s", what, key)
 	}
 	return n

@@ -148,8 +148,9 @@ func (c *Config) ErrorAt(key, msg, hint string, err error) *Error {
 // nearest returns the known name that is closest to name, or "" if none is close
 // enough to be meant.
 func nearest(name string, known []string) string {
-	best, bestDistance := "", max(2, utf8.RuneCountInString(name)/3)+1
-	if len(name) > 64 {
+	n := utf8.RuneCountInString(name)
+	best, bestDistance := "", min((n+1)/2, max(2, n/3))+1
+	if n > 64 {
 		return ""
 	}
 	for _, k := range known {

@@ -62,11 +62,11 @@ func (d *decoder) saKeys(f *fields, sa *SA, what string, a Algorithm, known bool
 		d.fromKeyFile(file, sa, a, known)
 	case known:
 		for _, k := range keyFields(sa, a) {
-			if k.want > 0 && f.by[k.name] == nil {
+			if k.want > 0 && f.by[k.name] == nil && !f.meant[k.name] && !f.meant["key_file"] {
 				d.fail(f.place, fmt.Sprintf("add %s: with %d octets in hexadecimal, or key_file:", k.name, k.want), "%s without %s, and %s needs one", what, k.name, sa.Algorithm)
 			}
 		}
-	case !inline:
+	case !inline && !f.meant["encryption_key"] && !f.meant["integrity_key"] && !f.meant["key_file"]:
 		d.fail(f.place, "add encryption_key:, integrity_key: or key_file:", "%s without a key", what)
 	}
 }

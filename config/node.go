@@ -148,7 +148,7 @@ func checkTokens(s *source, tokens token.Tokens) bool {
 		}
 		switch {
 		case refused != "":
-			s.fail(p, "write the value out, or in quotes if it is one", "found %s, which this file does not know", refused)
+			s.fail(p, "write out what is meant, or put quotes around a value that begins so", "found %s, which a configuration does not use", refused)
 			return false
 		case values > 1:
 			s.fail(p, "put quotes around a value with a colon, or begin a new line", "a second colon after a key")
@@ -174,7 +174,7 @@ func syntaxError(s *source, err error) {
 	if strings.ContainsRune(s.lines[at.line-1], '\t') {
 		hint = "indent with spaces, not tabs"
 	}
-	s.fail(at, hint, "%s", hideKeys(y.GetMessage()))
+	s.fail(at, hint, "%s", hideKeys(strings.NewReplacer("\t", `\t`, "\n", " ").Replace(y.GetMessage())))
 }
 
 func nodePlace(n ast.Node) place {
@@ -214,13 +214,16 @@ func convert(s *source, n ast.Node, depth int) *node {
 		return r
 	case *ast.SequenceNode:
 		r.kind = list
-		for _, v := range n.Values {
+		for i, v := range n.Values {
 			item := convert(s, v, depth+1)
 			if item == nil {
 				return nil
 			}
 			if item.kind == null {
 				item.place = r.place
+				if i < len(n.Entries) && n.Entries[i].Start != nil && n.Entries[i].Start.Position != nil {
+					item.place = place{n.Entries[i].Start.Position.Line, n.Entries[i].Start.Position.Column}
+				}
 			}
 			r.items = append(r.items, item)
 		}
@@ -270,6 +273,9 @@ func (n *node) found() string {
 type fields struct {
 	place place
 	by    map[string]*node
+	// meant holds the keys that an unknown key was probably meant to be. They are not
+	// reported as absent too.
+	meant map[string]bool
 }
 
 // fields reads n as a mapping with the given keys. what is for messages, such as
@@ -279,10 +285,14 @@ func (s *source) fields(n *node, what string, known ...string) *fields {
 		s.fail(n.place, fmt.Sprintf("its keys are %s", strings.Join(known, ", ")), "expected %s, found %s", what, n.found())
 		return nil
 	}
-	f := &fields{n.place, make(map[string]*node, len(n.entries))}
+	f := &fields{n.place, make(map[string]*node, len(n.entries)), make(map[string]bool)}
 	for _, e := range n.entries {
 		if !contains(known, e.key) {
-			hint := s.suggest(e.key, known, fmt.Sprintf("known are %s", strings.Join(known, ", ")))
+			hint := fmt.Sprintf("known are %s", strings.Join(known, ", "))
+			if k := s.nearest(e.key, known); k != "" {
+				hint = didYouMean(k)
+				f.meant[k] = true
+			}
 			err := s.fail(e.place, hint, "unknown key %s in %s", quote(e.key), what)
 			// Nobody knows what the value of an unknown key is.
 			if i := strings.Index(err.Source, e.key+":"); i >= 0 && e.value.kind != null {

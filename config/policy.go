@@ -29,6 +29,8 @@ type policyNode struct {
 	what                      string
 	place                     place
 	localPlaces, remotePlaces []place
+	// vague says that some of its addresses could not be read.
+	vague bool
 }
 
 func (d *decoder) policies(n *node) {
@@ -80,8 +82,10 @@ func (p *policyNode) matchesAll(f *fields) bool {
 
 // selectors reads what the policy matches.
 func (d *decoder) selectors(f *fields, p *policyNode) {
+	before := len(d.errs)
 	p.Local, p.localPlaces = d.addresses(f.by["local"])
 	p.Remote, p.remotePlaces = d.addresses(f.by["remote"])
+	p.vague = len(d.errs) > before || f.meant["local"] || f.meant["remote"]
 	d.sameFamily("local", p.Local, p.localPlaces, "remote", p.Remote)
 	d.sameFamily("remote", p.Remote, p.remotePlaces, "local", p.Local)
 	protocolOK := true

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"crypto/subtle"
 	"fmt"
 	"io"
@@ -13,9 +14,9 @@ const hidden = "(hidden)"
 // and in logs; only Bytes shows it. Copies share their octets, so that Clear
 // reaches all of them. The zero Secret is empty.
 type Secret struct {
-	// A pointer, because fmt prints the unexported fields of a struct that holds a
-	// Secret without asking its methods, and follows no pointer below the top.
-	p *[]byte
+	// fmt prints the unexported fields of a struct that holds a Secret without asking
+	// its methods. It follows one pointer for a verb that does not suit, but never two.
+	p **[]byte
 }
 
 // NewSecret returns a Secret with a copy of b.
@@ -23,8 +24,9 @@ func NewSecret(b []byte) Secret {
 	if len(b) == 0 {
 		return Secret{}
 	}
-	c := append([]byte(nil), b...)
-	return Secret{&c}
+	c := bytes.Clone(b)
+	p := &c
+	return Secret{&p}
 }
 
 // Bytes is the key itself, which the Secret keeps owning: read it, copy it if it
@@ -33,7 +35,7 @@ func (s Secret) Bytes() []byte {
 	if s.p == nil {
 		return nil
 	}
-	return *s.p
+	return **s.p
 }
 
 // Len is in octets.

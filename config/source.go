@@ -13,6 +13,7 @@ const (
 	maxErrors = 1000
 	// maxSuggestions bounds the searches for a nearest name.
 	maxSuggestions = 100
+	maxKnown       = 2000
 	// maxSourceLine is the longest line shown under an error, in octets.
 	maxSourceLine = 300
 )
@@ -65,14 +66,21 @@ func (s *source) result() error {
 
 // suggest is a hint with the known name nearest to name, or the hint otherwise.
 func (s *source) suggest(name string, known []string, otherwise string) string {
-	if s.suggestions >= maxSuggestions || len(known) > 2000 {
-		return otherwise
-	}
-	s.suggestions++
-	if k := nearest(name, known); k != "" {
-		return fmt.Sprintf("did you mean %q?", k)
+	if k := s.nearest(name, known); k != "" {
+		return didYouMean(k)
 	}
 	return otherwise
+}
+
+func didYouMean(name string) string { return fmt.Sprintf("did you mean %q?", name) }
+
+// nearest is the known name nearest to name, or "" also when enough were looked for.
+func (s *source) nearest(name string, known []string) string {
+	if s.suggestions >= maxSuggestions || len(known) > maxKnown {
+		return ""
+	}
+	s.suggestions++
+	return nearest(name, known)
 }
 
 // line is the n-th line, keys hidden, or "" if there is nothing fit to show.
@@ -93,15 +101,18 @@ func (s *source) position(p place) Position {
 
 var (
 	// keyEntry is a key of the configuration that holds a key, or means to.
-	keyEntry = regexp.MustCompile(`(?i)([a-z_-]*(?:key|secret|password|psk)[a-z_-]*)["']?[ \t]*:[ \t]*(.+)`)
+	keyEntry = regexp.MustCompile(`(?i)([a-z_-]*(?:key|secret|password|psk)[a-z_-]*)["']?[ \t]*:[ \t]*`)
 	// hexRun is what a key looks like, wherever it was put by mistake.
 	hexRun = regexp.MustCompile(`[0-9a-fA-F](?:[0-9a-fA-FxX:_ ]*[0-9a-fA-F])?`)
 )
 
 // hideKeys replaces what is a key or looks like one in text that is to be shown.
 func hideKeys(l string) string {
-	if m := keyEntry.FindStringSubmatchIndex(l); m != nil && !strings.EqualFold(l[m[2]:m[3]], "key_file") {
-		l = l[:m[4]] + hidden
+	for _, m := range keyEntry.FindAllStringSubmatchIndex(l, -1) {
+		if !strings.EqualFold(l[m[2]:m[3]], "key_file") {
+			l = l[:m[1]] + hidden
+			break
+		}
 	}
 	return hexRun.ReplaceAllStringFunc(l, func(run string) string {
 		digits := 0
