@@ -33,6 +33,13 @@ type Process struct {
 // dies (SysProcAttr.Pdeathsig, when set, is respected). Waiting for it is the
 // Process's, not the command's.
 func (n *Namespace) Start(cmd *exec.Cmd) (*Process, error) {
+	return n.StartPrepared(cmd, func() error { return nil })
+}
+
+// StartPrepared is Start with a function that runs before, on the thread that
+// the process is made from and that is used for nothing else: what it changes of
+// the thread, the process inherits.
+func (n *Namespace) StartPrepared(cmd *exec.Cmd, prepare func() error) (*Process, error) {
 	p := &Process{Cmd: cmd, done: make(chan struct{})}
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)
@@ -51,6 +58,10 @@ func (n *Namespace) Start(cmd *exec.Cmd) (*Process, error) {
 		// the thread stays for as long as the process does.
 		runtime.LockOSThread()
 		if err := netns.Set(n.ns); err != nil {
+			started <- err
+			return
+		}
+		if err := prepare(); err != nil {
 			started <- err
 			return
 		}

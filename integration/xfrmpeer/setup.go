@@ -20,7 +20,7 @@ import (
 
 // layout is part of the cache's fingerprint: another number means that what
 // an older version of this package has prepared is of no use to this one.
-const layout = "1"
+const layout = "2"
 
 // guestPackages is what the guest's root file system is made of, besides what
 // these packages depend on. BusyBox stands in for coreutils and util-linux.
@@ -274,6 +274,9 @@ func furnish(root string) error {
 		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
 			return err
 		}
+	}
+	if err := os.Symlink("bash", filepath.Join(root, "usr/bin/sh")); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
 	}
 	modules, err := filepath.Glob(filepath.Join(root, "usr/lib/uml/modules/*"))
 	if err != nil {
