@@ -122,9 +122,9 @@ func (c *Cutter) initSuper(in *Info, gsoSize, maxLen int) DropReason {
 		}
 		c.size = room
 	}
-	c.count = 1
+	count := 1
 	if payload > 0 {
-		c.count = (payload + c.size - 1) / c.size
+		count = (payload + c.size - 1) / c.size
 	}
 	l4 := c.src[c.l4At:c.hdrLen]
 	if c.proto == ProtoTCP {
@@ -134,13 +134,14 @@ func (c *Cutter) initSuper(in *Info, gsoSize, maxLen int) DropReason {
 		c.offsets = uint16(l4[header.TCPDataOffset]) << 8
 		c.urgent = int(tcp.UrgentPointer())
 		// Neither can stand in the middle of a stream.
-		if c.count > 1 && c.flags&uint8(header.TCPFlagSyn|header.TCPFlagRst) != 0 {
+		if count > 1 && c.flags&uint8(header.TCPFlagSyn|header.TCPFlagRst) != 0 {
 			return DropBadOffload
 		}
 	} else if int(header.UDP(l4).Length()) != udpLen+payload {
 		return DropBadOffload
 	}
 	c.sumHeaders(in)
+	c.count = count
 	return DropNone
 }
 

@@ -29,6 +29,7 @@ const (
 	DropBadNextHeader  // next header that the SA's mode does not allow
 	DropDummy          // ESP dummy packet, next header 59 (RFC 4303 §2.6)
 	DropWrongTransform // bundle not applied in the listed order
+	DropECN            // tunnel marked congestion that the inner packet cannot tell (RFC 6040 §4.2)
 
 	// Outbound ESP and AH.
 	DropSeqExhausted    // sequence numbers used up (RFC 4303 §3.3.3)
@@ -41,6 +42,7 @@ const (
 	DropTooBig          // does not fit the path and must not be fragmented; ICMP sent
 	DropTTLExceeded     // TTL or hop limit used up
 	DropFragOverlap     // overlapping fragments (RFC 5722)
+	DropFragDuplicate   // the very same fragment once more
 	DropFragTimeout     // fragments missing after the time limit
 	DropFragMemory      // fragment memory is at its cap
 	DropFragPolicy      // a fragment without the fields that the policy needs
@@ -80,6 +82,7 @@ var dropNames = [NumDropReasons]string{
 	DropBadNextHeader:     "bad_next_header",
 	DropDummy:             "dummy",
 	DropWrongTransform:    "wrong_transform",
+	DropECN:               "ecn",
 	DropSeqExhausted:      "seq_exhausted",
 	DropSeqUnreserved:     "seq_unreserved",
 	DropLifetimeExpired:   "lifetime_expired",
@@ -88,6 +91,7 @@ var dropNames = [NumDropReasons]string{
 	DropTooBig:            "too_big",
 	DropTTLExceeded:       "ttl_exceeded",
 	DropFragOverlap:       "frag_overlap",
+	DropFragDuplicate:     "frag_duplicate",
 	DropFragTimeout:       "frag_timeout",
 	DropFragMemory:        "frag_memory",
 	DropFragPolicy:        "frag_policy",
