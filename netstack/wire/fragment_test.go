@@ -104,7 +104,7 @@ func pad4(o []byte) []byte {
 	return o
 }
 
-func TestFragmenterIPv4Property(t *testing.T) {
+func TestR26_FragmenterIPv4Property(t *testing.T) {
 	var f Fragmenter // used again and again
 	rapid.Check(t, func(t *rapid.T) {
 		var options, copied []byte
@@ -166,7 +166,7 @@ func TestFragmenterIPv4Property(t *testing.T) {
 	})
 }
 
-func TestFragmenterIPv6Property(t *testing.T) {
+func TestR26_FragmenterIPv6Property(t *testing.T) {
 	var f Fragmenter
 	rapid.Check(t, func(t *rapid.T) {
 		var chain []ext

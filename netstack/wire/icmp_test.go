@@ -19,7 +19,7 @@ func unhex(t testing.TB, s string) []byte {
 
 // Octets by hand from RFC 791, RFC 792, RFC 1191 §4, RFC 8200 and RFC 4443 §3, with
 // the checksums added by the sum of the tests.
-func TestICMPErrorExact(t *testing.T) {
+func TestR29_ICMPErrorExact(t *testing.T) {
 	udp4 := build4(nil, ProtoUDP, udpDatagram([]byte("ping")))
 	udp6 := build6(nil, ProtoUDP, udpDatagram([]byte("ping")))
 	for _, c := range []struct {

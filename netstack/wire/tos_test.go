@@ -3,7 +3,7 @@ package wire
 import "testing"
 
 // RFC 6040 §4.2, figure 4: rows are the inner codepoint, columns the outer one.
-func TestDecapECN(t *testing.T) {
+func TestR30_DecapECN(t *testing.T) {
 	const (
 		not  = ECNNotECT
 		ect0 = ECNECT0
@@ -33,7 +33,7 @@ func TestDecapECN(t *testing.T) {
 }
 
 // RFC 6040 §4.1, figure 3, normal mode.
-func TestEncapECN(t *testing.T) {
+func TestR30_EncapECN(t *testing.T) {
 	for ecn := range uint8(4) {
 		if got := EncapECN(0xb8 | ecn); got != ecn {
 			t.Errorf("inner %d: outer %d", ecn, got)
