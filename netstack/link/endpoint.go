@@ -1,0 +1,128 @@
+package link
+
+import (
+	"errors"
+
+	"github.com/sirupsen/logrus"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/netstack/wire"
+)
+
+// DefaultBatch is how many frames an Endpoint asks a Device for at once.
+const DefaultBatch = 32
+
+// Options describe an Endpoint or a HostEndpoint.
+type Options struct {
+	// Devices are the link's queues, at least one; the endpoint closes them.
+	Devices []Device
+	// MAC is the endpoint's Ethernet address, 6 octets.
+	MAC tcpip.LinkAddress
+	// MTU is the longest IP datagram in octets.
+	MTU uint32
+	// Name stands in log entries.
+	Name string
+	// Drops counts what could not be moved. If nil, the endpoint has its own.
+	Drops *wire.DropCounters
+	// Logger may be nil. Nothing is logged per packet.
+	Logger logrus.FieldLogger
+	// Clock is for waiting after a failed read; if nil, the real one.
+	Clock tcpip.Clock
+	// Batch is the number of frames for one read, DefaultBatch if 0. Each has a buffer
+	// of MaxFrameLen octets.
+	Batch int
+	// Manual makes the endpoint read only when Pump is called, on the caller's
+	// goroutine, for tests that must be deterministic. The devices must be Pollers.
+	Manual bool
+}
+
+// An Endpoint is a link of the bump, an Ethernet stack.LinkEndpoint over a Device.
+// What it delivers and takes is described at NewPacket.
+//
+// It delivers every frame, whoever it is addressed to, with its EtherType as
+// protocol number: VLAN tags and everything else that is not IP are for the hooks.
+type Endpoint struct {
+	base
+	reader
+}
+
+var _ stack.LinkEndpoint = (*Endpoint)(nil)
+
+// New returns an Endpoint. Its readers, one for each device, start when a stack
+// attaches itself and end on Close.
+func New(o Options) (*Endpoint, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	e := new(Endpoint)
+	e.base.init(o.MAC, o.MTU, o.Drops)
+	e.reader.init(&e.base, o, func(frame []byte) {
+		e.countIn(frame)
+		e.deliver(NewPacket(frame, e.LinkAddress()))
+	})
+	return e, nil
+}
+
+func (o *Options) check() error {
+	if len(o.Devices) == 0 {
+		return errors.New("link needs a device")
+	}
+	if len(o.MAC) != header.EthernetAddressSize {
+		return errors.New("link needs an Ethernet address of 6 octets")
+	}
+	if o.Manual {
+		for _, d := range o.Devices {
+			if _, ok := d.(Poller); !ok {
+				return errors.New("link with manual reading needs devices that can be polled")
+			}
+		}
+	}
+	return nil
+}
+
+// Capabilities implements stack.LinkEndpoint.
+func (*Endpoint) Capabilities() stack.LinkEndpointCapabilities {
+	return stack.CapabilityResolutionRequired
+}
+
+// MaxHeaderLength implements stack.LinkEndpoint: the virtio-net header has its room
+// too, so that a packet of the stack's own becomes a frame without a copy.
+func (*Endpoint) MaxHeaderLength() uint16 { return HeaderLen }
+
+// AddHeader implements stack.LinkEndpoint. A packet that has an Ethernet header with
+// a destination keeps it.
+func (*Endpoint) AddHeader(pkt *stack.PacketBuffer) { addHeader(pkt) }
+
+// Attach implements stack.LinkEndpoint.
+func (e *Endpoint) Attach(d stack.NetworkDispatcher) { e.attach(d) }
+
+// Close implements stack.LinkEndpoint: it closes the devices and lets the readers
+// end; Wait returns when they have. It may be called more than once.
+func (e *Endpoint) Close() { e.close(e.devices...) }
+
+// WritePackets implements stack.LinkEndpoint. It never waits for the link, tries each
+// frame once and counts those that the link does not take. The packets stay the
+// caller's. The queue goes by pkt.Hash, so that the packets of a flow keep their order.
+// Any number of goroutines may call it.
+func (e *Endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
+	list := pkts.AsSlice()
+	b := e.batches.Get().(*batch)
+	sent, last := 0, wire.DropNone
+	for len(list) > 0 {
+		q, n := list[0].Hash%uint32(len(e.devices)), 0
+		for n < len(list) && list[n].Hash%uint32(len(e.devices)) == q {
+			e.gather(b, list[n])
+			n++
+		}
+		list = list[n:]
+		s, l := e.write(e.devices[q], b.frames)
+		if sent += s; l != wire.DropNone {
+			last = l
+		}
+		b.reset()
+	}
+	e.batches.Put(b)
+	return writeResult(sent, last)
+}
