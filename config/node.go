@@ -19,6 +19,12 @@ const (
 	maxSize = 16 << 20
 	// maxDepth is of brackets, and of lists in lists; the format needs 4.
 	maxDepth = 16
+	// maxKeys is of one mapping: the YAML parser takes the square of their number in
+	// time. The largest of this format are the classes.
+	maxKeys = 1000
+	// maxEmpty is of keys and dashes with nothing behind them, which cost the parser
+	// a copy of the file each.
+	maxEmpty = 1000
 )
 
 type kind string
@@ -115,7 +121,8 @@ func checkCharacters(s *source) bool {
 // checkTokens refuses the parts of YAML that this format has no use for, and
 // nesting that would cost the parser its stack.
 func checkTokens(s *source, tokens token.Tokens) bool {
-	depth, entries, values, line := 0, 0, 0, 0
+	depth, entries, values, line, empty := 0, 0, 0, 0, 0
+	var block, flow keyCounts
 	for _, t := range tokens {
 		p := place{t.Position.Line, t.Position.Column}
 		if p.line != line {
@@ -137,16 +144,33 @@ func checkTokens(s *source, tokens token.Tokens) bool {
 			refused = "a complex key (?)"
 		case token.SequenceStartType, token.MappingStartType:
 			depth++
+			flow.close(depth)
 		case token.SequenceEndType, token.MappingEndType:
 			depth--
 		case token.SequenceEntryType:
 			entries++
+			block.close(p.column + 1)
 		case token.MappingValueType:
+			counts, level := &flow, depth
 			if depth == 0 {
 				values++
+				counts, level = &block, p.column
+				if t.Prev != nil {
+					level = t.Prev.Position.Column
+				}
+			}
+			if counts.add(level) > maxKeys {
+				s.fail(p, "", "more than %d keys in one mapping", maxKeys)
+				return false
 			}
 		}
+		if isEmpty(t) {
+			empty++
+		}
 		switch {
+		case empty > maxEmpty:
+			s.fail(p, "", "more than %d keys and list items without a value", maxEmpty)
+			return false
 		case refused != "":
 			s.fail(p, "write out what is meant, or put quotes around a value that begins so", "found %s, which a configuration does not use", refused)
 			return false
@@ -159,6 +183,54 @@ func checkTokens(s *source, tokens token.Tokens) bool {
 		}
 	}
 	return true
+}
+
+// isEmpty tells whether t is a colon or a dash with nothing behind it.
+func isEmpty(t *token.Token) bool {
+	if t.Type != token.MappingValueType && t.Type != token.SequenceEntryType {
+		return false
+	}
+	next := t.Next
+	for next != nil && next.Type == token.CommentType {
+		next = next.Next
+	}
+	if next == nil {
+		return true
+	}
+	switch next.Type {
+	case token.CollectEntryType, token.MappingEndType, token.SequenceEndType:
+		return true
+	}
+	if next.Position.Line == t.Position.Line {
+		return false
+	}
+	if t.Type == token.SequenceEntryType || t.Prev == nil {
+		return next.Position.Column <= t.Position.Column
+	}
+	// A list may begin in the column of its key.
+	key := t.Prev.Position.Column
+	return next.Position.Column < key || next.Position.Column == key && next.Type != token.SequenceEntryType
+}
+
+// keyCounts counts the keys of the mappings that are open, by their level: the
+// column of block mappings, the depth of flow mappings.
+type keyCounts []struct{ level, keys int }
+
+// close ends the mappings from level on.
+func (c *keyCounts) close(level int) {
+	for len(*c) > 0 && (*c)[len(*c)-1].level >= level {
+		*c = (*c)[:len(*c)-1]
+	}
+}
+
+// add counts a key at level, which ends deeper mappings.
+func (c *keyCounts) add(level int) int {
+	c.close(level + 1)
+	if n := len(*c); n == 0 || (*c)[n-1].level < level {
+		*c = append(*c, struct{ level, keys int }{level, 0})
+	}
+	(*c)[len(*c)-1].keys++
+	return (*c)[len(*c)-1].keys
 }
 
 func syntaxError(s *source, err error) {

@@ -255,3 +255,28 @@ func FuzzKeyFile(f *testing.F) {
 		}
 	})
 }
+
+// TestHostileInput parses what costs the YAML parser most for its size: it has to
+// come back with an error that has a place.
+func TestHostileInput(t *testing.T) {
+	for _, x := range [][2]string{
+		{"a: |\n", "x:1001:2: more than 1000 keys in one mapping"},
+		{"- a: b\n", "x:1:1: expected a configuration, found a list"},
+		{"- a:\n", "x:1001:4: more than 1000 keys and list items without a value"},
+		{"-\n", "x:1001:1: more than 1000 keys and list items without a value"},
+		{"a:\n- ", "x:1002:4: more than 1000 keys and list items without a value"},
+		{"- {a: }\n", "x:1001:5: more than 1000 keys and list items without a value"},
+		{"[", "x:1:17: lists nested deeper than 16"},
+		{"- ", "x:1:33: lists nested deeper than 16"},
+		{"{a: ", "x:1:65: lists nested deeper than 16"},
+		{"a: ", "x:1:5: a second colon after a key"},
+	} {
+		_, _, err := Parse("x", []byte(strings.Repeat(x[0], 10000)), Options{})
+		if err == nil || !strings.HasPrefix(err.Error(), x[1]) {
+			t.Errorf("%q again and again: expected %s, found %.200v", x[0], x[1], err)
+		}
+	}
+	if _, _, err := Parse("x", make([]byte, maxSize+1), Options{}); err == nil || err.Error() != "x: the file has 16777217 octets, more than 16777216" {
+		t.Errorf("a file too large: %v", err)
+	}
+}
