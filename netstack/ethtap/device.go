@@ -1,0 +1,351 @@
+//go:build linux
+
+package ethtap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Options say what to cut and how. Only Interface is needed.
+type Options struct {
+	Interface string // name of the interface, such as "eth0"
+	// NetNS is the path of the interface's network namespace, "" for that of the
+	// calling goroutine's thread. A process can hold devices in several.
+	NetNS     string
+	OnFailure FailState // what becomes of the flow when the process ends without Close
+	Hook      Hook      // how the programs are attached
+	// PinDir is the directory for pins on a bpf filesystem, DefaultPinDir if
+	// empty. Each interface has a subdirectory. It is used under FailShut and with
+	// clsact; if it lies under /sys/fs/bpf and nothing is mounted there, a bpf
+	// filesystem is mounted, and stays.
+	PinDir string
+	// DeadMan is how long a process may hang under FailOpen before the flow is
+	// restored; 0 is a second. It has no effect under FailShut.
+	DeadMan time.Duration
+	Queues  int // queues of each tap, 0 is 1, at most 64
+	// DrainTimeout bounds the drain in Close, 0 is 250 ms.
+	DrainTimeout time.Duration
+	// FlushNeighborsOnClose makes Close flush the interface's neighbour entries
+	// (see FlushNeighbors) if a tap was ever Active.
+	FlushNeighborsOnClose bool
+}
+
+// Info is what Open found and made.
+type Info struct {
+	Name      string           // of the interface
+	Index     int              // of the interface, in its namespace
+	MAC       net.HardwareAddr // of the interface, at Open
+	MTU       int              // of the interface at Open, octets without the Ethernet header
+	NetNS     uint64           // inode of the network namespace
+	Hook      Hook             // the one in use, never HookAuto
+	KernelTap string           // name of htap
+	WireTap   string           // name of ltap
+}
+
+// Device is a cut interface. All methods may be called from any goroutine.
+type Device struct {
+	opts     Options
+	info     Info
+	tookOver bool
+	ns       *os.File
+	nl       *netlink.Handle // in the namespace
+	lock     *lockFile
+	pins     string // this interface's directory of pins
+	cut      *cut
+	progs    *programs
+	attached []attachment
+	kernel   *Tap
+	wire     *Tap
+
+	stop chan struct{} // ends the dead man's switch
+	wg   sync.WaitGroup
+
+	mu        sync.Mutex // serializes changes of state, Close and the counters
+	wasActive bool
+	closed    bool
+}
+
+// Kernel is htap: it reads what the kernel sends on the interface, and a frame
+// written to it reaches the kernel as received on the interface.
+func (d *Device) Kernel() *Tap { return d.kernel }
+
+// Wire is ltap: it reads what the NIC received, and a frame written to it leaves
+// by the NIC.
+func (d *Device) Wire() *Tap { return d.wire }
+
+// Info is what Open found and made. The MAC is the caller's to keep.
+func (d *Device) Info() Info {
+	i := d.info
+	i.MAC = append(net.HardwareAddr(nil), i.MAC...)
+	return i
+}
+
+// TookOver tells that an earlier process left the interface shut and this device
+// carries on: both taps are in the states in which that process left them,
+// without a moment in between in which a frame could pass.
+func (d *Device) TookOver() bool { return d.tookOver }
+
+// InNamespace runs fn on an OS thread inside the interface's network namespace
+// and waits for it. Descriptors opened there work anywhere afterwards. The thread
+// ends with fn.
+func (d *Device) InNamespace(fn func() error) error { return inNamespace(d.ns, fn) }
+
+// SetStates changes both taps at once: no frame sees one state without the
+// other. Frames that a tap has queued are dropped and counted when it becomes
+// Closed; Drain delivers them first.
+func (d *Device) SetStates(kernel, wire State) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.setStates(kernel, wire)
+}
+
+func (d *Device) setStates(kernel, wire State) error {
+	if d.closed {
+		return ErrClosed
+	}
+	if kernel > Active || wire > Active {
+		return fmt.Errorf("ethtap: no such state: kernel %v, wire %v", kernel, wire)
+	}
+	d.apply(kernel, wire)
+	return nil
+}
+
+// apply is setStates on an open device.
+func (d *Device) apply(kernel, wire State) {
+	next := [...]struct {
+		t *Tap
+		s State
+	}{{d.kernel, kernel}, {d.wire, wire}}
+	for _, n := range next {
+		if n.s != Active {
+			n.t.writable.Store(false)
+		}
+		if n.s != Closed && !n.t.readable.Load() {
+			n.t.discard()
+			n.t.wake(false)
+			n.t.readable.Store(true)
+		}
+	}
+	d.cut.setFlow(flowOf(kernel, wire))
+	for _, n := range next {
+		n.t.state.Store(uint32(n.s))
+		n.t.writable.Store(n.s == Active)
+		d.wasActive = d.wasActive || n.s == Active
+		if n.s == Closed && n.t.readable.Load() {
+			n.t.readable.Store(false)
+			n.t.wake(true)
+			n.t.discard()
+		}
+	}
+}
+
+// Drain brings both taps to Closed without losing a frame that an Active tap has
+// accepted: from the start new frames pass by themselves, while those queued can
+// still be read and written out. It returns when the queues have been empty, and
+// nothing was written, for some milliseconds, or with an error when ctx ends
+// first; the taps are Closed then too. The readers must keep on copying until
+// they get ErrClosed.
+func (d *Device) Drain(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	return d.drain(ctx)
+}
+
+func (d *Device) drain(ctx context.Context) error {
+	f := d.cut.flow()
+	if f.kernel != Active && f.wire != Active {
+		d.apply(Closed, Closed)
+		return nil
+	}
+	active := make([]*Tap, 0, 2)
+	for _, t := range []*Tap{d.kernel, d.wire} {
+		if t.State() == Active {
+			active = append(active, t)
+		}
+		t.state.Store(uint32(Closed))
+	}
+	d.cut.setFlow(flow{kernelWrite: f.kernelWrite, wireWrite: f.wireWrite})
+	err := d.settle(ctx, active)
+	d.apply(Closed, Closed)
+	return err
+}
+
+// settle waits until nothing was queued and nothing written for a while: a frame
+// may be in the hands of a reader between its Read and its Write.
+func (d *Device) settle(ctx context.Context, active []*Tap) error {
+	const quiet = 5 // looks in a row, a millisecond apart
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	written := d.kernel.frames.Load() + d.wire.frames.Load()
+	for calm := 0; calm < quiet; {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("ethtap: drain of %s: frames still queued or written: %w", d.info.Name, ctx.Err())
+		case <-tick.C:
+		}
+		calm++
+		for _, t := range active {
+			if t.queued() {
+				calm = 0
+			}
+		}
+		if now := d.kernel.frames.Load() + d.wire.frames.Load(); now != written {
+			calm, written = 0, now
+		}
+	}
+	return nil
+}
+
+// FlushNeighbors deletes the interface's dynamic IPv4 and IPv6 neighbour entries
+// from the kernel's table, permanent ones stay. Whoever answered the kernel's ARP
+// and neighbour discovery with addresses that are not the neighbours' own must do
+// so when the flow becomes direct again.
+func (d *Device) FlushNeighbors() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	return flushNeighbors(d.nl, d.info.Index)
+}
+
+func flushNeighbors(nl *netlink.Handle, ifindex int) error {
+	var errs []error
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		ns, err := nl.NeighList(ifindex, family)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("ethtap: list neighbours: %w", err))
+			continue
+		}
+		for i := range ns {
+			if ns[i].State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) != 0 {
+				continue
+			}
+			if err := nl.NeighDel(&ns[i]); err != nil && !errors.Is(err, unix.ENOENT) {
+				errs = append(errs, fmt.Errorf("ethtap: delete the neighbour %s: %w", ns[i].IP, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close drains the taps while their readers still copy, restores the direct flow
+// and removes all that Open made. It may be called more than once. After errors
+// the device is closed nevertheless, and Recover removes what is left.
+func (d *Device) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), d.opts.DrainTimeout)
+	defer cancel()
+	// That the time was up is no failure of closing: nobody may be reading.
+	d.drain(ctx)
+	d.end()
+	return d.InNamespace(d.remove)
+}
+
+// Release ends the device but leaves under FailShut the cut as it stands, as the end
+// of the process would: nothing that an Active tap stopped passes until a later
+// Open takes over. Under FailOpen it is Close.
+func (d *Device) Release() error {
+	if d.opts.OnFailure == FailOpen {
+		return d.Close()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	for _, t := range []*Tap{d.kernel, d.wire} {
+		t.readable.Store(false)
+		t.writable.Store(false)
+		t.state.Store(uint32(Closed))
+		t.wake(true)
+	}
+	d.end()
+	return d.letGo()
+}
+
+// end marks the device closed and ends its goroutine.
+func (d *Device) end() {
+	d.closed = true
+	close(d.stop)
+	d.wg.Wait()
+}
+
+// remove takes everything off the machine, the interface's programs first so
+// that frames flow before the taps go. It runs inside the namespace.
+func (d *Device) remove() error {
+	var errs []error
+	for i := len(d.attached) - 1; i >= 0; i-- {
+		errs = append(errs, d.attached[i].detach())
+	}
+	d.attached = nil
+	if d.opts.FlushNeighborsOnClose && d.wasActive {
+		errs = append(errs, flushNeighbors(d.nl, d.info.Index))
+	}
+	if d.cut.get(offQdisc) != 0 {
+		if l, err := d.nl.LinkByIndex(d.info.Index); err == nil {
+			errs = append(errs, removeQdisc(d.nl, l))
+		}
+	}
+	errs = append(errs, removePinDir(d.pins), removeTap(d.nl, d.info.KernelTap), removeTap(d.nl, d.info.WireTap))
+	return errors.Join(append(errs, d.letGo())...)
+}
+
+// letGo closes every handle of this process.
+func (d *Device) letGo() error {
+	var errs []error
+	for _, a := range d.attached {
+		errs = append(errs, a.release())
+	}
+	d.kernel.tap.close()
+	d.wire.tap.close()
+	d.progs.close()
+	d.cut.close()
+	errs = append(errs, d.lock.release())
+	d.nl.Close()
+	d.ns.Close()
+	return errors.Join(errs...)
+}
+
+// push keeps the dead man's switch ahead of the clock.
+func (d *Device) push() {
+	d.cut.setDeadline(monotonic() + uint64(d.opts.DeadMan))
+}
+
+// keepAlive pushes the deadline until the device ends.
+func (d *Device) keepAlive() {
+	defer d.wg.Done()
+	tick := time.NewTicker(d.opts.DeadMan / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-d.stop:
+			return
+		case <-tick.C:
+			d.push()
+		}
+	}
+}
+
+// monotonic is the clock of bpf_ktime_get_ns.
+func monotonic() uint64 {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return uint64(ts.Nano())
+}

@@ -1,0 +1,89 @@
+//go:build linux
+
+package ethtap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// runDir holds one lock file for each cut interface.
+const runDir = "/run/bitw"
+
+// key names an interface on the whole machine: names and indexes repeat from
+// one namespace to the next.
+type key struct {
+	netns   uint64 // inode of the network namespace
+	ifindex int
+}
+
+func (k key) String() string { return fmt.Sprintf("%d-%d", k.netns, k.ifindex) }
+
+// lockFile is a held flock. It dies with the process, so a file left behind by
+// SIGKILL blocks nobody.
+type lockFile struct {
+	f    *os.File
+	path string
+}
+
+// takeLock takes the interface or tells by which process it is held.
+func takeLock(k key, name string) (*lockFile, error) {
+	if err := os.MkdirAll(runDir, 0o755); err != nil {
+		return nil, fmt.Errorf("ethtap: make the directory of locks: %w", permission(err))
+	}
+	path := filepath.Join(runDir, k.String()+".lock")
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
+		if err != nil {
+			return nil, fmt.Errorf("ethtap: open the lock file: %w", permission(err))
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			b, _ := os.ReadFile(path)
+			f.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				return nil, fmt.Errorf("ethtap: interface %s is already taken by process %s: %w", name, holder(b), ErrBusy)
+			}
+			return nil, fmt.Errorf("ethtap: lock %s: %w", path, err)
+		}
+		// The holder before us may have removed the file between our open and
+		// our flock; then another process may lock a new file of this name.
+		var mine, there unix.Stat_t
+		if unix.Fstat(int(f.Fd()), &mine) == nil && unix.Stat(path, &there) == nil && mine.Ino == there.Ino && mine.Dev == there.Dev {
+			l := &lockFile{f: f, path: path}
+			if err := l.write(name); err != nil {
+				l.release()
+				return nil, fmt.Errorf("ethtap: write %s: %w", path, err)
+			}
+			return l, nil
+		}
+		f.Close()
+	}
+}
+
+func (l *lockFile) write(name string) error {
+	if err := l.f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := l.f.WriteAt([]byte(strconv.Itoa(os.Getpid())+" "+name+"\n"), 0)
+	return err
+}
+
+// release removes the file while the lock is still held, then lets go.
+func (l *lockFile) release() error {
+	return errors.Join(os.Remove(l.path), l.f.Close())
+}
+
+// holder gives the pid in a lock file's text.
+func holder(b []byte) string {
+	pid, _, _ := strings.Cut(strings.TrimSpace(string(b)), " ")
+	if _, err := strconv.Atoi(pid); err != nil {
+		return "unknown"
+	}
+	return pid
+}

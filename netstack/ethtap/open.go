@@ -1,0 +1,357 @@
+//go:build linux
+
+package ethtap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
+)
+
+// Open cuts the interface with both taps Closed, so that nothing changes for the
+// flow, or takes over a cut that an earlier process left shut, in the states in
+// which that is (see Device.TookOver). On an error everything is undone, except
+// that a cut found shut stays shut.
+//
+// The errors match ErrPermission, ErrNoTUN, ErrNoHook, ErrBusy, ErrNoInterface,
+// ErrNotEthernet and ErrOccupied.
+func Open(o Options) (*Device, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	if err := checkCapabilities(); err != nil {
+		return nil, err
+	}
+	if err := checkTUN(); err != nil {
+		return nil, err
+	}
+	// Kernels below 5.11 count maps against this limit; where it cannot be raised
+	// making the map tells.
+	rlimit.RemoveMemlock()
+	ns, ino, err := openNamespace(o.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{opts: o, ns: ns, stop: make(chan struct{})}
+	d.info.NetNS = ino
+	if err := inNamespace(ns, func() error {
+		var u undo
+		err := d.open(&u)
+		if err != nil {
+			u.all()
+		}
+		return err
+	}); err != nil {
+		ns.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// complete fills in defaults and refuses what makes no sense.
+func (o *Options) complete() error {
+	if o.Queues == 0 {
+		o.Queues = 1
+	}
+	if o.DeadMan == 0 {
+		o.DeadMan = time.Second
+	}
+	if o.DrainTimeout == 0 {
+		o.DrainTimeout = 250 * time.Millisecond
+	}
+	switch {
+	case o.Interface == "":
+		return fmt.Errorf("ethtap: no interface named: %w", ErrNoInterface)
+	case o.OnFailure > FailOpen:
+		return fmt.Errorf("ethtap: no such fail state: %v", o.OnFailure)
+	case o.Hook > HookCLSACT:
+		return fmt.Errorf("ethtap: no such hook: %v", o.Hook)
+	case o.Queues < 0 || o.Queues > 64:
+		return fmt.Errorf("ethtap: %d queues, expected 1 to 64", o.Queues)
+	case o.DeadMan < 4*time.Millisecond:
+		return fmt.Errorf("ethtap: a dead man's switch of %v, expected 4ms or more", o.DeadMan)
+	case o.DrainTimeout < 0:
+		return fmt.Errorf("ethtap: a drain timeout of %v", o.DrainTimeout)
+	}
+	return nil
+}
+
+// undo is what to do if a later step fails, last first.
+type undo []func()
+
+func (u *undo) add(f func()) { *u = append(*u, f) }
+func (u *undo) all() {
+	for i := len(*u) - 1; i >= 0; i-- {
+		(*u)[i]()
+	}
+}
+
+// open runs inside the namespace.
+func (d *Device) open(u *undo) error {
+	var err error
+	if d.nl, err = netlink.NewHandle(); err != nil {
+		return fmt.Errorf("ethtap: open netlink: %w", permission(err))
+	}
+	u.add(d.nl.Close)
+	eth, err := findInterface(d.nl, d.opts.Interface)
+	if err != nil {
+		return err
+	}
+	d.setInfo(eth)
+	k := key{d.info.NetNS, d.info.Index}
+	if d.lock, err = takeLock(k, d.info.Name); err != nil {
+		return err
+	}
+	u.add(func() { d.lock.release() })
+	d.pins = pinPath(d.opts.PinDir, k)
+
+	left, err := findLeft(d.nl, eth, d.pins)
+	if err != nil {
+		return err
+	}
+	if left != nil {
+		d.cut, d.tookOver = left, true
+		u.add(d.cut.close)
+		if found := Hook(d.cut.get(offHook)); d.opts.Hook != HookAuto && d.opts.Hook != found {
+			return fmt.Errorf("ethtap: %s was left shut by %v, which %v cannot take over; recover it first: %w", d.info.Name, found, d.opts.Hook, ErrOccupied)
+		}
+	} else {
+		if err := clearLeft(d.nl, eth, d.pins); err != nil {
+			return err
+		}
+		if d.cut, err = newCut(); err != nil {
+			return permission(err)
+		}
+		u.add(d.cut.close)
+		// Once taps and programs are there, this is how they go.
+		u.add(func() { clearLeft(d.nl, eth, d.pins) })
+	}
+	if err := d.makeTaps(u); err != nil {
+		return err
+	}
+	d.cut.set(offEthIndex, uint32(d.info.Index))
+	d.cut.set(offKernelIndex, uint32(d.kernel.tap.index))
+	d.cut.set(offWireIndex, uint32(d.wire.tap.index))
+	if d.progs, err = loadPrograms(d.cut); err != nil {
+		return permission(err)
+	}
+	u.add(d.progs.close)
+	if d.opts.OnFailure == FailOpen {
+		d.push()
+	}
+	if err := d.attachAll(u); err != nil {
+		return err
+	}
+	return d.settleFailure()
+}
+
+// findInterface finds the interface or tells which there are.
+func findInterface(nl *netlink.Handle, name string) (netlink.Link, error) {
+	l, err := nl.LinkByName(name)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		ls, err := nl.LinkList()
+		if err != nil {
+			return nil, fmt.Errorf("ethtap: list the interfaces: %w", err)
+		}
+		var names []string
+		for _, l := range ls {
+			names = append(names, l.Attrs().Name)
+		}
+		return nil, fmt.Errorf("ethtap: no interface %q in this network namespace, there are %s: %w", name, strings.Join(names, ", "), ErrNoInterface)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ethtap: look for the interface %s: %w", name, permission(err))
+	}
+	if e := l.Attrs().EncapType; e != "ether" {
+		return nil, fmt.Errorf("ethtap: interface %s is of kind %s, expected ether: %w", name, e, ErrNotEthernet)
+	}
+	if ownTap(l) {
+		return nil, fmt.Errorf("ethtap: interface %s is itself a tap of a cut: %w", name, ErrOccupied)
+	}
+	return l, nil
+}
+
+func (d *Device) setInfo(eth netlink.Link) {
+	a := eth.Attrs()
+	d.info.Name, d.info.Index, d.info.MAC, d.info.MTU = a.Name, a.Index, a.HardwareAddr, a.MTU
+	d.info.KernelTap, d.info.WireTap = tapNames(a.Index)
+}
+
+// makeTaps makes both taps, or opens the ones left behind.
+func (d *Device) makeTaps(u *undo) error {
+	persist := d.opts.OnFailure == FailShut || d.tookOver
+	for _, s := range []struct {
+		to       **Tap
+		name     string
+		what     string
+		queueLen int
+	}{
+		{&d.kernel, d.info.KernelTap, "kernel side of " + d.info.Name, kernelQueueLen},
+		{&d.wire, d.info.WireTap, "wire side of " + d.info.Name, wireQueueLen},
+	} {
+		t, err := makeTap(d.nl, s.name, s.what, d.opts.Queues, s.queueLen, persist)
+		if err != nil {
+			return err
+		}
+		u.add(t.close)
+		if *s.to, err = newTap(d, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attachAll attaches the four programs by the hook in use, or by the first that
+// the kernel has.
+func (d *Device) attachAll(u *undo) error {
+	h, err := d.chooseHook()
+	if err != nil {
+		return err
+	}
+	if d.opts.OnFailure == FailShut || h.hook() == HookCLSACT {
+		// With clsact the filters outlive the process in any case, and the next
+		// one needs the map to know what they are.
+		if err := makePinDir(d.pins); err != nil {
+			return err
+		}
+		if !d.tookOver {
+			if err := d.cut.pin(filepath.Join(d.pins, cutPin)); err != nil {
+				return fmt.Errorf("ethtap: pin the map of the cut in %s: %w", d.pins, permission(err))
+			}
+		}
+	}
+	d.info.Hook = h.hook()
+	d.cut.set(offHook, uint32(h.hook()))
+	if !d.tookOver {
+		d.cut.set(offFail, uint32(d.opts.OnFailure))
+	}
+	for _, p := range points(d.progs, d.info.Index, d.kernel.tap.index, d.wire.tap.index) {
+		a, err := h.attach(p)
+		if err != nil {
+			return err
+		}
+		d.attached = append(d.attached, a)
+		if d.tookOver {
+			u.add(func() { a.release() })
+		} else {
+			u.add(func() { a.detach() })
+		}
+		if d.opts.OnFailure == FailShut {
+			if err := a.keep(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (d *Device) chooseHook() (hooker, error) {
+	byTCX := tcx{dir: d.pins}
+	byCLSACT := clsact{nl: d.nl, onQdisc: func(ifindex int) {
+		if ifindex == d.info.Index {
+			d.cut.set(offQdisc, 1)
+		}
+	}}
+	want := d.opts.Hook
+	if d.tookOver {
+		want = Hook(d.cut.get(offHook))
+	}
+	switch {
+	case want == HookCLSACT:
+		return byCLSACT, nil
+	case d.tookOver:
+		return byTCX, nil
+	}
+	// Try on our own tap, where it disturbs nobody.
+	a, err := tcx{dir: filepath.Join(d.pins, "probe")}.attach(point{"probe", d.kernel.tap.index, false, d.progs.kernelIn})
+	switch {
+	case err == nil:
+		return byTCX, a.detach()
+	case !errors.Is(err, ebpf.ErrNotSupported):
+		return nil, err
+	case want == HookTCX:
+		return nil, fmt.Errorf("ethtap: kernel %s has no tcx (Linux 6.6, CONFIG_NET_XGRESS): %w", kernelRelease(), ErrNoHook)
+	}
+	return byCLSACT, nil
+}
+
+// settleFailure is the last step: it makes the fail state what the options say,
+// and shows the states of the map. Nothing in it may fail after the pins are
+// gone.
+func (d *Device) settleFailure() error {
+	if d.opts.OnFailure == FailOpen {
+		if d.tookOver {
+			for _, t := range []*Tap{d.kernel, d.wire} {
+				if err := t.tap.persistent(false); err != nil {
+					return err
+				}
+			}
+			d.cut.set(offFail, uint32(FailOpen))
+			for _, a := range d.attached {
+				if err := a.drop(); err != nil {
+					return err
+				}
+			}
+			if d.info.Hook == HookTCX {
+				if err := removePinDir(d.pins); err != nil {
+					return err
+				}
+			}
+		}
+		d.push()
+		d.wg.Add(1)
+		go d.keepAlive()
+	} else {
+		d.cut.setDeadline(0)
+	}
+	// A process that ended in the middle of a drain left the permissions to write.
+	f := d.cut.flow()
+	d.cut.setFlow(flowOf(f.kernel, f.wire))
+	for _, n := range []struct {
+		t *Tap
+		s State
+	}{{d.kernel, f.kernel}, {d.wire, f.wire}} {
+		n.t.state.Store(uint32(n.s))
+		n.t.readable.Store(n.s != Closed)
+		n.t.writable.Store(n.s == Active)
+		d.wasActive = d.wasActive || n.s == Active
+	}
+	return nil
+}
+
+// findLeft finds a cut that an earlier process left shut and that is still in
+// force; nil if there is none.
+func findLeft(nl *netlink.Handle, eth netlink.Link, pins string) (*cut, error) {
+	c, err := loadCut(filepath.Join(pins, cutPin))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, permission(err)
+	}
+	index := eth.Attrs().Index
+	force := false
+	switch Hook(c.get(offHook)) {
+	case HookTCX:
+		force = holdsTCX(filepath.Join(pins, "eth_in"), index) || holdsTCX(filepath.Join(pins, "eth_out"), index)
+	case HookCLSACT:
+		fs, err := ownFilters(nl, eth)
+		if err != nil {
+			c.close()
+			return nil, err
+		}
+		force = len(fs) > 0
+	}
+	if !force || FailState(c.get(offFail)) != FailShut || int(c.get(offEthIndex)) != index {
+		c.close()
+		return nil, nil
+	}
+	return c, nil
+}

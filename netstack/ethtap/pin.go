@@ -1,0 +1,124 @@
+//go:build linux
+
+package ethtap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// DefaultPinDir is where pins are kept unless Options.PinDir says otherwise.
+const DefaultPinDir = "/sys/fs/bpf/bitw"
+
+const (
+	bpfMount = "/sys/fs/bpf" // where every distribution mounts the bpf filesystem
+	cutPin   = "cut"         // the pinned map; links are pinned under their point's name
+)
+
+// pinPath is the interface's own directory of pins.
+func pinPath(dir string, k key) string {
+	if dir == "" {
+		dir = DefaultPinDir
+	}
+	return filepath.Join(dir, k.String())
+}
+
+// makePinDir makes the directory, mounting a bpf filesystem where every
+// distribution has it if none is there.
+func makePinDir(dir string) error {
+	if err := hostMounts(); err != nil {
+		return err
+	}
+	run, err := lockRunDir()
+	if err != nil {
+		return err
+	}
+	defer run.Close()
+	on, err := onBPF(dir)
+	if err != nil {
+		return err
+	}
+	if !on {
+		if !strings.HasPrefix(dir, bpfMount+"/") {
+			return fmt.Errorf("ethtap: the pin directory %s is not on a bpf filesystem; mount one with mount -t bpf: %w", dir, ErrOccupied)
+		}
+		if err := unix.Mount("bpf", bpfMount, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700"); err != nil {
+			return fmt.Errorf("ethtap: mount a bpf filesystem at %s: %w", bpfMount, permission(err))
+		}
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("ethtap: make the pin directory: %w", permission(err))
+	}
+	return nil
+}
+
+// lockRunDir lets one process at a time make or remove what interfaces share: a
+// second mount of the bpf filesystem would hide the first one's pins. The lock
+// ends with the file.
+func lockRunDir() (*os.File, error) {
+	run, err := os.Open(runDir)
+	if err != nil {
+		return nil, fmt.Errorf("ethtap: open the directory of locks: %w", err)
+	}
+	if err := unix.Flock(int(run.Fd()), unix.LOCK_EX); err != nil {
+		run.Close()
+		return nil, fmt.Errorf("ethtap: lock %s: %w", runDir, err)
+	}
+	return run, nil
+}
+
+// onBPF tells whether dir, or what exists of the way to it, is on a bpf
+// filesystem.
+func onBPF(dir string) (bool, error) {
+	for {
+		var st unix.Statfs_t
+		err := unix.Statfs(dir, &st)
+		if err == nil {
+			return st.Type == unix.BPF_FS_MAGIC, nil
+		}
+		if !errors.Is(err, unix.ENOENT) || dir == "/" {
+			return false, fmt.Errorf("ethtap: statfs %s: %w", dir, err)
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// hostMounts refuses a mount namespace that may end with this process, because
+// its pins would end too and the interface would be open. "ip netns exec" makes
+// such a one. Where process 1 cannot be looked at, the question stays open.
+func hostMounts() error {
+	var own, first unix.Stat_t
+	if unix.Stat("/proc/self/ns/mnt", &own) != nil || unix.Stat("/proc/1/ns/mnt", &first) != nil || own.Ino == first.Ino {
+		return nil
+	}
+	return fmt.Errorf("ethtap: failing shut needs pins that outlive the process, but this mount namespace is not that of process 1 (ip netns exec makes its own); give the namespace by its path instead: %w", ErrOccupied)
+}
+
+// removePinDir removes the interface's directory with all that is in it, and
+// its parent if that is empty.
+func removePinDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("ethtap: read the pin directory: %w", err)
+	}
+	run, err := lockRunDir()
+	if err != nil {
+		return err
+	}
+	defer run.Close()
+	var errs []error
+	for _, e := range entries {
+		errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
+	}
+	errs = append(errs, os.Remove(dir))
+	os.Remove(filepath.Dir(dir))
+	return errors.Join(errs...)
+}

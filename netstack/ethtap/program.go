@@ -1,0 +1,139 @@
+//go:build linux
+
+package ethtap
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+)
+
+// Verdicts of a classifier. actNext is TCX_NEXT and TC_ACT_UNSPEC alike, so that
+// the programs and filters of others still run; TC_ACT_OK would end the chain.
+const (
+	actNext = -1
+	actShot = 2
+)
+
+const (
+	skbMark      = 8 // offset of mark in struct __sk_buff
+	redirIngress = 1 // BPF_F_INGRESS
+)
+
+// programs are the four, loaded for one map.
+type programs struct {
+	kernelIn, wireIn, ethIn, ethOut *ebpf.Program
+}
+
+func loadPrograms(c *cut) (*programs, error) {
+	p := new(programs)
+	for _, s := range []struct {
+		to   **ebpf.Program
+		name string
+		code asm.Instructions
+	}{
+		{&p.kernelIn, "bitw_htap_in", tapProgram(c, offKernelWrite, offKernelDeny, redirIngress)},
+		{&p.wireIn, "bitw_ltap_in", tapProgram(c, offWireWrite, offWireDeny, 0)},
+		{&p.ethIn, "bitw_eth_in", ethProgram(c, offWireState, offKernelState, offWireIndex, offWireCut)},
+		{&p.ethOut, "bitw_eth_out", ethProgram(c, offKernelState, offWireState, offKernelIndex, offKernelCut)},
+	} {
+		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Name: s.name, Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: s.code,
+		})
+		if err != nil {
+			p.close()
+			var ve *ebpf.VerifierError
+			if errors.As(err, &ve) {
+				return nil, fmt.Errorf("ethtap: the kernel's verifier refuses %s: %+v", s.name, ve)
+			}
+			if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.ENOSYS) {
+				return nil, fmt.Errorf("ethtap: kernel %s cannot load classifier programs (CONFIG_BPF_SYSCALL, Linux 5.8): %w", kernelRelease(), ErrNoHook)
+			}
+			return nil, fmt.Errorf("ethtap: load %s: %w", s.name, err)
+		}
+		*s.to = prog
+	}
+	return p, nil
+}
+
+func (p *programs) close() {
+	for _, prog := range []*ebpf.Program{p.kernelIn, p.wireIn, p.ethIn, p.ethOut} {
+		if prog != nil {
+			prog.Close()
+		}
+	}
+}
+
+// ethProgram stands on the interface, at egress for the kernel's frames and at
+// ingress for the wire's. mine is the state of the tap on the side from which
+// the frame comes, other that of the opposite one, dev the tap's ifindex.
+func ethProgram(c *cut, mine, other, dev, dropped int16) asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.LoadMapValue(asm.R7, c.m.FD(), 0),
+
+		// A frame that this appliance wrote passes, and loses the mark so that no
+		// rule of the host ever sees it.
+		asm.LoadMem(asm.R1, asm.R6, skbMark, asm.Word),
+		asm.LoadMem(asm.R2, asm.R7, offMark, asm.Word),
+		asm.JEq.Reg(asm.R1, asm.R2, "own"),
+
+		// The dead man's switch: past the deadline nobody is there to pump.
+		asm.LoadMem(asm.R8, asm.R7, offDeadline, asm.DWord),
+		asm.JEq.Imm(asm.R8, 0, "alive"),
+		asm.FnKtimeGetNs.Call(),
+		asm.JGT.Reg(asm.R0, asm.R8, "next"),
+
+		asm.LoadMem(asm.R8, asm.R7, mine, asm.Half).WithSymbol("alive"),
+		asm.JEq.Imm(asm.R8, int32(Active), "active"),
+		asm.JNE.Imm(asm.R8, int32(Passive), "other"),
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.LoadMem(asm.R2, asm.R7, dev, asm.Word),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.FnCloneRedirect.Call(),
+
+		// The opposite tap is Active: only what is written to it may pass.
+		asm.LoadMem(asm.R8, asm.R7, other, asm.Half).WithSymbol("other"),
+		asm.JNE.Imm(asm.R8, int32(Active), "next"),
+		asm.Mov.Imm(asm.R1, 1),
+		asm.AddAtomic.Mem(asm.R7, asm.R1, asm.DWord, dropped),
+		asm.Mov.Imm(asm.R0, actShot),
+		asm.Return(),
+
+		asm.LoadMem(asm.R1, asm.R7, dev, asm.Word).WithSymbol("active"),
+		asm.Mov.Imm(asm.R2, 0),
+		asm.FnRedirect.Call(),
+		asm.Return(),
+
+		asm.Mov.Imm(asm.R1, 0).WithSymbol("own"),
+		asm.StoreMem(asm.R6, skbMark, asm.R1, asm.Word),
+		asm.Mov.Imm(asm.R0, actNext).WithSymbol("next"),
+		asm.Return(),
+	}
+}
+
+// tapProgram stands at the ingress of a tap, where written frames appear, and
+// sends them to the interface: into the kernel with redirIngress, out by the NIC
+// with 0.
+func tapProgram(c *cut, write, denied int16, flags int32) asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.LoadMapValue(asm.R7, c.m.FD(), 0),
+		asm.LoadMem(asm.R1, asm.R7, write, asm.Half),
+		asm.JEq.Imm(asm.R1, 0, "denied"),
+		asm.LoadMem(asm.R1, asm.R7, offMark, asm.Word),
+		asm.StoreMem(asm.R6, skbMark, asm.R1, asm.Word),
+		asm.LoadMem(asm.R1, asm.R7, offEthIndex, asm.Word),
+		asm.Mov.Imm(asm.R2, flags),
+		asm.FnRedirect.Call(),
+		asm.Return(),
+
+		asm.Mov.Imm(asm.R1, 1).WithSymbol("denied"),
+		asm.AddAtomic.Mem(asm.R7, asm.R1, asm.DWord, denied),
+		asm.Mov.Imm(asm.R0, actShot),
+		asm.Return(),
+	}
+}

@@ -1,0 +1,77 @@
+//go:build linux
+
+package ethtap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Recover restores the flow of an interface that a process left shut, without
+// taking it over: it removes programs, pins and taps. Of o it uses Interface,
+// NetNS and PinDir. If nothing was left it does nothing; if a process holds the
+// interface it returns ErrBusy.
+func Recover(o Options) error {
+	if err := o.complete(); err != nil {
+		return err
+	}
+	if err := checkCapabilities(); err != nil {
+		return err
+	}
+	ns, ino, err := openNamespace(o.NetNS)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return inNamespace(ns, func() error {
+		nl, err := netlink.NewHandle()
+		if err != nil {
+			return fmt.Errorf("ethtap: open netlink: %w", permission(err))
+		}
+		defer nl.Close()
+		eth, err := findInterface(nl, o.Interface)
+		if err != nil {
+			return err
+		}
+		k := key{ino, eth.Attrs().Index}
+		lock, err := takeLock(k, o.Interface)
+		if err != nil {
+			return err
+		}
+		return errors.Join(clearLeft(nl, eth, pinPath(o.PinDir, k)), lock.release())
+	})
+}
+
+// clearLeft removes whatever a process may have left of a cut, the interface's
+// programs first. The caller holds the interface's lock, so nobody uses it.
+func clearLeft(nl *netlink.Handle, eth netlink.Link, pins string) error {
+	qdisc := false
+	if c, err := loadCut(filepath.Join(pins, cutPin)); err == nil {
+		qdisc = c.get(offQdisc) != 0
+		c.close()
+	}
+	var errs []error
+	for _, pin := range []string{"eth_out", "eth_in"} {
+		if err := os.Remove(filepath.Join(pins, pin)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("ethtap: unpin: %w", permission(err)))
+		}
+	}
+	fs, err := ownFilters(nl, eth)
+	errs = append(errs, err)
+	for _, f := range fs {
+		if err := nl.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("ethtap: delete a filter of %s: %w", eth.Attrs().Name, permission(err)))
+		}
+	}
+	if qdisc {
+		errs = append(errs, removeQdisc(nl, eth))
+	}
+	htap, ltap := tapNames(eth.Attrs().Index)
+	errs = append(errs, removeTap(nl, htap), removeTap(nl, ltap), removePinDir(pins))
+	return errors.Join(errs...)
+}

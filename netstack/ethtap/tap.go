@@ -1,0 +1,241 @@
+//go:build linux
+
+package ethtap
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/songgao/water"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// HeaderLen is the length in octets of the virtio-net header (struct
+	// virtio_net_hdr_v1, host byte order) in front of each frame.
+	HeaderLen = 12
+	// MaxFrame is the length in octets of the longest read or write: the header,
+	// an Ethernet header with two VLAN tags and 64 KB, and room to tell a whole
+	// frame from one cut off.
+	MaxFrame = HeaderLen + 14 + 2*4 + 65536 + 2
+
+	minFrame = HeaderLen + 14
+)
+
+// Tap is one of the two taps of a Device. All methods may be called from any
+// number of goroutines; see Queues for reading in parallel.
+type Tap struct {
+	dev    *Device
+	tap    *tapDevice
+	queues []*Queue
+
+	// What the map says, and what this process allows: while a device drains the
+	// map is Closed already, but the queue can still be read and written out.
+	state    atomic.Uint32
+	readable atomic.Bool
+	writable atomic.Bool
+
+	frames    atomic.Uint64 // written
+	oversize  atomic.Uint64
+	discarded atomic.Uint64
+}
+
+// Queue is one queue of a tap, with reads and writes of its own. The kernel
+// chooses the queue by the flow, so the frames of one flow keep their order.
+type Queue struct {
+	tap *Tap
+	w   *water.Interface
+	fd  int // of w, for polling under the device's lock
+}
+
+func newTap(d *Device, t *tapDevice) (*Tap, error) {
+	tap := &Tap{dev: d, tap: t}
+	for _, w := range t.queues {
+		q := &Queue{tap: tap, w: w}
+		if err := control(w, func(fd int) error { q.fd = fd; return nil }); err != nil {
+			return nil, fmt.Errorf("ethtap: queue of %s: %w", t.name, err)
+		}
+		tap.queues = append(tap.queues, q)
+	}
+	return tap, nil
+}
+
+// Name is the name of the TAP device in the namespace, such as "htap2".
+func (t *Tap) Name() string { return t.tap.name }
+
+// State is what the tap does with frames now. During a Drain it is Closed
+// already, though what was queued can still be read.
+func (t *Tap) State() State { return State(t.state.Load()) }
+
+// SetState changes this tap's state and leaves the other's. Like
+// Device.SetStates it is at once and drops what is queued when it closes.
+func (t *Tap) SetState(s State) error {
+	d := t.dev
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k, w := d.kernel.State(), d.wire.State()
+	if t == d.kernel {
+		k = s
+	} else {
+		w = s
+	}
+	return d.setStates(k, w)
+}
+
+// Queues gives the Options.Queues queues. With more than one, each must be read:
+// Read and Write use the first only.
+func (t *Tap) Queues() []*Queue { return t.queues }
+
+// Read reads one frame from the first queue; see Queue.Read.
+func (t *Tap) Read(p []byte) (int, error) { return t.queues[0].Read(p) }
+
+// Write writes one frame by the first queue; see Queue.Write.
+func (t *Tap) Write(p []byte) (int, error) { return t.queues[0].Write(p) }
+
+// Read waits for one frame and copies it into p: HeaderLen octets of virtio-net
+// header, then the Ethernet frame, without FCS and with its VLAN tags inline. The
+// frame may be a superframe whose header tells how to segment it, and its
+// checksum may be left for the reader to finish.
+//
+// If p is shorter than MaxFrame it returns io.ErrShortBuffer and consumes
+// nothing. A frame longer than MaxFrame (an interface with a gso_max_size beyond
+// 64 KB) is dropped, counted as Oversize, and io.ErrShortBuffer too. When the
+// state is or becomes Closed, or the device is closed, it returns ErrClosed.
+func (q *Queue) Read(p []byte) (int, error) {
+	if len(p) < MaxFrame {
+		return 0, io.ErrShortBuffer
+	}
+	t := q.tap
+	for {
+		if !t.readable.Load() {
+			return 0, ErrClosed
+		}
+		n, err := q.w.Read(p)
+		switch {
+		case err == nil && n == len(p):
+			t.oversize.Add(1)
+			return 0, io.ErrShortBuffer
+		case err == nil:
+			return n, nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			// Woken by a change of state; look at it again.
+		case errors.Is(err, os.ErrClosed):
+			return 0, ErrClosed
+		default:
+			return 0, fmt.Errorf("ethtap: read from %s: %w", t.tap.name, err)
+		}
+	}
+}
+
+// Write sends one frame, HeaderLen octets of virtio-net header and the Ethernet
+// frame, and keeps nothing of p. A superframe as it was read may be written as it
+// is; the kernel segments it and finishes checksums where the device cannot.
+//
+// It returns ErrClosed or ErrPassive in those states, and ErrFrame for what
+// cannot be a frame. The kernel may still drop the frame further on, as it may
+// drop any frame that a host sends.
+func (q *Queue) Write(p []byte) (int, error) {
+	t := q.tap
+	if len(p) < minFrame || len(p) > MaxFrame {
+		return 0, fmt.Errorf("%w: %d octets, expected %d to %d", ErrFrame, len(p), minFrame, MaxFrame)
+	}
+	if !t.writable.Load() {
+		if t.State() == Passive {
+			return 0, ErrPassive
+		}
+		return 0, ErrClosed
+	}
+	n, err := q.w.Write(p)
+	switch {
+	case err == nil:
+		t.frames.Add(1)
+		return n, nil
+	case errors.Is(err, os.ErrClosed):
+		return 0, ErrClosed
+	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE):
+		return 0, fmt.Errorf("%w: write to %s: %w", ErrFrame, t.tap.name, err)
+	}
+	return 0, fmt.Errorf("ethtap: write to %s: %w", t.tap.name, err)
+}
+
+// Stats counts frames of one tap since the device was opened, or for the first
+// three since its taps were made, which a takeover does not change. A superframe
+// counts once.
+type Stats struct {
+	Read     uint64 // read from the queue
+	Overflow uint64 // lost because the queue was full
+	Severed  uint64 // stopped because this tap is not Active but the other is
+	Refused  uint64 // written without permission, dropped by the program
+	Written  uint64 // accepted from Write
+
+	Oversize  uint64 // longer than MaxFrame, dropped by Read
+	Discarded uint64 // still queued when the state became Closed
+}
+
+// Stats asks the kernel for the tap's counters.
+func (t *Tap) Stats() (Stats, error) {
+	d := t.dev
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return Stats{}, ErrClosed
+	}
+	l, err := d.nl.LinkByIndex(t.tap.index)
+	if err != nil {
+		return Stats{}, fmt.Errorf("ethtap: counters of %s: %w", t.tap.name, err)
+	}
+	s := Stats{
+		Written: t.frames.Load(), Oversize: t.oversize.Load(), Discarded: t.discarded.Load(),
+		Severed: d.cut.count(offKernelCut), Refused: d.cut.count(offKernelDeny),
+	}
+	if t == d.wire {
+		s.Severed, s.Refused = d.cut.count(offWireCut), d.cut.count(offWireDeny)
+	}
+	if k := l.Attrs().Statistics; k != nil {
+		s.Read, s.Overflow = k.TxPackets, k.TxDropped
+	}
+	return s, nil
+}
+
+// wake makes blocked reads return, or lets later ones block again.
+func (t *Tap) wake(on bool) {
+	var at time.Time
+	if on {
+		at = time.Unix(1, 0)
+	}
+	for _, q := range t.queues {
+		q.w.ReadWriteCloser.(*os.File).SetReadDeadline(at)
+	}
+}
+
+// discard drops what is queued, so that no frame of an earlier state is ever
+// taken for one of a later state.
+func (t *Tap) discard() {
+	var b [64]byte // the kernel drops what does not fit
+	for _, q := range t.queues {
+		for {
+			if _, err := unix.Read(q.fd, b[:]); err != nil {
+				if errors.Is(err, unix.EINTR) {
+					continue
+				}
+				break
+			}
+			t.discarded.Add(1)
+		}
+	}
+}
+
+// queued tells whether a frame waits to be read.
+func (t *Tap) queued() bool {
+	for _, q := range t.queues {
+		fds := []unix.PollFd{{Fd: int32(q.fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(fds, 0); err == nil && n > 0 && fds[0].Revents&unix.POLLIN != 0 {
+			return true
+		}
+	}
+	return false
+}
