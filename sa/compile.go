@@ -162,9 +162,8 @@ func addrSpans(list []AddrRange, whole AddrRange) []span[netip.Addr] {
 	}
 	var spans []span[netip.Addr]
 	for _, r := range list {
-		from, to := r.From.Unmap(), r.To.Unmap()
-		if from.BitLen() == whole.From.BitLen() && to.BitLen() == from.BitLen() {
-			spans = append(spans, span[netip.Addr]{from, to})
+		if r = r.unmap(); r.From.BitLen() == whole.From.BitLen() {
+			spans = append(spans, span[netip.Addr]{r.From, r.To})
 		}
 	}
 	return merge(spans, netip.Addr.Compare)

@@ -10,13 +10,13 @@ import (
 const hidden = "(hidden)"
 
 // A Secret is a key. Whatever prints or marshals it writes "(hidden)", also when
-// it lies in an unexported field of another struct, where fmt calls no methods:
-// the octets are behind a pointer, which fmt does not follow there.
+// it lies in an unexported field of another struct, where fmt calls no methods and
+// prints an address: the octets are behind two pointers, as fmt may follow one.
 //
 // The zero value is the empty secret. Copies share the octets; Clone does not.
 // Compare with Equal, never with ==.
 type Secret struct {
-	b *[]byte
+	b **[]byte
 }
 
 // NewSecret returns a secret with a copy of b. The caller may clear b afterwards.
@@ -25,7 +25,8 @@ func NewSecret(b []byte) Secret {
 		return Secret{}
 	}
 	c := append([]byte(nil), b...)
-	return Secret{&c}
+	p := &c
+	return Secret{&p}
 }
 
 // Bytes returns the octets themselves, not a copy; nil when empty.
@@ -33,7 +34,7 @@ func (s Secret) Bytes() []byte {
 	if s.b == nil {
 		return nil
 	}
-	return *s.b
+	return **s.b
 }
 
 // Len returns the length in octets.
@@ -54,8 +55,8 @@ func (s Secret) Equal(t Secret) bool {
 // makes s and those copies empty.
 func (s Secret) Clear() {
 	if s.b != nil {
-		clear(*s.b)
-		*s.b = nil
+		clear(**s.b)
+		**s.b = nil
 	}
 }
 

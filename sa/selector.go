@@ -94,8 +94,18 @@ func AddrRangeFromPrefix(p netip.Prefix) AddrRange {
 // AddrRangeFrom returns the range that holds a alone.
 func AddrRangeFrom(a netip.Addr) AddrRange { return AddrRange{a, a} }
 
+// unmap returns r as an IPv4 range if all of it is IPv4-mapped. A range that
+// reaches beyond those addresses, like ::/80, stays IPv6 and holds no IPv4 address.
+func (r AddrRange) unmap() AddrRange {
+	if r.From.Is4In6() && r.To.Is4In6() {
+		return AddrRange{r.From.Unmap(), r.To.Unmap()}
+	}
+	return r
+}
+
 // Contains says whether a lies in r.
 func (r AddrRange) Contains(a netip.Addr) bool {
+	r, a = r.unmap(), a.Unmap()
 	return a.BitLen() == r.From.BitLen() && r.From.Compare(a) <= 0 && a.Compare(r.To) <= 0
 }
 
@@ -214,7 +224,7 @@ func (s *Selector) check() error {
 			if err := r.check(); err != nil {
 				return err
 			}
-			if r.From.Unmap().Is4() {
+			if r.unmap().From.Is4() {
 				has4 = true
 			} else {
 				has6 = true
