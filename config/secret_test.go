@@ -51,8 +51,9 @@ func TestSecret(t *testing.T) {
 	if !s.Equal(same) || s.Equal(other) || s.Len() != 3 || !(Secret{}).Equal(NewSecret(nil)) || (Secret{}).Len() != 0 {
 		t.Error("Equal and Len")
 	}
+	octets := copied.Bytes()
 	s.Clear()
-	if copied.Bytes()[0]|copied.Bytes()[1]|copied.Bytes()[2] != 0 {
+	if octets[0]|octets[1]|octets[2] != 0 || copied.Len() != 0 {
 		t.Error("Clear left a copy")
 	}
 	Secret{}.Clear()

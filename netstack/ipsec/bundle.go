@@ -1,0 +1,192 @@
+package ipsec
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"bitw/netstack/wire"
+	"bitw/sa"
+	"bitw/sa/transform"
+)
+
+// outerTTL is the TTL or hop limit of a tunnel's outer header (RFC 4301 §5.1.2).
+const outerTTL = 64
+
+// A bundle is the SAs that one outbound datagram gets, in the order of their
+// application, with the arithmetic of their overhead. It is the same for all
+// datagrams cut from one superframe.
+type bundle struct {
+	n     int
+	steps [maxBundle]step
+	// front is how many octets all SAs together put in front.
+	front int
+	// dst is the destination on the wire.
+	dst netip.Addr
+	// pkt is the transform's argument; a field so that it needs no allocation.
+	pkt transform.Packet
+}
+
+// step is one SA of a bundle.
+type step struct {
+	sa *sa.SA
+	// insertAt is where the ESP or AH header goes in transport mode, and protoAt the
+	// octet that names what follows there; from the start of the datagram.
+	insertAt, protoAt int
+	// outer is the length of the outer IP header in tunnel mode, 0 in transport mode.
+	outer int
+	// seq is the first of the run of sequence numbers taken for the batch.
+	seq uint64
+}
+
+func (b *bundle) reset() {
+	for i := range b.steps[:b.n] {
+		b.steps[i].sa = nil
+	}
+	b.n, b.front = 0, 0
+	b.pkt.Buf = nil
+}
+
+// init looks up the SAs that p demands now for the datagram in. The SA at fault
+// is returned with the reason.
+func (b *bundle) init(p *sa.Policy, in *wire.Info, now int64) (wire.DropReason, *sa.SA) {
+	b.reset()
+	b.dst = in.Dst
+	insertAt, protoAt := in.InsertAt, in.InsertProtoAt
+	if len(p.Out) == 0 || len(p.Out) > maxBundle {
+		return wire.DropNoSA, nil
+	}
+	for i, lineage := range p.Out {
+		s := lineage.Outbound()
+		if s == nil {
+			return wire.DropNoSA, nil
+		}
+		b.n = i + 1
+		st := &b.steps[i]
+		*st = step{sa: s}
+		if reason := s.Usable(now); reason != wire.DropNone {
+			return reason, s
+		}
+		if s.Mode == sa.Tunnel {
+			st.outer, protoAt = 20, 9
+			if s.Key.Dst.Is6() {
+				st.outer, protoAt = 40, 6
+			}
+			insertAt = st.outer
+			b.dst = s.Key.Dst
+		} else if s.Key.Dst != b.dst {
+			// A transport mode SA ends where the datagram does.
+			return wire.DropSelectorMismatch, s
+		}
+		st.insertAt, st.protoAt = insertAt, protoAt
+		b.front += st.outer + s.Transform.HeaderLen()
+	}
+	return wire.DropNone, nil
+}
+
+// sealedLen returns the length of a datagram of n octets after all SAs.
+func (b *bundle) sealedLen(n int) int {
+	for i := range b.steps[:b.n] {
+		st := &b.steps[i]
+		t := st.sa.Transform
+		if st.outer != 0 {
+			n = st.outer + t.HeaderLen() + n + t.TrailerLen(n)
+		} else {
+			pay := n - st.insertAt
+			n = st.insertAt + t.HeaderLen() + pay + t.TrailerLen(pay)
+		}
+	}
+	return n
+}
+
+// maxInner returns the largest datagram in octets whose sealed form has at most
+// limit, or a negative number if there is none.
+func (b *bundle) maxInner(limit int) int {
+	for i := b.n - 1; i >= 0; i-- {
+		st := &b.steps[i]
+		room := st.sa.Transform.MaxPayload(limit - st.insertAt)
+		if room < 0 {
+			return -1
+		}
+		if limit = room; st.outer == 0 {
+			limit += st.insertAt
+		}
+	}
+	return limit
+}
+
+// takeSeq takes n sequence numbers from each SA.
+func (b *bundle) takeSeq(n int) (wire.DropReason, *sa.SA) {
+	for i := range b.steps[:b.n] {
+		st := &b.steps[i]
+		var reason wire.DropReason
+		if st.seq, reason = st.sa.TakeSeq(n); reason != wire.DropNone {
+			return reason, st.sa
+		}
+	}
+	return wire.DropNone, nil
+}
+
+// seal applies all SAs to the datagram at [start, end) of buf, whose parsed
+// header is in, with the index-th sequence number of the run. It returns the
+// new bounds; start moves left by front octets. id makes identifications.
+func (b *bundle) seal(buf []byte, start, end, index int, in *wire.Info, id func() uint32) (int, int, wire.DropReason, *sa.SA) {
+	tos, df := in.TOS, in.DF
+	for i := range b.steps[:b.n] {
+		st := &b.steps[i]
+		s, t := st.sa, st.sa.Transform
+		p := &b.pkt
+		*p = transform.Packet{Buf: buf, Pay: start, End: end}
+		headerLen := t.HeaderLen()
+		if st.outer != 0 {
+			p.NextHeader = wire.ProtoIPv4
+			if buf[start]>>4 == 6 {
+				p.NextHeader = wire.ProtoIPv6
+			}
+			p.Hdr = start - headerLen
+			start = p.Hdr - st.outer
+			total := st.outer + headerLen + (end - p.Pay) + t.TrailerLen(end-p.Pay)
+			outerHeader(buf[start:p.Hdr], s, total, tos, df, id)
+		} else {
+			p.Pay = start + st.insertAt
+			p.Hdr = p.Pay - headerLen
+			copy(buf[start-headerLen:], buf[start:p.Pay])
+			start -= headerLen
+			p.NextHeader = buf[start+st.protoAt]
+			buf[start+st.protoAt] = s.Key.Proto
+			wire.SetLength(buf[start:], int(buf[start]>>4), p.End-start+t.TrailerLen(p.End-p.Pay))
+		}
+		p.Net = start
+		reason := t.Seal(p, transform.Sequence{SPI: s.Key.SPI, Number: st.seq + uint64(index), ESN: s.ESN})
+		if reason != wire.DropNone {
+			return 0, 0, reason, s
+		}
+		end = p.End
+	}
+	return start, end, wire.DropNone, nil
+}
+
+// outerHeader writes a tunnel's outer IP header (RFC 4301 §5.1.2) for a datagram
+// of total octets into b. The traffic class is the inner one, which for ECN is
+// the normal mode of RFC 6040 §4.1; DF is copied, and IPv6 inside counts as DF.
+func outerHeader(b []byte, s *sa.SA, total int, tos uint8, df bool, id func() uint32) {
+	if len(b) == 40 {
+		binary.BigEndian.PutUint32(b, 6<<28|uint32(tos)<<20)
+		binary.BigEndian.PutUint16(b[4:], uint16(total-40))
+		b[6], b[7] = s.Key.Proto, outerTTL
+		src, dst := s.Src.As16(), s.Key.Dst.As16()
+		copy(b[8:], src[:])
+		copy(b[24:], dst[:])
+		return
+	}
+	b[0], b[1] = 0x45, tos
+	binary.BigEndian.PutUint16(b[4:], uint16(id()))
+	b[6], b[7] = 0, 0
+	if df {
+		b[6] = 0x40
+	}
+	b[8], b[9] = outerTTL, s.Key.Proto
+	src, dst := s.Src.As4(), s.Key.Dst.As4()
+	copy(b[12:], src[:])
+	copy(b[16:], dst[:])
+	wire.SetIPv4TotalLen(b, total)
+}

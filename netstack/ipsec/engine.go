@@ -1,0 +1,248 @@
+package ipsec
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/netstack/hook"
+	"bitw/netstack/wire"
+	"bitw/sa"
+)
+
+// Neighbors finds the Ethernet address of a next hop on the right.
+// hook.Resolver is the one that the appliance uses.
+type Neighbors interface {
+	// Lookup returns the address if it is known now.
+	Lookup(nextHop netip.Addr) (mac tcpip.LinkAddress, ok bool)
+	// Enqueue keeps pkt, which it takes a reference of, until the address is found, and
+	// then sends it, or drops and counts it.
+	Enqueue(nextHop netip.Addr, pkt *stack.PacketBuffer)
+}
+
+// A Config is what an Engine needs. All fields but those that say so must be set.
+type Config struct {
+	SAD *sa.SAD
+	// SPD and Routes may be replaced later.
+	SPD    *sa.SPD
+	Routes *Routes
+	// HostMAC is the Ethernet address of the protected host: the destination of every
+	// frame to the left.
+	HostMAC tcpip.LinkAddress
+	// WireMAC is the source of every frame to the right.
+	WireMAC tcpip.LinkAddress
+	// MTU is the largest datagram in octets that the right link takes.
+	MTU int
+	// IsLocal says whether an address belongs to the protected host.
+	IsLocal func(netip.Addr) bool
+	// Clock returns nanoseconds since 1970. It is called once a batch.
+	Clock func() int64
+	// FragmentMemory caps the octets of incomplete datagrams on each side; 0 stands
+	// for DefaultFragmentMemory. FragmentTimeout is how long one may stay incomplete;
+	// 0 stands for DefaultFragmentTimeout.
+	FragmentMemory  int
+	FragmentTimeout time.Duration
+}
+
+// An Engine applies policy and SAs to what crosses the bump. It is made by New,
+// registered in a stack by Protocol, told its links by Bind, and runs on the
+// goroutines that deliver frames.
+type Engine struct {
+	sad     *sa.SAD
+	spd     atomic.Pointer[sa.SPD]
+	routes  atomic.Pointer[Routes]
+	hostMAC tcpip.LinkAddress
+	wireMAC tcpip.LinkAddress
+	mtu     atomic.Int64
+	isLocal func(netip.Addr) bool
+	clock   func() int64
+
+	forwarders *hook.Forwarders
+	links      [2]stack.LinkEndpoint
+	neighbors  Neighbors
+	ids        atomic.Uint32 // identification of the datagrams that are ours
+	works      sync.Pool
+	sides      [2]side
+}
+
+// side is what belongs to the datagrams that come from one side. Nothing of it
+// is shared with the other.
+type side struct {
+	fragments reassembler
+	drops     wire.DropCounters
+	// learned counts messages from the wire that lowered an SA's path MTU.
+	learned atomic.Uint64
+	// errors counts ICMP errors sent about datagrams of this side.
+	errors atomic.Uint64
+	_      [64]byte
+}
+
+// New makes an engine that has no links yet.
+func New(cfg Config) *Engine {
+	if cfg.FragmentMemory == 0 {
+		cfg.FragmentMemory = DefaultFragmentMemory
+	}
+	if cfg.FragmentTimeout == 0 {
+		cfg.FragmentTimeout = DefaultFragmentTimeout
+	}
+	e := &Engine{
+		sad: cfg.SAD, hostMAC: cfg.HostMAC, wireMAC: cfg.WireMAC,
+		isLocal: cfg.IsLocal, clock: cfg.Clock,
+		forwarders: hook.NewForwarders(),
+	}
+	e.SetSPD(cfg.SPD)
+	e.SetRoutes(cfg.Routes)
+	e.SetMTU(cfg.MTU)
+	e.ids.Store(rand.Uint32())
+	e.works.New = func() any { return new(work) }
+	for i := range e.sides {
+		e.sides[i].fragments.init(cfg.FragmentMemory, cfg.FragmentTimeout, &e.sides[i].drops)
+	}
+	return e
+}
+
+// Bind tells the engine its links, outermost hook first, and who resolves next
+// hops on the right. It must come before the first frame.
+func (e *Engine) Bind(left, right stack.LinkEndpoint, neighbors Neighbors) {
+	e.links = [2]stack.LinkEndpoint{left, right}
+	e.neighbors = neighbors
+}
+
+// SetSPD replaces the policies, from the next datagram on.
+func (e *Engine) SetSPD(d *sa.SPD) { e.spd.Store(d) }
+
+// SPD returns the policies in force.
+func (e *Engine) SPD() *sa.SPD { return e.spd.Load() }
+
+// SetRoutes replaces the routes, from the next datagram on.
+func (e *Engine) SetRoutes(r *Routes) { e.routes.Store(r) }
+
+// Routes returns the routes in force.
+func (e *Engine) Routes() *Routes { return e.routes.Load() }
+
+// SetMTU sets the largest datagram in octets that the right link takes.
+func (e *Engine) SetMTU(mtu int) { e.mtu.Store(int64(mtu)) }
+
+// MTU returns the largest datagram in octets that the right link takes.
+func (e *Engine) MTU() int { return int(e.mtu.Load()) }
+
+// Tick frees what has waited too long and lets SAs notice the time. The owner
+// calls it about once a second.
+func (e *Engine) Tick() {
+	now := e.clock()
+	for i := range e.sides {
+		e.sides[i].fragments.expire(now)
+	}
+}
+
+// Close frees what the engine still holds. No frame may come afterwards.
+func (e *Engine) Close() {
+	for i := range e.sides {
+		e.sides[i].fragments.clear()
+	}
+}
+
+// Drops returns the counters of the datagrams that came from one side and did
+// not go on. Links, hooks and neighbours count their own.
+func (e *Engine) Drops(from hook.Side) *wire.DropCounters { return &e.sides[from].drops }
+
+// Forwarders returns the forwarders with what they carried.
+func (e *Engine) Forwarders() *hook.Forwarders { return e.forwarders }
+
+// PathMTUsLearned returns how many messages from the wire lowered an SA's path
+// MTU.
+func (e *Engine) PathMTUsLearned() uint64 { return e.sides[hook.Right].learned.Load() }
+
+// ICMPErrors returns how many ICMP errors were sent to the host about datagrams
+// of its own.
+func (e *Engine) ICMPErrors() uint64 { return e.sides[hook.Left].errors.Load() }
+
+// maxBundle is how many SAs a policy may apply to one datagram.
+const maxBundle = 4
+
+// work is the scratch memory of one datagram's way. It comes from a pool, so
+// that what is handed to a transform through an interface needs no allocation.
+type work struct {
+	d        hook.Datagram
+	flow     sa.Flow
+	inner    wire.Info // of the datagram that an ICMP error encloses
+	now      int64
+	cut      wire.Cutter
+	frag     wire.Fragmenter
+	plan     bundle
+	open     opening
+	out      stack.PacketBufferList
+	wireInfo wire.Info // of a sealed datagram that has to be fragmented
+	icmp     []byte
+}
+
+func (e *Engine) work() *work {
+	w := e.works.Get().(*work)
+	w.now = e.clock()
+	return w
+}
+
+func (e *Engine) done(w *work) {
+	w.d.Bytes, w.d.Net = nil, nil
+	w.plan.reset()
+	w.open.reset()
+	e.works.Put(w)
+}
+
+// drop counts a datagram that came from one side, on the account of policy and
+// SA where they are known.
+func (e *Engine) drop(from hook.Side, reason wire.DropReason, p *sa.Policy, s *sa.SA) {
+	e.sides[from].drops.Add(reason)
+	if p != nil {
+		p.Counters[directionFrom(from)].Drops.Add(reason)
+	}
+	if s != nil {
+		s.Drops.Add(reason)
+	}
+}
+
+func directionFrom(from hook.Side) sa.Direction {
+	if from == hook.Left {
+		return sa.Outbound
+	}
+	return sa.Inbound
+}
+
+// read fills w.d with the datagram in pkt.
+func (w *work) read(pkt *stack.PacketBuffer, from hook.Side) wire.DropReason {
+	data, ok := pkt.Data().PullUp(pkt.Data().Size())
+	if !ok {
+		return wire.DropMalformed
+	}
+	w.d.From, w.d.Net = from, nil
+	if vn, ok := wire.NewVirtioNet(pkt.VirtioNetHeader().Slice()); ok {
+		if reason := vn.Check(ethernetLen + len(data)); reason != wire.DropNone {
+			return reason
+		}
+		w.d.Net = vn
+	}
+	if reason := wire.Parse(data, &w.d.Info); reason != wire.DropNone {
+		return reason
+	}
+	w.d.Bytes = data[:w.d.Info.TotalLen]
+	return wire.DropNone
+}
+
+// flowOf describes a datagram of one direction as the SPD looks at it.
+func flowOf(f *sa.Flow, dir sa.Direction, in *wire.Info) *sa.Flow {
+	*f = sa.Flow{
+		Local: in.Src, Remote: in.Dst, Proto: in.Proto,
+		LocalPort: in.SrcPort, RemotePort: in.DstPort,
+		ICMPType: in.ICMPType, ICMPCode: in.ICMPCode, HasPorts: in.HasPorts,
+	}
+	if dir == sa.Inbound {
+		f.Local, f.Remote = f.Remote, f.Local
+		f.LocalPort, f.RemotePort = f.RemotePort, f.LocalPort
+	}
+	return f
+}

@@ -1,0 +1,76 @@
+package ipsec
+
+import (
+	"encoding/binary"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/netstack/hook"
+	"bitw/netstack/wire"
+)
+
+const (
+	ethernetLen = header.EthernetMinimumSize
+	// frameHead is what a frame on the bump has in front of its datagram.
+	frameHead = wire.VirtioNetLen + ethernetLen
+	// maxDatagram is the largest that the length field of IPv4 can tell, and all that
+	// IPv6 can without jumbograms.
+	maxDatagram = 65535
+)
+
+// newFrame returns a cleared buffer for a frame whose datagram, with all that
+// will be put in front of and behind it, has at most n octets. The datagram's
+// final place starts at or behind frameHead.
+func newFrame(n int) (*buffer.View, []byte) {
+	v := buffer.NewViewSize(frameHead + n)
+	return v, v.AsSlice()
+}
+
+// packetOf makes a packet of the datagram at [start, end) of v, which it takes
+// over. The Ethernet destination is left open.
+func packetOf(v *buffer.View, start, end int, src tcpip.LinkAddress) *stack.PacketBuffer {
+	b := v.AsSlice()
+	proto := header.IPv4ProtocolNumber
+	if b[start]>>4 == 6 {
+		proto = header.IPv6ProtocolNumber
+	}
+	clear(b[start-frameHead : start])
+	copy(b[start-8:], src)
+	binary.BigEndian.PutUint16(b[start-2:], uint16(proto))
+	v.CapLength(end)
+	v.TrimFront(start - frameHead)
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
+	pkt.VirtioNetHeader().Consume(wire.VirtioNetLen)
+	pkt.LinkHeader().Consume(ethernetLen)
+	pkt.NetworkProtocolNumber = proto
+	return pkt
+}
+
+// setDestination writes the Ethernet destination of a packet made by packetOf
+// or delivered by a link of the bump.
+func setDestination(pkt *stack.PacketBuffer, mac tcpip.LinkAddress) {
+	copy(pkt.LinkHeader().Slice(), mac)
+}
+
+// flush sends the batch that has gathered to one side. The link counts what it
+// could not take.
+func (e *Engine) flush(w *work, to hook.Side) {
+	if w.out.Len() == 0 {
+		return
+	}
+	_, _ = e.links[to].WritePackets(w.out)
+	w.out.Reset()
+}
+
+// toHost adds a fresh frame with a copy of the datagram to the batch for the
+// left. src is the Ethernet source that the host sees.
+func (e *Engine) toHost(w *work, datagram []byte, src tcpip.LinkAddress) {
+	v, b := newFrame(len(datagram))
+	copy(b[frameHead:], datagram)
+	pkt := packetOf(v, frameHead, frameHead+len(datagram), src)
+	setDestination(pkt, e.hostMAC)
+	w.out.PushBack(pkt)
+}

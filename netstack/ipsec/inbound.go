@@ -1,0 +1,251 @@
+package ipsec
+
+import (
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/netstack/hook"
+	"bitw/netstack/wire"
+	"bitw/sa"
+	"bitw/sa/transform"
+)
+
+// opening is the state of taking the SAs off one inbound datagram.
+type opening struct {
+	n       int
+	removed [maxBundle]*sa.SA // the outermost first
+	pkt     transform.Packet
+}
+
+func (o *opening) reset() {
+	clear(o.removed[:o.n])
+	o.n = 0
+	o.pkt.Buf = nil
+}
+
+// inbound takes a datagram from the right (RFC 4301 §5.2). pkt is borrowed for
+// the call, and what is encrypted in it is opened in place.
+func (e *Engine) inbound(pkt *stack.PacketBuffer) {
+	w := e.work()
+	defer e.done(w)
+	link := pkt.LinkHeader().Slice()
+	if len(link) < ethernetLen || tcpip.LinkAddress(link[:6]) != e.wireMAC {
+		// A NIC in promiscuous mode hands over what is for others. The frame to the
+		// kernel will carry its address, so it would believe it.
+		e.drop(hook.Right, wire.DropForeignMAC, nil, nil)
+		return
+	}
+	if reason := w.read(pkt, hook.Right); reason != wire.DropNone {
+		e.drop(hook.Right, reason, nil, nil)
+		return
+	}
+	if e.isLocal(w.d.Info.Src) {
+		e.drop(hook.Right, wire.DropOwnAddressSpoof, nil, nil)
+		return
+	}
+	var set *fragmentSet
+	if w.d.Info.IsFragment {
+		var reason wire.DropReason
+		if set, reason = e.sides[hook.Right].fragments.add(w.now, &w.d, pkt, nil); reason != wire.DropNone || set == nil {
+			return // the reassembler counts
+		}
+		defer set.release()
+		if w.d.Bytes, reason = set.join(&w.d.Info); reason != wire.DropNone {
+			e.drop(hook.Right, reason, nil, nil)
+			return
+		}
+		w.d.Net = nil
+	}
+	src := tcpip.LinkAddress(link[6:12])
+	if proto := w.d.Info.Proto; proto == wire.ProtoESP || proto == wire.ProtoAH {
+		e.inboundProtected(w, src, pkt, set)
+		return
+	}
+	if e.learnPathMTU(w) {
+		return
+	}
+	if p, reason := e.inboundPolicy(w); reason != wire.DropNone {
+		e.drop(hook.Right, reason, p, nil)
+	} else {
+		e.bypassIn(w, p, pkt, set)
+	}
+}
+
+// inboundPolicy says whether w.d may pass, given the SAs that it came by. An
+// ICMP error may pass as well where the datagram that it encloses, which went
+// the other way, would belong to the same SAs, or to none (RFC 4301 §6).
+func (e *Engine) inboundPolicy(w *work) (*sa.Policy, wire.DropReason) {
+	spd := e.spd.Load()
+	removed := w.open.removed[:w.open.n]
+	p := spd.Lookup(sa.Inbound, flowOf(&w.flow, sa.Inbound, &w.d.Info))
+	reason := p.CheckInbound(removed)
+	if reason == wire.DropNone || reason == wire.DropPolicyDiscard ||
+		!e.forwarders.For(w.d.Info.Proto).Enclosed(&w.d, &w.inner) {
+		return p, reason
+	}
+	if w.inner.Src == w.d.Info.Dst {
+		q := spd.Lookup(sa.Inbound, flowOf(&w.flow, sa.Outbound, &w.inner))
+		if q.CheckInbound(removed) == wire.DropNone {
+			return q, wire.DropNone
+		}
+	}
+	if len(removed) == 0 {
+		reason = wire.DropICMPPolicy
+	}
+	return p, reason
+}
+
+// bypassIn sends what came from the right in the clear to the left as it is.
+func (e *Engine) bypassIn(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fragmentSet) {
+	if set != nil {
+		set.originals(&w.out)
+	} else {
+		w.out.PushBack(pkt.IncRef())
+	}
+	for _, frame := range w.out.AsSlice() {
+		setDestination(frame, e.hostMAC)
+	}
+	octets := len(w.d.Bytes)
+	e.flush(w, hook.Left)
+	p.Counters[sa.Inbound].Add(1, octets, w.now)
+	e.forwarders.Count(w.d.Info.Proto, hook.Left, octets)
+}
+
+// inboundProtected takes the SAs off w.d, one after the other, and sends what is
+// left to the host. The Ethernet source is the one that the frame came with.
+func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.PacketBuffer, set *fragmentSet) {
+	d := &w.d
+	for d.Info.Proto == wire.ProtoESP || d.Info.Proto == wire.ProtoAH {
+		reason, s := e.unwrap(w)
+		if reason == wire.DropUnknownSPI && w.open.n == 0 {
+			if p := e.bypassesIPsec(w); p != nil {
+				e.bypassIn(w, p, pkt, set)
+				return
+			}
+		}
+		if reason != wire.DropNone {
+			e.drop(hook.Right, reason, nil, s)
+			return
+		}
+		if d.Info.IsFragment {
+			break
+		}
+	}
+	d.Net = nil // it spoke of the outer datagram
+	last := w.open.removed[w.open.n-1]
+	if d.Info.IsFragment {
+		// The peer fragmented before it encapsulated. All fragments must have come by the
+		// same SAs, so these are part of what tells one datagram's fragments.
+		inner, reason := e.sides[hook.Right].fragments.add(w.now, d, pkt, w.open.removed[:w.open.n])
+		if reason != wire.DropNone || inner == nil {
+			return
+		}
+		defer inner.release()
+		if d.Bytes, reason = inner.join(&d.Info); reason != wire.DropNone {
+			e.drop(hook.Right, reason, nil, last)
+			return
+		}
+	}
+	p, reason := e.inboundPolicy(w)
+	if reason != wire.DropNone {
+		e.drop(hook.Right, reason, p, last)
+		return
+	}
+	e.toHost(w, d.Bytes, src)
+	e.flush(w, hook.Left)
+	p.Counters[sa.Inbound].Add(1, len(d.Bytes), w.now)
+	e.forwarders.Count(d.Info.Proto, hook.Left, len(d.Bytes))
+}
+
+// bypassesIPsec returns the policy that lets the host's own ESP or AH through,
+// if the operator wrote one that names the protocol and bypasses it. A policy
+// for any protocol does not count: ESP without an SA is dropped (RFC 4301 §5.2
+// step 3a).
+func (e *Engine) bypassesIPsec(w *work) *sa.Policy {
+	p := e.spd.Load().Lookup(sa.Inbound, flowOf(&w.flow, sa.Inbound, &w.d.Info))
+	if p == nil || p.Action != sa.Bypass || p.Selector.Proto != w.d.Info.Proto {
+		return nil
+	}
+	return p
+}
+
+// unwrap takes one SA off w.d: look-up, replay check, ICV, replay update, in
+// this order (RFC 4303 §3.4, RFC 4302 §3.4). After DropNone, w.d is the
+// datagram beneath, and the SA is the last of w.open.removed.
+func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
+	d, o := &w.d, &w.open
+	spi, seq, ok := spiAndSeq(d.Bytes, &d.Info)
+	if !ok {
+		return wire.DropBadLength, nil
+	}
+	s := e.sad.Lookup(spi, d.Info.Dst, d.Info.Proto)
+	if s == nil {
+		return wire.DropUnknownSPI, nil
+	}
+	if o.n == maxBundle {
+		return wire.DropWrongTransform, s
+	}
+	if reason := s.Usable(w.now); reason != wire.DropNone {
+		return reason, s
+	}
+	full, reason := s.CheckReplay(seq)
+	if reason != wire.DropNone {
+		return reason, s
+	}
+	o.pkt = transform.Packet{Buf: d.Bytes, Hdr: d.Info.HeaderLen, End: len(d.Bytes)}
+	if reason = s.Transform.Open(&o.pkt, transform.Sequence{SPI: spi, Number: full, ESN: s.ESN}); reason != wire.DropNone {
+		return reason, s
+	}
+	if reason = s.Accept(full); reason != wire.DropNone {
+		return reason, s
+	}
+	s.Used(1, o.pkt.End-o.pkt.Pay, w.now)
+	o.removed[o.n] = s
+	o.n++
+	if o.pkt.NextHeader == wire.ProtoNone {
+		return wire.DropDummy, s
+	}
+	if s.Mode == sa.Tunnel {
+		return w.leaveTunnel(), s
+	}
+	return w.leaveTransport(), s
+}
+
+// leaveTransport puts the IP header in front of the opened payload.
+func (w *work) leaveTransport() wire.DropReason {
+	d, o := &w.d, &w.open
+	start := o.pkt.Pay - d.Info.HeaderLen
+	b := d.Bytes[start:o.pkt.End]
+	copy(b, d.Bytes[:d.Info.HeaderLen])
+	b[d.Info.ProtoAt] = o.pkt.NextHeader
+	wire.SetLength(b, int(d.Info.Version), len(b))
+	d.Bytes = b
+	return wire.Parse(b, &d.Info)
+}
+
+// leaveTunnel takes the outer header away (RFC 4301 §5.1.2), but for what RFC 6040
+// §4.2 wants of its ECN field.
+func (w *work) leaveTunnel() wire.DropReason {
+	d, o := &w.d, &w.open
+	outerTOS := d.Info.TOS
+	b := d.Bytes[o.pkt.Pay:o.pkt.End]
+	if reason := wire.Parse(b, &d.Info); reason != wire.DropNone {
+		return reason
+	}
+	if o.pkt.NextHeader != wire.ProtoIPv4 && o.pkt.NextHeader != wire.ProtoIPv6 ||
+		(o.pkt.NextHeader == wire.ProtoIPv4) != (d.Info.Version == 4) {
+		return wire.DropBadNextHeader
+	}
+	// Behind the datagram there may be padding for traffic flow confidentiality (RFC
+	// 4303 §2.7).
+	d.Bytes = b[:d.Info.TotalLen]
+	ecn, congested := wire.DecapECN(outerTOS, d.Info.TOS)
+	if congested {
+		return wire.DropECN
+	}
+	if ecn != d.Info.TOS&wire.ECNMask {
+		d.Info.TOS = d.Info.TOS&^wire.ECNMask | ecn
+		wire.SetTOS(d.Bytes, d.Info.TOS)
+	}
+	return wire.DropNone
+}

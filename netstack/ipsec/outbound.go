@@ -1,0 +1,184 @@
+package ipsec
+
+import (
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/netstack/hook"
+	"bitw/netstack/wire"
+	"bitw/sa"
+)
+
+// outbound takes a datagram from the left (RFC 4301 §5.1). pkt is borrowed for
+// the call.
+func (e *Engine) outbound(pkt *stack.PacketBuffer) {
+	w := e.work()
+	defer e.done(w)
+	if reason := w.read(pkt, hook.Left); reason != wire.DropNone {
+		e.drop(hook.Left, reason, nil, nil)
+		return
+	}
+	if !w.d.Info.IsFragment {
+		e.outboundWhole(w, pkt, nil)
+		return
+	}
+	// RFC 4301 §7: ports are known once the datagram is whole.
+	set, reason := e.sides[hook.Left].fragments.add(w.now, &w.d, pkt, nil)
+	if reason != wire.DropNone || set == nil {
+		return // the reassembler counts
+	}
+	defer set.release()
+	if w.d.Bytes, reason = set.join(&w.d.Info); reason != wire.DropNone {
+		e.drop(hook.Left, reason, nil, nil)
+		return
+	}
+	w.d.Net = nil
+	e.outboundWhole(w, nil, set)
+}
+
+// outboundWhole decides about w.d. It came as pkt, or as the fragments in set.
+func (e *Engine) outboundWhole(w *work, pkt *stack.PacketBuffer, set *fragmentSet) {
+	p := e.outboundPolicy(w)
+	switch {
+	case p == nil:
+		e.drop(hook.Left, wire.DropNoPolicy, nil, nil)
+	case p.Action == sa.Bypass:
+		e.bypassOut(w, p, pkt, set)
+	case p.Action == sa.Protect:
+		e.protect(w, p)
+	default:
+		e.drop(hook.Left, wire.DropPolicyDiscard, p, nil)
+	}
+}
+
+// outboundPolicy looks w.d up in the SPD. An ICMP error that no policy names
+// goes by the one for the datagram that it encloses (RFC 4301 §6.1).
+func (e *Engine) outboundPolicy(w *work) *sa.Policy {
+	spd := e.spd.Load()
+	p := spd.Lookup(sa.Outbound, flowOf(&w.flow, sa.Outbound, &w.d.Info))
+	if p != nil || !e.forwarders.For(w.d.Info.Proto).Enclosed(&w.d, &w.inner) || w.inner.Src != w.d.Info.Dst {
+		return p
+	}
+	return spd.Lookup(sa.Outbound, flowOf(&w.flow, sa.Inbound, &w.inner))
+}
+
+// bypassOut sends what came from the left to the right as it is.
+func (e *Engine) bypassOut(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fragmentSet) {
+	if pkt != nil {
+		w.out.PushBack(pkt.IncRef())
+	}
+	if set != nil {
+		set.originals(&w.out)
+	}
+	hop, reason := e.nextHop(w.d.Info.Dst)
+	if reason != wire.DropNone {
+		w.out.Reset()
+		e.unreachable(w, p, reason)
+		return
+	}
+	octets := len(w.d.Bytes)
+	e.toWire(w, hop)
+	p.Counters[sa.Outbound].Add(1, octets, w.now)
+	e.forwarders.Count(w.d.Info.Proto, hook.Right, octets)
+}
+
+// protect applies the policy's SAs to w.d and sends the result to the right.
+func (e *Engine) protect(w *work, p *sa.Policy) {
+	d, b := &w.d, &w.plan
+	if reason, s := b.init(p, &d.Info, w.now); reason != wire.DropNone {
+		e.drop(hook.Left, reason, p, s)
+		return
+	}
+	hop, reason := e.nextHop(b.dst)
+	if reason != wire.DropNone {
+		e.unreachable(w, p, reason)
+		return
+	}
+	limit := e.pathLimit(b, hop, w.now)
+	size := e.fit(w, b.maxInner(limit))
+	if size.tooBig != 0 {
+		e.tooBig(w, p, size.tooBig)
+		return
+	}
+	if size.reason == wire.DropNone && b.sealedLen(size.piece) > maxDatagram {
+		size.reason = wire.DropTooBig
+	}
+	if size.reason != wire.DropNone {
+		e.drop(hook.Left, size.reason, p, nil)
+		return
+	}
+	n := w.cut.Segments()
+	if reason, s := b.takeSeq(n); reason != wire.DropNone {
+		e.drop(hook.Left, reason, p, s)
+		return
+	}
+	octets := 0
+	room := b.sealedLen(size.piece)
+	for i := range n {
+		v, buf := newFrame(room)
+		start := frameHead + b.front
+		end := start + w.cut.Next(buf[start:start+size.piece])
+		octets += end - start
+		start, end, reason, s := b.seal(buf, start, end, i, &d.Info, e.nextID)
+		if reason != wire.DropNone {
+			v.Release()
+			e.drop(hook.Left, reason, p, s)
+			continue
+		}
+		if end-start > limit {
+			e.fragment(w, p, buf[start:end], limit)
+			v.Release()
+			continue
+		}
+		w.out.PushBack(packetOf(v, start, end, e.wireMAC))
+	}
+	for i := range b.steps[:b.n] {
+		b.steps[i].sa.Used(n, octets, w.now)
+	}
+	p.Counters[sa.Outbound].Add(n, octets, w.now)
+	e.forwarders.Count(d.Info.Proto, hook.Right, len(d.Bytes))
+	e.toWire(w, hop)
+}
+
+// fragment adds the fragments of a sealed datagram to the batch (RFC 4303
+// §3.3.4: ESP first, then fragmentation).
+func (e *Engine) fragment(w *work, p *sa.Policy, sealed []byte, limit int) {
+	reason := wire.Parse(sealed, &w.wireInfo)
+	if reason == wire.DropNone {
+		reason = w.frag.Init(sealed, &w.wireInfo, limit, e.nextID())
+	}
+	if reason != wire.DropNone {
+		e.drop(hook.Left, reason, p, nil)
+		return
+	}
+	for {
+		v, buf := newFrame(limit)
+		n := w.frag.Next(buf[frameHead:])
+		if n == 0 {
+			v.Release()
+			return
+		}
+		w.out.PushBack(packetOf(v, frameHead, frameHead+n, e.wireMAC))
+	}
+}
+
+// toWire sends the batch to the next hop, or leaves it with the neighbours until
+// the hop's Ethernet address is known.
+func (e *Engine) toWire(w *work, hop route) {
+	mac, known := e.neighbors.Lookup(hop.nextHop)
+	for _, pkt := range w.out.AsSlice() {
+		h := pkt.LinkHeader().Slice()
+		copy(h[6:12], e.wireMAC)
+		if known {
+			copy(h, mac)
+		} else {
+			e.neighbors.Enqueue(hop.nextHop, pkt)
+		}
+	}
+	if !known {
+		w.out.Reset()
+		return
+	}
+	e.flush(w, hook.Right)
+}
+
+func (e *Engine) nextID() uint32 { return e.ids.Add(1) }
