@@ -131,8 +131,10 @@ type buckets struct {
 	heads []atomic.Pointer[saNode]
 }
 
+// The key is here as well as in the SA, so that a walk along a chain does not
+// wait for the memory of SAs that it does not want.
 type saNode struct {
-	spi  uint32
+	key  Key
 	sa   *SA
 	next *saNode
 }
@@ -155,7 +157,7 @@ func (t *saTable) find(k Key) *SA {
 	k.Dst = k.Dst.Unmap()
 	b := t.current.Load()
 	for n := t.head(b, &k).Load(); n != nil; n = n.next {
-		if n.spi == k.SPI && n.sa.Key == k {
+		if n.key == k {
 			return n.sa
 		}
 	}
@@ -180,7 +182,7 @@ func (t *saTable) add(s *SA) {
 
 func (t *saTable) push(b *buckets, s *SA) {
 	head := t.head(b, &s.Key)
-	head.Store(&saNode{s.Key.SPI, s, head.Load()})
+	head.Store(&saNode{s.Key, s, head.Load()})
 }
 
 // replace exchanges old for next in its chain, or takes it out when next is nil.
@@ -196,7 +198,7 @@ func (t *saTable) replace(old, next *SA) bool {
 				continue
 			}
 		}
-		chain = &saNode{s.Key.SPI, s, chain}
+		chain = &saNode{s.Key, s, chain}
 	}
 	if !found {
 		return false
