@@ -147,7 +147,8 @@ func boot(ctx context.Context, o Options) (*Peer, error) {
 		gone:    make(chan struct{}),
 		waiting: make(map[int]chan int),
 	}
-	if p.dir, err = os.MkdirTemp(memoryDir(), "bitw-peer-"); err != nil {
+	removeStale()
+	if p.dir, err = os.MkdirTemp(memoryDir(), fmt.Sprintf("%s%d-", dirPrefix, os.Getpid())); err != nil {
 		return nil, err
 	}
 	err = p.start(o, f)
@@ -162,6 +163,22 @@ func boot(ctx context.Context, o Options) (*Peer, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// dirPrefix and the process id begin the names of guests' folders.
+const dirPrefix = "bitw-peer-"
+
+// removeStale removes the folders that killed processes have left.
+func removeStale() {
+	left, _ := filepath.Glob(filepath.Join(memoryDir(), dirPrefix+"*-*"))
+	for _, dir := range left {
+		word, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), dirPrefix), "-")
+		pid, err := strconv.Atoi(word)
+		// Signal 0 only asks whether there is such a process.
+		if err == nil && syscall.Kill(pid, 0) == syscall.ESRCH {
+			_ = os.RemoveAll(dir) // another process may be at the same
+		}
+	}
 }
 
 // memoryDir is a folder for files that are best kept in memory: the guest's
@@ -232,9 +249,9 @@ func (p *Peer) start(o Options, f files) (err error) {
 	cmd.Env = append(os.Environ(), "TMPDIR="+memoryDir())
 	cmd.Stdout, cmd.Stderr = p.console, p.console
 	cmd.ExtraFiles = []*os.File{guest}
-	// On this signal, which also comes when the test's process dies, the kernel
-	// ends the processes that stand for the guest's before itself.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	// The kernel has processes for the guest's and for input and output. As the
+	// first of a process namespace it takes all of them with it, however it ends.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 	if p.process, err = o.NetNS.StartPrepared(cmd, narrowRegisters); err != nil {
 		p.serial.Close()
 		p.console.Close()

@@ -20,7 +20,7 @@ const (
 // starts, to read and set the extended processor state of a process that it
 // traces.
 //
-// User-Mode Linux up to 6.10 keeps that state of the guest's processes in a
+// User-Mode Linux 6.1 keeps that state of the guest's processes in a
 // buffer with room for AVX-512, but a host whose processor has more (AMX tiles)
 // accepts nothing but a state of its full size: the guest dies with "ptrace set
 // fp regs failed". Refused from the start, it keeps to the registers of SSE.

@@ -216,7 +216,7 @@ func (p Policy) Commands() ([]string, error) {
 	commands := []string{b.String()}
 	if transport && p.Src.Addr().Is6() {
 		for _, kind := range []int{135, 136} { // neighbour solicitation and advertisement
-			commands = append(commands, fmt.Sprintf("%s proto ipv6-icmp type %d dir %s priority %d action allow",
+			commands = append(commands, fmt.Sprintf("%s proto 58 type %d dir %s priority %d action allow",
 				prefix, kind, p.Dir, p.Priority-1))
 		}
 	}
