@@ -157,10 +157,11 @@ func TestTakeoverAfterPartialLoss(t *testing.T) {
 	t.Cleanup(func() { Recover(l.a.options(Options{})) })
 	p := startChild(t, childSpec{Options: l.a.options(Options{}), Activate: true})
 	p.kill()
-	_, ino, err := openNamespace(l.a.path)
+	ns, ino, err := openNamespace(l.a.path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	ns.Close()
 	if err := os.Remove(pinPath("", key{ino, l.a.index}) + "/eth_in"); err != nil {
 		t.Fatal(err)
 	}
@@ -326,9 +327,9 @@ func TestOpenRefuses(t *testing.T) {
 		_, ltap := tapNames(l.a.index)
 		la := netlink.NewLinkAttrs()
 		la.Name = ltap
-		dummy := &netlink.Dummy{LinkAttrs: la}
-		if err := l.a.nl.LinkAdd(dummy); err != nil {
-			missing(t, "make a dummy link: %v", err)
+		foreign := &netlink.Veth{LinkAttrs: la, PeerName: "foreign"}
+		if err := l.a.nl.LinkAdd(foreign); err != nil {
+			t.Fatal(err)
 		}
 		if _, err := Open(l.a.options(Options{})); !errors.Is(err, ErrOccupied) {
 			t.Errorf("%v, expected ErrOccupied", err)
@@ -336,7 +337,7 @@ func TestOpenRefuses(t *testing.T) {
 		if _, err := l.a.nl.LinkByName(ltap); err != nil {
 			t.Errorf("the foreign link: %v", err)
 		}
-		if err := l.a.nl.LinkDel(dummy); err != nil {
+		if err := l.a.nl.LinkDel(foreign); err != nil {
 			t.Fatal(err)
 		}
 		wantClean(t, l.a)
@@ -363,6 +364,38 @@ func TestOpenRefuses(t *testing.T) {
 			t.Errorf("%v, expected ErrPermission", err)
 		}
 		wantClean(t, l.a)
+	})
+}
+
+func TestNoTUNIsNamed(t *testing.T) {
+	l := newLab(t)
+	p := startChild(t, childSpec{Options: l.a.options(Options{}), HideTUN: true})
+	if !strings.Contains(p.says, tunPath) {
+		t.Errorf("it says %q", p.says)
+	}
+	wantClean(t, l.a)
+}
+
+// TestInterfaceVanishes: Close works on what is left.
+func TestInterfaceVanishes(t *testing.T) {
+	hooks(t, func(t *testing.T, hook Hook) {
+		l := newLab(t)
+		d := l.a.open(t, Options{Hook: hook, FlushNeighborsOnClose: true})
+		set(t, d, Active, Active)
+		eth, err := l.a.nl.LinkByName("eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.a.nl.LinkDel(eth); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+		ls, err := l.a.nl.LinkList()
+		if err != nil || len(ls) != 1 {
+			t.Errorf("%d links left (%v), expected lo", len(ls), err)
+		}
 	})
 }
 

@@ -5,6 +5,7 @@ package ethtap
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,6 +35,7 @@ type childSpec struct {
 	Options       Options
 	Activate      bool // set both taps Active; a takeover needs not
 	Pump, Release bool
+	HideTUN       bool // hide /dev/net/tun first, in a mount namespace of its own
 }
 
 // child opens the device, says so and copies until standard input ends.
@@ -42,7 +44,20 @@ func child(spec string) error {
 	if err := json.Unmarshal([]byte(spec), &s); err != nil {
 		return err
 	}
+	if s.HideTUN {
+		if err := errors.Join(unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
+			unix.Mount("none", "/dev/net", "tmpfs", 0, "")); err != nil {
+			return err
+		}
+	}
 	d, err := Open(s.Options)
+	if s.HideTUN {
+		if !errors.Is(err, ErrNoTUN) {
+			return fmt.Errorf("without %s: %v, expected ErrNoTUN", tunPath, err)
+		}
+		fmt.Println("ready", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -80,6 +95,9 @@ func startChild(t testing.TB, s childSpec) *process {
 	p := &process{cmd: exec.Command("/proc/self/exe")}
 	p.cmd.Env = append(os.Environ(), childEnv+"="+string(spec))
 	p.cmd.Stderr = os.Stderr
+	if s.HideTUN {
+		p.cmd.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	}
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -143,9 +143,6 @@ func (d *Device) open(u *undo) error {
 		return permission(err)
 	}
 	u.add(d.progs.close)
-	if d.opts.OnFailure == FailOpen {
-		d.push()
-	}
 	if err := d.attachAll(u); err != nil {
 		return err
 	}
@@ -283,33 +280,18 @@ func (d *Device) chooseHook() (hooker, error) {
 }
 
 // settleFailure is the last step: it makes the fail state what the options say,
-// and shows the states of the map. Nothing in it may fail after the pins are
-// gone.
+// and shows the states of the map.
 func (d *Device) settleFailure() error {
 	if d.opts.OnFailure == FailOpen {
 		if d.tookOver {
-			for _, t := range []*Tap{d.kernel, d.wire} {
-				if err := t.tap.persistent(false); err != nil {
-					return err
-				}
-			}
-			d.cut.set(offFail, uint32(FailOpen))
-			for _, a := range d.attached {
-				if err := a.drop(); err != nil {
-					return err
-				}
-			}
-			if d.info.Hook == HookTCX {
-				if err := removePinDir(d.pins); err != nil {
-					return err
-				}
+			if err := d.unshut(); err != nil {
+				d.reshut()
+				return err
 			}
 		}
 		d.push()
 		d.wg.Add(1)
 		go d.keepAlive()
-	} else {
-		d.cut.setDeadline(0)
 	}
 	// A process that ended in the middle of a drain left the permissions to write.
 	f := d.cut.flow()
@@ -324,6 +306,37 @@ func (d *Device) settleFailure() error {
 		d.wasActive = d.wasActive || n.s == Active
 	}
 	return nil
+}
+
+// unshut makes a cut that was left shut end with this process.
+func (d *Device) unshut() error {
+	for _, t := range []*Tap{d.kernel, d.wire} {
+		if err := t.tap.persistent(false); err != nil {
+			return err
+		}
+	}
+	d.cut.set(offFail, uint32(FailOpen))
+	for _, a := range d.attached {
+		if err := a.drop(); err != nil {
+			return err
+		}
+	}
+	if d.info.Hook == HookTCX {
+		// What cannot be removed now says FailOpen, and the next Open clears it.
+		removePinDir(d.pins)
+	}
+	return nil
+}
+
+// reshut undoes unshut: a takeover that fails leaves the cut shut.
+func (d *Device) reshut() {
+	d.cut.set(offFail, uint32(FailShut))
+	for _, a := range d.attached {
+		a.keep()
+	}
+	for _, t := range []*Tap{d.kernel, d.wire} {
+		t.tap.persistent(true)
+	}
 }
 
 // findLeft finds a cut that an earlier process left shut and that is still in
