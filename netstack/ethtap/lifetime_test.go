@@ -230,6 +230,35 @@ func TestDrainLosesNothing(t *testing.T) {
 	wg.Wait()
 }
 
+// TestDrainDeliversWhatIsQueued: a reader that comes late still finds, and can
+// still write out, every frame accepted while the tap was Active.
+func TestDrainDeliversWhatIsQueued(t *testing.T) {
+	l := newLab(t)
+	d := l.a.open(t, Options{})
+	ra, rb := l.a.raw(t), l.b.raw(t)
+	set(t, d, Active, Active)
+	const frames = 200
+	for i := range frames {
+		ra.send(t, frame(l.a.mac, l.b.mac, i, 100))
+	}
+	until(t, "queued frames", d.Kernel().queued)
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		done <- d.Drain(ctx)
+	}()
+	until(t, "the drain to begin", func() bool { return d.Kernel().State() == Closed })
+	p := startPump(t, d)
+	for i := range frames {
+		rb.want(t, frame(l.a.mac, l.b.mac, i, 100))
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	p.wg.Wait()
+}
+
 func TestDrainGivesUp(t *testing.T) {
 	l := newLab(t)
 	d := l.a.open(t, Options{})
