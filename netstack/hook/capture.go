@@ -1,0 +1,308 @@
+package hook
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/gopacket/gopacket/pcapgo"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+const (
+	// DefaultSnaplen is enough for every superframe.
+	DefaultSnaplen = 1 << 17
+	// DefaultCaptureQueue is how many frames wait for the file.
+	DefaultCaptureQueue = 1024
+	// maxCaptureOctets bounds what waits for the file, for they may be superframes.
+	maxCaptureOctets = 16 << 20
+)
+
+// CaptureOptions describe one capture.
+type CaptureOptions struct {
+	// Snaplen is how many octets of each frame are kept, DefaultSnaplen if 0.
+	Snaplen int
+	// Queue is how many frames wait to be written, DefaultCaptureQueue if 0. Frames that
+	// find it full are counted and missing in the file; they are never delayed.
+	Queue int
+}
+
+// CaptureStats are what one capture came to, by Side.
+type CaptureStats struct {
+	Written [2]uint64 `json:"written"`
+	Lost    [2]uint64 `json:"lost"`
+}
+
+// A Capture copies the frames of both sides to a pcapng file, as its interfaces 0
+// "inside" and 1 "outside". A superframe is written as it is, its virtio-net header
+// is not. Off, it costs the packet path one load.
+type Capture struct {
+	clock  tcpip.Clock
+	active atomic.Pointer[captureRun]
+
+	mu  sync.Mutex
+	run *captureRun // from Start to Stop, also after a failed write
+}
+
+// NewCapture returns a Capture that is off.
+func NewCapture(clock tcpip.Clock) *Capture { return &Capture{clock: clock} }
+
+// A CaptureHook wraps the link of one side and copies what crosses it.
+type CaptureHook struct {
+	nested.Endpoint
+	c    *Capture
+	side Side
+}
+
+var _ stack.LinkEndpoint = (*CaptureHook)(nil)
+
+// Wrap wraps the link of a side.
+func (c *Capture) Wrap(child stack.LinkEndpoint, side Side) *CaptureHook {
+	h := &CaptureHook{c: c, side: side}
+	h.Init(child, h)
+	return h
+}
+
+// DeliverNetworkPacket implements stack.NetworkDispatcher.
+func (h *CaptureHook) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
+	if r := h.c.active.Load(); r != nil {
+		r.add(h.side, pcapgo.NgEpbFlagDirectionInbound, pkt, "", h.c.clock.Now())
+	}
+	h.Endpoint.DeliverNetworkPacket(proto, pkt)
+}
+
+// WritePackets implements stack.LinkEndpoint.
+func (h *CaptureHook) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
+	if r := h.c.active.Load(); r != nil {
+		for _, pkt := range pkts.AsSlice() {
+			r.add(h.side, pcapgo.NgEpbFlagDirectionOutbound, pkt, "", h.c.clock.Now())
+		}
+	}
+	return h.Endpoint.WritePackets(pkts)
+}
+
+// Record adds a frame that came from side, with a comment such as the reason of its
+// drop. The packet stays the caller's.
+func (c *Capture) Record(side Side, pkt *stack.PacketBuffer, comment string) {
+	if r := c.active.Load(); r != nil {
+		r.add(side, pcapgo.NgEpbFlagDirectionInbound, pkt, comment, c.clock.Now())
+	}
+}
+
+// Active reports whether frames are captured.
+func (c *Capture) Active() bool { return c.active.Load() != nil }
+
+// Start begins to write to w, which is used by one goroutine until Stop returns. It
+// fails if a capture was started and not stopped, or the head of the file cannot
+// be written.
+func (c *Capture) Start(w io.Writer, o CaptureOptions) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.run != nil {
+		return errors.New("capture is running already")
+	}
+	if o.Snaplen <= 0 {
+		o.Snaplen = DefaultSnaplen
+	}
+	if o.Queue <= 0 {
+		o.Queue = DefaultCaptureQueue
+	}
+	ng, err := newCaptureFile(w, o.Snaplen)
+	if err != nil {
+		return err
+	}
+	r := &captureRun{
+		ng: ng, snaplen: o.Snaplen, queue: make(chan captured, o.Queue),
+		stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	go func() {
+		defer close(r.done)
+		if r.err = r.write(); r.err != nil {
+			c.active.CompareAndSwap(r, nil)
+		}
+	}()
+	c.run = r
+	c.active.Store(r)
+	return nil
+}
+
+// Stop writes what was captured until now and returns what it came to. The error is
+// that of the first write that failed, since when nothing was written. Without a
+// capture it does nothing.
+func (c *Capture) Stop() (CaptureStats, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.run
+	if r == nil {
+		return CaptureStats{}, nil
+	}
+	c.active.Store(nil)
+	close(r.stop)
+	<-r.done
+	c.run = nil
+	return r.stats(), r.err
+}
+
+// Stats returns what the capture came to so far.
+func (c *Capture) Stats() CaptureStats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.run == nil {
+		return CaptureStats{}
+	}
+	return c.run.stats()
+}
+
+func newCaptureFile(w io.Writer, snaplen int) (*pcapgo.NgWriter, error) {
+	intf := func(name string) pcapgo.NgInterface {
+		return pcapgo.NgInterface{Name: name, LinkType: layers.LinkTypeEthernet, SnapLength: uint32(snaplen)}
+	}
+	ng, err := pcapgo.NewNgWriterInterface(w, intf("inside"), pcapgo.NgWriterOptions{
+		SectionInfo: pcapgo.NgSectionInfo{Application: "bitw"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := ng.AddInterface(intf("outside")); err != nil {
+		return nil, err
+	}
+	return ng, ng.Flush()
+}
+
+// captureRun is one capture: the packet path puts copies into its queue, one goroutine
+// takes them out.
+type captureRun struct {
+	ng      *pcapgo.NgWriter
+	snaplen int
+	queue   chan captured
+	octets  atomic.Int64 // in the queue
+	buffers sync.Pool    // of *[]byte
+	written [2]atomic.Uint64
+	lost    [2]atomic.Uint64
+
+	stop, done chan struct{}
+	err        error // valid after done
+}
+
+type captured struct {
+	at      time.Time
+	data    *[]byte
+	length  int // on the link
+	side    Side
+	dir     pcapgo.NgEpbFlag
+	comment string
+}
+
+// add copies a frame into the queue, or counts it as lost.
+func (r *captureRun) add(side Side, dir pcapgo.NgEpbFlag, pkt *stack.PacketBuffer, comment string, at time.Time) {
+	skip := len(pkt.VirtioNetHeader().Slice())
+	length := pkt.Size() - skip
+	n := min(length, r.snaplen)
+	// No copy is made for a queue that looks full already.
+	if r.octets.Add(int64(n)) <= maxCaptureOctets && len(r.queue) < cap(r.queue) {
+		select {
+		case r.queue <- captured{at, r.copyOf(pkt, skip, n), length, side, dir, comment}:
+			return
+		default:
+		}
+	}
+	r.octets.Add(-int64(n))
+	r.lost[side].Add(1)
+}
+
+// copyOf returns a pooled copy of n octets of pkt behind the first skip.
+func (r *captureRun) copyOf(pkt *stack.PacketBuffer, skip, n int) *[]byte {
+	b, _ := r.buffers.Get().(*[]byte)
+	if b == nil {
+		b = new([]byte)
+	}
+	*b = (*b)[:0]
+	views, off := pkt.AsViewList()
+	off += skip
+	for v := views.Front(); v != nil && len(*b) < n; v = v.Next() {
+		s := v.AsSlice()
+		if off >= len(s) {
+			off -= len(s)
+			continue
+		}
+		s = s[off:]
+		*b = append(*b, s[:min(len(s), n-len(*b))]...)
+		off = 0
+	}
+	return b
+}
+
+// write takes frames out of the queue until stop, and flushes when it is empty, so
+// that a reader of the file sees what happened.
+func (r *captureRun) write() error {
+	for {
+		select {
+		case f := <-r.queue:
+			if err := r.writeOne(f); err != nil {
+				return err
+			}
+			continue
+		default:
+		}
+		if err := r.ng.Flush(); err != nil {
+			return err
+		}
+		select {
+		case f := <-r.queue:
+			if err := r.writeOne(f); err != nil {
+				return err
+			}
+		case <-r.stop:
+			return r.finish()
+		}
+	}
+}
+
+// finish writes what is left, and the counters.
+func (r *captureRun) finish() error {
+	for len(r.queue) > 0 {
+		if err := r.writeOne(<-r.queue); err != nil {
+			return err
+		}
+	}
+	for side := range r.lost {
+		err := r.ng.WriteInterfaceStats(side, pcapgo.NgInterfaceStatistics{
+			PacketsReceived: r.written[side].Load() + r.lost[side].Load(),
+			PacketsDropped:  r.lost[side].Load(),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return r.ng.Flush()
+}
+
+func (r *captureRun) writeOne(f captured) error {
+	opts := pcapgo.NgPacketOptions{Flags: &pcapgo.NgEpbFlags{Direction: f.dir}}
+	if f.comment != "" {
+		opts.Comments = []string{f.comment}
+	}
+	err := r.ng.WritePacketWithOptions(gopacket.CaptureInfo{
+		Timestamp: f.at, CaptureLength: len(*f.data), Length: f.length, InterfaceIndex: int(f.side),
+	}, *f.data, opts)
+	r.octets.Add(-int64(len(*f.data)))
+	r.buffers.Put(f.data)
+	if err == nil {
+		r.written[f.side].Add(1)
+	}
+	return err
+}
+
+func (r *captureRun) stats() CaptureStats {
+	var s CaptureStats
+	for i := range s.Written {
+		s.Written[i], s.Lost[i] = r.written[i].Load(), r.lost[i].Load()
+	}
+	return s
+}

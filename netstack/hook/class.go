@@ -1,0 +1,201 @@
+package hook
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/netstack/wire"
+)
+
+// class is a named kind of frames that no policy decides.
+type class uint8
+
+const (
+	classNone      class = iota // decided by policy
+	classARP                    // EtherType 0x0806
+	classNDP                    // neighbour solicitation and advertisement
+	classDHCP                   // UDP 67 and 68, DHCPv6 UDP 546 and 547
+	classNDPRouter              // router solicitation, router advertisement, redirect
+	classMDNS                   // UDP 5353 to 224.0.0.251 and ff02::fb
+	classIGMP                   // IGMP and MLD
+	classMulticast              // other IP multicast
+	classBroadcast              // other IPv4 broadcast
+	classLLDP                   // EtherType 0x88cc
+	classEAPOL                  // EtherType 0x888e
+	classSTP                    // spanning tree: LLC 42 42 03 to 01:80:c2:00:00:0x, PVST
+	classVLAN                   // EtherTypes 0x8100 and 0x88a8
+	classEtherType              // an EtherType that has a rule of its own
+	classOther                  // everything else that is not IP
+	numClasses
+)
+
+var classNames = [numClasses]string{
+	classNone: "policy", classARP: "arp", classNDP: "ndp", classDHCP: "dhcp", classNDPRouter: "ndp-router",
+	classMDNS: "mdns", classIGMP: "igmp", classMulticast: "multicast", classBroadcast: "broadcast",
+	classLLDP: "lldp", classEAPOL: "eapol", classSTP: "stp", classVLAN: "vlan",
+	classEtherType: "ethertype", classOther: "other",
+}
+
+// ClassNames returns the names of the classes, beside which a rule may name any
+// EtherType as "ethertype 0x8899".
+func ClassNames() []string {
+	var names []string
+	for c := classARP; c < numClasses; c++ {
+		if c != classEtherType {
+			names = append(names, classNames[c])
+		}
+	}
+	return names
+}
+
+// A ClassRule says what becomes of the frames of a class.
+type ClassRule struct {
+	// Name is one of ClassNames, or "ethertype 0x8899".
+	Name string
+	// Bypass lets the frames cross the bump unchanged. Without it they are discarded.
+	Bypass bool
+}
+
+// ClassOptions describe a Class.
+type ClassOptions struct {
+	// Rules hold for the frames that come from this side, each name once. A class
+	// without a rule is discarded.
+	Rules []ClassRule
+	// Other takes what is let through to the other side.
+	Other *Relay
+	// Drops counts wire.DropClassDiscard and wire.DropBadFrame; it may be shared.
+	Drops *wire.DropCounters
+}
+
+// ClassCount is what one class of frames came to.
+type ClassCount struct {
+	Name      string `json:"name"`
+	Bypassed  uint64 `json:"bypassed"`
+	Discarded uint64 `json:"discarded"`
+}
+
+// A Class wraps a link and decides, by one rule for each class, what no policy decides:
+// frames that are not IP, and IP multicast and broadcast. Unicast IP goes on to the
+// policies, but for DHCP where a rule lets it through, and router discovery.
+//
+// arp and ndp are special: without a rule that lets them cross they go on to the hooks
+// and the stack, which answer and learn on each side. With one, the kernel learns the
+// true addresses; answers from the wire go both ways then, because the stack
+// needs the Ethernet addresses of its own next hops too.
+type Class struct {
+	nested.Endpoint
+	other  *Relay
+	drops  *wire.DropCounters
+	bypass [numClasses]bool
+	counts [numClasses]classCounter
+	// types are the EtherTypes with a rule of their own, sorted by number.
+	types []etherRule
+}
+
+type classCounter struct{ bypassed, discarded atomic.Uint64 }
+
+type etherRule struct {
+	number uint16
+	bypass bool
+	count  *classCounter
+}
+
+var _ stack.LinkEndpoint = (*Class)(nil)
+
+// NewClass wraps child. It fails if a rule's name is unknown or comes twice.
+func NewClass(child stack.LinkEndpoint, o ClassOptions) (*Class, error) {
+	c := &Class{other: o.Other, drops: o.Drops}
+	var seen [numClasses]bool
+	for _, r := range o.Rules {
+		if text, ok := strings.CutPrefix(r.Name, "ethertype "); ok {
+			n, err := strconv.ParseUint(strings.TrimSpace(text), 0, 16)
+			if err != nil || n < minEtherType || n == wire.EtherTypeIPv4 || n == wire.EtherTypeIPv6 {
+				return nil, fmt.Errorf("class %q: expected an EtherType from 0x0600 that is not IP", r.Name)
+			}
+			c.types = append(c.types, etherRule{uint16(n), r.Bypass, new(classCounter)})
+			continue
+		}
+		i := class(slices.Index(classNames[:], r.Name))
+		if i >= numClasses || i == classNone || i == classEtherType {
+			return nil, fmt.Errorf("unknown class %q, known are %s and ethertype 0x0600 to 0xffff",
+				r.Name, strings.Join(ClassNames(), ", "))
+		}
+		if seen[i] {
+			return nil, fmt.Errorf("class %q has two rules", r.Name)
+		}
+		seen[i], c.bypass[i] = true, r.Bypass
+	}
+	slices.SortFunc(c.types, func(a, b etherRule) int { return int(a.number) - int(b.number) })
+	for i := 1; i < len(c.types); i++ {
+		if c.types[i].number == c.types[i-1].number {
+			return nil, fmt.Errorf("EtherType %#04x has two rules", c.types[i].number)
+		}
+	}
+	c.Init(child, c)
+	return c, nil
+}
+
+// Counts returns what came of the classes that were seen, and of those that have a
+// rule for their EtherType.
+func (c *Class) Counts() []ClassCount {
+	var list []ClassCount
+	add := func(name string, n *classCounter) {
+		if b, d := n.bypassed.Load(), n.discarded.Load(); b != 0 || d != 0 {
+			list = append(list, ClassCount{name, b, d})
+		}
+	}
+	for i := range c.counts {
+		add(classNames[i], &c.counts[i])
+	}
+	for _, t := range c.types {
+		add(fmt.Sprintf("ethertype 0x%04x", t.number), t.count)
+	}
+	return list
+}
+
+// DeliverNetworkPacket implements stack.NetworkDispatcher.
+func (c *Class) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
+	eth := pkt.LinkHeader().Slice()
+	if len(eth) != ethernetLen {
+		c.drops.Add(wire.DropBadFrame)
+		return
+	}
+	k := classify(eth, datagram(pkt), c.bypass[classDHCP])
+	bypass, count := c.bypass[k], &c.counts[k]
+	if k >= classLLDP || k == classARP {
+		if r := c.etherRule(eth); r != nil {
+			bypass, count = r.bypass, r.count
+		}
+	}
+	switch {
+	case k == classNone:
+		c.Endpoint.DeliverNetworkPacket(proto, pkt)
+	case bypass:
+		count.bypassed.Add(1)
+		c.other.Send(pkt, c.drops)
+		if k == classARP && isARPReply(pkt) || k == classNDP && isAdvertisement(pkt) {
+			c.Endpoint.DeliverNetworkPacket(proto, pkt)
+		}
+	case k == classARP || k == classNDP:
+		c.Endpoint.DeliverNetworkPacket(proto, pkt)
+	default:
+		count.discarded.Add(1)
+		c.drops.Add(wire.DropClassDiscard)
+	}
+}
+
+func (c *Class) etherRule(eth []byte) *etherRule {
+	n := etherType(eth)
+	i, ok := slices.BinarySearchFunc(c.types, n, func(r etherRule, n uint16) int { return int(r.number) - int(n) })
+	if !ok {
+		return nil
+	}
+	return &c.types[i]
+}

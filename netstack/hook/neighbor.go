@@ -1,0 +1,202 @@
+package hook
+
+import (
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/netstack/wire"
+)
+
+// NeighborOptions describe a Neighbor.
+type NeighborOptions struct {
+	// MAC is the Ethernet address of this side, 6 octets.
+	MAC tcpip.LinkAddress
+	// Own says whether an address is one of the host's. The answer may change.
+	Own func(netip.Addr) bool
+	// Host takes what the host itself must see.
+	Host *Relay
+	// Probes are the addresses that the host probes.
+	Probes *Probes
+	// Announced, if not nil, learns that a station announced an address, not the
+	// host's, unasked. Resolver.Announced is the one to give.
+	Announced func(netip.Addr, tcpip.LinkAddress)
+	// Drops counts; it may be shared.
+	Drops *wire.DropCounters
+}
+
+// A Neighbor wraps the right link. ARP and neighbour discovery for the host's
+// addresses end in the stack, which owns them on this side: gVisor's arp answers and
+// learns, HandleND does for IPv6.
+//
+// Three things are not the stack's. Another station's claim of an address that the host
+// owns or probes goes to the host and not to the stack, so that the host's duplicate
+// address detection and defence work (RFC 5227 §2.1.1, §2.4, RFC 4862 §5.4). A probe by
+// others for an address of the host is answered here, because gVisor would note its
+// unspecified sender as a neighbour. And an announcement of another address is told.
+type Neighbor struct {
+	nested.Endpoint
+	o NeighborOptions
+}
+
+var _ stack.LinkEndpoint = (*Neighbor)(nil)
+
+// NewNeighbor wraps child.
+func NewNeighbor(child stack.LinkEndpoint, o NeighborOptions) *Neighbor {
+	n := &Neighbor{o: o}
+	n.Init(child, n)
+	return n
+}
+
+// DeliverNetworkPacket implements stack.NetworkDispatcher.
+func (n *Neighbor) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
+	switch proto {
+	case header.ARPProtocolNumber:
+		if n.arp(pkt) {
+			return
+		}
+	case header.IPv6ProtocolNumber:
+		if b := datagram(pkt); isND(b) && n.nd(pkt, b) {
+			return
+		}
+	}
+	n.Endpoint.DeliverNetworkPacket(proto, pkt)
+}
+
+// arp returns true if it dealt with pkt.
+func (n *Neighbor) arp(pkt *stack.PacketBuffer) bool {
+	a, ok := parseARP(pkt)
+	switch {
+	case !ok:
+		n.o.Drops.Add(wire.DropBadFrame)
+	case a.senderMAC == n.o.MAC:
+		// Our own words come back, or somebody uses our Ethernet address.
+		n.o.Drops.Add(wire.DropOwnAddressSpoof)
+	case a.isProbe() && n.o.Probes.Active(a.target), n.claimed(a.sender):
+		n.o.Host.Send(pkt, n.o.Drops)
+	case a.isProbe() && n.o.Own(a.target):
+		r := a.answer(n.o.MAC)
+		defer r.DecRef()
+		writeOne(n.Child(), r)
+	case a.isProbe():
+		n.o.Drops.Add(wire.DropForeignMAC)
+	default:
+		if a.isAnnouncement() && n.o.Announced != nil {
+			n.o.Announced(a.sender, a.senderMAC)
+		}
+		return false
+	}
+	return true
+}
+
+// claimed reports whether nobody but the host may say that it has a.
+func (n *Neighbor) claimed(a netip.Addr) bool {
+	return !a.IsUnspecified() && (n.o.Own(a) || n.o.Probes.Active(a))
+}
+
+// nd returns true if it dealt with pkt.
+func (n *Neighbor) nd(pkt *stack.PacketBuffer, b []byte) bool {
+	var m ndMessage
+	if !parseND(b, checksumLeft(pkt), &m) {
+		n.o.Drops.Add(wire.DropMalformed)
+		return true
+	}
+	switch {
+	case m.link == n.o.MAC && m.link != "":
+		n.o.Drops.Add(wire.DropOwnAddressSpoof)
+		return true
+	case m.typ == icmpNA && n.claimed(m.target),
+		m.typ == icmpNS && m.src.IsUnspecified() && n.o.Probes.Active(m.target):
+		n.o.Host.Send(pkt, n.o.Drops)
+		return true
+	}
+	return false
+}
+
+// HandleND does neighbour discovery on nic (RFC 4861 §7.2) for the IPv6 network
+// endpoint that pkt was delivered to. It returns false if pkt is neither a neighbour
+// solicitation nor an advertisement. Else it has answered it, taught it to nic's
+// neighbour cache, or dropped it and counted that in drops. pkt stays the caller's.
+func HandleND(nic stack.NetworkInterface, pkt *stack.PacketBuffer, drops *wire.DropCounters) bool {
+	b := datagram(pkt)
+	if !isND(b) {
+		return false
+	}
+	var m ndMessage
+	if !parseND(b, checksumLeft(pkt), &m) {
+		drops.Add(wire.DropMalformed)
+		return true
+	}
+	target := tcpip.AddrFrom16(m.target.As16())
+	own := nic.CheckLocalAddress(header.IPv6ProtocolNumber, target)
+	switch {
+	case m.typ == icmpNS && own:
+		solicited(nic, pkt, &m)
+	case m.typ == icmpNA && !own:
+		// The cache refuses what nobody asked for, and never changes a static entry.
+		_ = nic.HandleNeighborConfirmation(header.IPv6ProtocolNumber, target, m.link, stack.ReachabilityConfirmationFlags{
+			Solicited: m.flags&naSolicited != 0,
+			Override:  m.flags&naOverride != 0,
+			IsRouter:  m.flags&naRouter != 0,
+		})
+	case own:
+		drops.Add(wire.DropOwnAddressSpoof)
+	default:
+		drops.Add(wire.DropForeignMAC) // it asks for another station
+	}
+	return true
+}
+
+// solicited answers a solicitation for an address of nic, also one from nowhere: it
+// means that another station is about to take the address (RFC 4862 §5.4.3).
+func solicited(nic stack.NetworkInterface, pkt *stack.PacketBuffer, m *ndMessage) {
+	if m.link != "" && !m.src.IsUnspecified() {
+		_ = nic.HandleNeighborProbe(header.IPv6ProtocolNumber, tcpip.AddrFrom16(m.src.As16()), m.link)
+	}
+	from := header.Ethernet(pkt.LinkHeader().Slice()).SourceAddress()
+	a, to := m.answer(nic.LinkAddress(), from, 0)
+	_ = sendND(nic, to, &a)
+}
+
+// SendNS asks on nic for the Ethernet address of target, as stack.LinkAddressResolver
+// has it: from local or, if that is empty, from nic's primary address; to all that
+// may have it, or to the station remote if that is not empty, as reachability probe.
+//
+// It returns ErrNetworkUnreachable if nic has no IPv6 address, ErrBadLocalAddress if
+// local is not nic's, and the link's errors.
+func SendNS(nic stack.NetworkInterface, target, local tcpip.Address, remote tcpip.LinkAddress) tcpip.Error {
+	if local.BitLen() == 0 {
+		a, err := nic.PrimaryAddress(header.IPv6ProtocolNumber)
+		if err != nil {
+			return err
+		}
+		if local = a.Address; local.BitLen() == 0 {
+			return &tcpip.ErrNetworkUnreachable{}
+		}
+	} else if !nic.CheckLocalAddress(header.IPv6ProtocolNumber, local) {
+		return &tcpip.ErrBadLocalAddress{}
+	}
+	m := ndMessage{
+		typ:    icmpNS,
+		src:    netip.AddrFrom16(local.As16()),
+		target: netip.AddrFrom16(target.As16()),
+		link:   nic.LinkAddress(),
+	}
+	m.dst = m.target
+	if remote == "" {
+		m.dst = solicitedNode(m.target)
+		remote = multicastMAC(m.dst)
+	}
+	return sendND(nic, remote, &m)
+}
+
+func sendND(nic stack.NetworkInterface, to tcpip.LinkAddress, m *ndMessage) tcpip.Error {
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: int(nic.MaxHeaderLength()) + ndLen})
+	defer pkt.DecRef()
+	m.encode(pkt.NetworkHeader().Push(ndLen))
+	pkt.NetworkProtocolNumber = header.IPv6ProtocolNumber
+	return nic.WritePacketToRemote(to, pkt)
+}

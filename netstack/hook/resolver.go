@@ -1,0 +1,315 @@
+package hook
+
+import (
+	"maps"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/netstack/wire"
+)
+
+const (
+	// DefaultWaiting is how many packets wait for one next hop.
+	DefaultWaiting = 64
+	// maxUnresolved is how many next hops may be unresolved at once. A host that scans
+	// its network must not make us hold packets for all of it.
+	maxUnresolved = 256
+	// maxWaitingOctets bounds what waits for all of them, for it may be superframes.
+	maxWaitingOctets = 16 << 20
+	// touchEvery is how often a next hop in use is shown to netstack's cache, so that
+	// reachability detection goes on (RFC 4861 §7.3).
+	touchEvery = time.Second
+)
+
+// ResolverOptions describe a Resolver.
+type ResolverOptions struct {
+	Clock tcpip.Clock
+	// Waiting is how many packets wait for one next hop, DefaultWaiting if 0. When one
+	// more comes the oldest is dropped as wire.DropQueueFull.
+	Waiting int
+	// Output writes a packet that waited to its next hop. The packet stays the caller's.
+	// If nil, the Ethernet destination is set and the packet written to the link that
+	// Attach got.
+	Output func(pkt *stack.PacketBuffer, mac tcpip.LinkAddress)
+	// Failed, if not nil, learns of each packet whose next hop did not answer, before it
+	// is let go. It is counted already. This is the place to send ICMP.
+	Failed func(nextHop netip.Addr, pkt *stack.PacketBuffer)
+	// Drops counts; it may be shared.
+	Drops *wire.DropCounters
+}
+
+// A Resolver keeps the Ethernet addresses of next hops for the packet path. Looking one
+// up takes no lock and does not allocate; the truth stays in the neighbour cache of the
+// stack's NIC, static entries included, which the Resolver follows as the stack's
+// NUDDispatcher.
+//
+// It is made before the stack, given to it in stack.Options.NUDDisp, and then told
+// of it by Attach. Any number of goroutines may use it.
+type Resolver struct {
+	o   ResolverOptions
+	s   *stack.Stack
+	nic tcpip.NICID
+	to  stack.LinkWriter
+
+	mu         sync.Mutex
+	hops       atomic.Pointer[map[netip.Addr]*nextHop] // replaced, never changed, under mu
+	unresolved int
+	octets     int // of packets that wait
+}
+
+// nextHop is one neighbour. It is in the table while it is resolved or waited for.
+type nextHop struct {
+	mac     atomic.Pointer[tcpip.LinkAddress] // nil while unresolved
+	touched atomic.Int64                      // tcpip.MonotonicTime in nanoseconds
+	waiting []*stack.PacketBuffer             // under Resolver.mu
+	asked   bool                              // resolution is under way; under Resolver.mu
+}
+
+var _ stack.NUDDispatcher = (*Resolver)(nil)
+
+// NewResolver returns a Resolver that knows nobody yet.
+func NewResolver(o ResolverOptions) *Resolver {
+	if o.Waiting <= 0 {
+		o.Waiting = DefaultWaiting
+	}
+	r := &Resolver{o: o}
+	r.hops.Store(&map[netip.Addr]*nextHop{})
+	return r
+}
+
+// Attach names the stack and NIC whose neighbour cache it is, and the link to write
+// to. It must come before the first packet.
+func (r *Resolver) Attach(s *stack.Stack, nic tcpip.NICID, to stack.LinkWriter) {
+	r.s, r.nic, r.to = s, nic, to
+}
+
+// Lookup returns the Ethernet address of a next hop if it is known now. For the
+// groups of multicast it always is.
+func (r *Resolver) Lookup(next netip.Addr) (tcpip.LinkAddress, bool) {
+	h := (*r.hops.Load())[next]
+	if h == nil {
+		if next.IsMulticast() {
+			return multicastMAC(next), true
+		}
+		return "", false
+	}
+	mac := h.mac.Load()
+	if mac == nil {
+		return "", false
+	}
+	now := r.now()
+	if t := h.touched.Load(); now-t >= int64(touchEvery) && h.touched.CompareAndSwap(t, now) {
+		r.ask(next, func(stack.LinkResolutionResult) {})
+	}
+	return *mac, true
+}
+
+func (r *Resolver) now() int64 {
+	return r.o.Clock.NowMonotonic().Sub(tcpip.MonotonicTime{}).Nanoseconds()
+}
+
+// ask goes to netstack's cache, which sends solicitations if it must.
+func (r *Resolver) ask(next netip.Addr, done func(stack.LinkResolutionResult)) tcpip.Error {
+	return r.s.GetLinkAddress(r.nic, addressOf(next), tcpip.Address{}, protocolOf(next), done)
+}
+
+// Enqueue sends pkt to next as soon as its address is found, for which it takes a
+// reference; nobody may change the packet any more. After as many solicitations as the
+// NIC's NUD configuration says, all packets for next fail with wire.DropUnresolved.
+func (r *Resolver) Enqueue(next netip.Addr, pkt *stack.PacketBuffer) {
+	if mac, ok := r.Lookup(next); ok {
+		r.output(pkt, mac)
+		return
+	}
+	r.mu.Lock()
+	h := (*r.hops.Load())[next]
+	switch {
+	case h == nil && r.unresolved >= maxUnresolved, r.octets+pkt.MemSize() > maxWaitingOctets:
+		r.mu.Unlock()
+		r.o.Drops.Add(wire.DropQueueFull)
+		return
+	case h == nil:
+		h = new(nextHop)
+		r.change(func(m map[netip.Addr]*nextHop) { m[next] = h })
+		r.unresolved++
+	case h.mac.Load() != nil: // found in the meantime
+		mac := *h.mac.Load()
+		r.mu.Unlock()
+		r.output(pkt, mac)
+		return
+	}
+	if len(h.waiting) >= r.o.Waiting {
+		r.octets -= h.waiting[0].MemSize()
+		h.waiting[0].DecRef()
+		h.waiting = append(h.waiting[:0], h.waiting[1:]...)
+		r.o.Drops.Add(wire.DropQueueFull)
+	}
+	h.waiting = append(h.waiting, pkt.IncRef())
+	r.octets += pkt.MemSize()
+	asked := h.asked
+	h.asked = true
+	r.mu.Unlock()
+	if asked {
+		return
+	}
+	// The callback may run at once or much later, and then with the cache's locks held.
+	err := r.ask(next, func(res stack.LinkResolutionResult) {
+		if res.Err != nil {
+			r.lose(next, h)
+		} else {
+			r.resolved(next, h, res.LinkAddress)
+		}
+	})
+	if _, wait := err.(*tcpip.ErrWouldBlock); err != nil && !wait {
+		r.lose(next, h)
+	}
+}
+
+// change replaces the table by a changed copy, with r.mu held. Neighbours come and go
+// rarely, packets do not.
+func (r *Resolver) change(f func(map[netip.Addr]*nextHop)) {
+	m := maps.Clone(*r.hops.Load())
+	f(m)
+	r.hops.Store(&m)
+}
+
+// resolved notes h's address and lets its packets go, later: it may be called with
+// locks of the neighbour cache held.
+func (r *Resolver) resolved(next netip.Addr, h *nextHop, mac tcpip.LinkAddress) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if (*r.hops.Load())[next] != h {
+		return // lost before
+	}
+	if h.mac.Load() == nil {
+		r.unresolved--
+		h.touched.Store(r.now())
+	}
+	h.asked = false
+	h.mac.Store(&mac)
+	if waiting := r.takeWaiting(h); len(waiting) > 0 {
+		r.o.Clock.AfterFunc(0, func() {
+			for _, pkt := range waiting {
+				r.output(pkt, mac)
+				pkt.DecRef()
+			}
+		})
+	}
+}
+
+// lose forgets h. What waits for it fails, later.
+func (r *Resolver) lose(next netip.Addr, h *nextHop) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if (*r.hops.Load())[next] != h {
+		return
+	}
+	if h.mac.Load() == nil {
+		r.unresolved--
+	}
+	r.change(func(m map[netip.Addr]*nextHop) { delete(m, next) })
+	if waiting := r.takeWaiting(h); len(waiting) > 0 {
+		r.o.Clock.AfterFunc(0, func() {
+			for _, pkt := range waiting {
+				r.o.Drops.Add(wire.DropUnresolved)
+				if r.o.Failed != nil {
+					r.o.Failed(next, pkt)
+				}
+				pkt.DecRef()
+			}
+		})
+	}
+}
+
+// takeWaiting empties h's queue, with r.mu held.
+func (r *Resolver) takeWaiting(h *nextHop) []*stack.PacketBuffer {
+	list := h.waiting
+	for _, pkt := range list {
+		r.octets -= pkt.MemSize()
+	}
+	h.waiting = nil
+	return list
+}
+
+func (r *Resolver) output(pkt *stack.PacketBuffer, mac tcpip.LinkAddress) {
+	if r.o.Output != nil {
+		r.o.Output(pkt, mac)
+		return
+	}
+	copy(pkt.LinkHeader().Slice(), mac)
+	writeOne(r.to, pkt)
+}
+
+// Announced tells that a station announced next as its own unasked. If a next hop in
+// use has another address than it had, the new one is not believed: the cache forgets
+// the old one and asks. A static entry stays.
+func (r *Resolver) Announced(next netip.Addr, mac tcpip.LinkAddress) {
+	h := (*r.hops.Load())[next]
+	if h == nil {
+		return
+	}
+	if old := h.mac.Load(); old == nil || *old == mac {
+		return
+	}
+	list, err := r.s.Neighbors(r.nic, protocolOf(next))
+	if err != nil {
+		return
+	}
+	for _, e := range list {
+		if e.Addr == addressOf(next) && e.State != stack.Static {
+			_ = r.s.RemoveNeighbor(r.nic, protocolOf(next), e.Addr)
+		}
+	}
+}
+
+// OnNeighborAdded implements stack.NUDDispatcher.
+func (r *Resolver) OnNeighborAdded(nic tcpip.NICID, e stack.NeighborEntry) {
+	r.OnNeighborChanged(nic, e)
+}
+
+// OnNeighborChanged implements stack.NUDDispatcher. The cache calls it with locks
+// held, so it must not go back there.
+func (r *Resolver) OnNeighborChanged(nic tcpip.NICID, e stack.NeighborEntry) {
+	next, h := r.hopOf(nic, e.Addr)
+	if h == nil {
+		return
+	}
+	switch e.State {
+	case stack.Reachable, stack.Stale, stack.Delay, stack.Probe, stack.Static:
+		if old := h.mac.Load(); old == nil || *old != e.LinkAddr {
+			r.resolved(next, h, e.LinkAddr)
+		}
+	case stack.Unreachable:
+		r.lose(next, h)
+	}
+}
+
+// OnNeighborRemoved implements stack.NUDDispatcher.
+func (r *Resolver) OnNeighborRemoved(nic tcpip.NICID, e stack.NeighborEntry) {
+	if next, h := r.hopOf(nic, e.Addr); h != nil && h.mac.Load() != nil {
+		r.lose(next, h)
+	}
+}
+
+func (r *Resolver) hopOf(nic tcpip.NICID, a tcpip.Address) (netip.Addr, *nextHop) {
+	next, ok := netip.AddrFromSlice(a.AsSlice())
+	if !ok || nic != r.nic {
+		return next, nil
+	}
+	return next, (*r.hops.Load())[next]
+}
+
+func addressOf(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }
+
+func protocolOf(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return header.IPv4ProtocolNumber
+	}
+	return header.IPv6ProtocolNumber
+}
