@@ -68,6 +68,7 @@ type Engine struct {
 	ids        atomic.Uint32 // identification of the datagrams that are ours
 	works      sync.Pool
 	sides      [2]side
+	waiting    unresolved
 }
 
 // side is what belongs to the datagrams that come from one side. Nothing of it
@@ -138,6 +139,7 @@ func (e *Engine) Tick() {
 	for i := range e.sides {
 		e.sides[i].fragments.expire(now)
 	}
+	e.waiting.expire(now, int64(unresolvedAge))
 }
 
 // Close frees what the engine still holds. No frame may come afterwards.

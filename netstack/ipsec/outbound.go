@@ -175,6 +175,7 @@ func (e *Engine) toWire(w *work, hop route) {
 		}
 	}
 	if !known {
+		e.waiting.remember(w, hop.nextHop)
 		w.out.Reset()
 		return
 	}

@@ -17,8 +17,9 @@ const (
 	HeaderLen = wire.VirtioNetLen + header.EthernetMinimumSize
 
 	// MaxFrameLen is the length in octets of the longest frame with its virtio-net
-	// header: the longest IPv4 datagram behind an Ethernet header with two VLAN tags.
-	MaxFrameLen = HeaderLen + 2*4 + 65535
+	// header: the longest IPv4 datagram behind an Ethernet header with two VLAN tags,
+	// and a few more, so that a device can tell a whole frame from one cut off.
+	MaxFrameLen = HeaderLen + 2*4 + 65535 + 3
 
 	// Tailroom is how many octets of capacity follow a received frame in its view.
 	Tailroom = 64

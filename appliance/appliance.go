@@ -1,0 +1,176 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"bitw/config"
+	"bitw/netstack/ethtap"
+	"bitw/sa"
+	"bitw/sa/keyer"
+	"bitw/sa/transform"
+)
+
+// An Appliance is one bump in the wire. It runs once.
+type Appliance struct {
+	cfg   Config
+	opt   options
+	log   logrus.FieldLogger
+	since time.Time
+
+	ready    chan struct{}
+	closing  chan struct{}
+	done     chan struct{}
+	failed   chan error
+	started  atomic.Bool
+	closeOne sync.Once
+	// openOnStop says that stopping restores the direct flow even where the
+	// configuration says shut.
+	openOnStop atomic.Bool
+
+	// bump is what runs between start and stop; nil before, kept after for Status.
+	bump  atomic.Pointer[bump]
+	state atomic.Pointer[string]
+}
+
+// New checks cfg and makes an appliance that does not run yet. It touches nothing
+// of the machine. cfg need not come from config.Load; the errors name the SA or
+// policy at fault.
+func New(cfg Config, opts ...Option) (*Appliance, error) {
+	a := &Appliance{
+		cfg: cfg, opt: defaultOptions(),
+		ready: make(chan struct{}), closing: make(chan struct{}), done: make(chan struct{}),
+		failed: make(chan error, 1),
+	}
+	for _, o := range opts {
+		o(&a.opt)
+	}
+	if a.cfg.OnFailure == "" {
+		a.cfg.OnFailure = config.Shut
+	}
+	a.openOnStop.Store(a.opt.openOnStop)
+	a.log = a.opt.log
+	if cfg.Interface != "" {
+		a.log = a.opt.log.WithField("interface", cfg.Interface)
+	}
+	a.setState("new")
+	if a.opt.host == nil && cfg.Interface == "" {
+		return nil, errors.New("appliance: the configuration names no interface, and there is no WithLinks")
+	}
+	if h := a.opt.host; h != nil && len(h.MAC) != 6 {
+		return nil, fmt.Errorf("appliance: WithLinks: the host's MAC has %d octets, expected 6", len(h.MAC))
+	}
+	// The same steps as when it starts, with a store that leaves nothing behind.
+	keys, _, err := a.databases(sa.NewMemoryStore())
+	if err != nil {
+		return nil, fmt.Errorf("appliance: %w", err)
+	}
+	return a, keys.Close()
+}
+
+// databases makes the key manager and the SPD of the configuration.
+func (a *Appliance) databases(store sa.SequenceStore) (keyer.Manager, *sa.SPD, error) {
+	keys, err := keyer.NewSAUser(keyer.SAUserConfig{
+		Specs: specs(&a.cfg), Algorithms: transform.Lookup, Store: store, Clock: a.opt.clock,
+		Events: a.keyEvent,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	rules, err := policies(&a.cfg, keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	spd, err := sa.NewSPD(rules)
+	if err != nil {
+		return nil, nil, err
+	}
+	return keys, spd, nil
+}
+
+// keyEvent is told on the packet path, so it hands the logging to another
+// goroutine. There are at most two events in the life of an SA.
+func (a *Appliance) keyEvent(ev sa.Event) {
+	go a.log.WithFields(logrus.Fields{"sa": ev.SA.Name, "event": ev.Kind.String()}).Warn("lifetime of an SA is over")
+}
+
+// Ready is closed once the appliance has both sides in its hands. It stays open
+// if Run fails before.
+func (a *Appliance) Ready() <-chan struct{} { return a.ready }
+
+// Run starts the appliance, serves until ctx ends or something fails that it
+// cannot go on without, and stops it. It returns nil when it was ctx or Close
+// that ended it. What the interface is left in, is told at WithOpenOnStop.
+func (a *Appliance) Run(ctx context.Context) error {
+	if !a.started.CompareAndSwap(false, true) {
+		return errors.New("appliance: it runs once, and has run")
+	}
+	defer close(a.done)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a.setState("starting")
+	b, err := a.start(ctx, cancel)
+	if err != nil {
+		a.setState("failed")
+		return err
+	}
+	a.setState("active")
+	close(a.ready)
+	a.log.WithFields(logrus.Fields{"policies": len(a.cfg.Policies), "sas": len(a.cfg.SAs), "cut": b.cut()}).Info("active")
+
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for running := true; running; {
+		select {
+		case <-tick.C:
+			b.tick()
+		case err = <-a.failed:
+			running = false
+		case <-ctx.Done():
+			running = false
+		case <-a.closing:
+			running = false
+		}
+	}
+	a.setState("stopping")
+	err = errors.Join(err, b.stop(a.leaveOpen()))
+	a.setState("stopped")
+	a.log.WithField("open", a.leaveOpen()).Info("stopped")
+	return err
+}
+
+// leaveOpen says whether the flow is restored when the appliance stops.
+func (a *Appliance) leaveOpen() bool {
+	return a.openOnStop.Load() || a.cfg.OnFailure == config.Open
+}
+
+// Close stops a running appliance and waits until it is down.
+func (a *Appliance) Close() error {
+	a.closeOne.Do(func() { close(a.closing) })
+	if a.started.Load() {
+		<-a.done
+	}
+	return nil
+}
+
+// fail ends Run with an error.
+func (a *Appliance) fail(err error) {
+	select {
+	case a.failed <- err:
+	default:
+	}
+}
+
+func (a *Appliance) setState(s string) { a.state.Store(&s) }
+
+// Recover restores by hand the flow of an interface that a dead appliance left
+// shut. It is an error if a live one holds it.
+func Recover(iface string) error {
+	return ethtap.Recover(ethtap.Options{Interface: iface})
+}

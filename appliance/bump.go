@@ -1,0 +1,311 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/appliance/hostnet"
+	"bitw/config"
+	"bitw/netstack/ethtap"
+	"bitw/netstack/hook"
+	"bitw/netstack/ipsec"
+	"bitw/netstack/link"
+	"bitw/netstack/wire"
+	"bitw/sa"
+	"bitw/sa/keyer"
+)
+
+// bump is a started appliance: the picture in the package comment.
+type bump struct {
+	cfg     *Config
+	log     logrus.FieldLogger
+	clock   func() int64
+	fail    func(error)
+	device  *ethtap.Device // nil with WithLinks
+	watcher *hostnet.Watcher
+	control *control
+	capture *hook.Capture
+
+	keys   keyer.Manager
+	sad    *sa.SAD
+	engine *ipsec.Engine
+	stack  *stack.Stack
+
+	kern, dev   *link.Endpoint // the links of the two sides
+	left, right stack.LinkEndpoint
+	classes     [2]*hook.Class
+	resolver    *hook.Resolver
+	drops       [2]wire.DropCounters // of links, hooks and neighbours, by side
+	host        atomic.Pointer[hostState]
+
+	mu      sync.Mutex
+	applied *hostState // what engine and NICs were last told of the host; nil while not attached
+}
+
+// hostState is what is known of the protected host now.
+type hostState struct {
+	mac       tcpip.LinkAddress
+	mtu       int
+	addresses []netip.Prefix
+	own       map[netip.Addr]struct{}
+	routes    []ipsec.Route
+}
+
+func (h *hostState) has(a netip.Addr) bool {
+	_, ok := h.own[a]
+	return ok
+}
+
+// start builds everything, and makes the taps Active last. After an error nothing
+// is left of it.
+func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error) {
+	b := &bump{cfg: &a.cfg, log: a.log, clock: a.opt.clock, fail: a.fail, sad: sa.NewSAD()}
+	defer func() {
+		if err != nil {
+			_ = b.stop(b.device != nil && !b.device.TookOver())
+		}
+	}()
+	var devices [2][]link.Device
+	if a.opt.host != nil {
+		devices = [2][]link.Device{{a.opt.left}, {a.opt.right}}
+		b.host.Store(givenHost(a.opt.host))
+	} else if devices, err = b.cutInterface(ctx, &a.opt); err != nil {
+		return nil, err
+	}
+	store := a.opt.store
+	if store == nil && a.cfg.StateDir != "" {
+		if store, err = sa.NewFileStore(a.cfg.StateDir); err != nil {
+			return nil, fmt.Errorf("state_dir: %w", err)
+		}
+	}
+	keys, spd, err := a.databases(store)
+	if err != nil {
+		return nil, err
+	}
+	b.keys = keys
+	if err := keys.Start(b.sad); err != nil {
+		return nil, err
+	}
+	if a.opt.capture != nil {
+		b.capture = hook.NewCapture(tcpip.NewStdClock())
+		if err := b.capture.Start(a.opt.capture, hook.CaptureOptions{}); err != nil {
+			return nil, fmt.Errorf("capture: %w", err)
+		}
+	}
+	if err := b.assemble(spd, devices); err != nil {
+		return nil, err
+	}
+	if a.cfg.Control != "" {
+		if b.control, err = a.serveControl(a.cfg.Control, down); err != nil {
+			return nil, err
+		}
+	}
+	a.since = time.Unix(0, a.opt.clock())
+	a.bump.Store(b)
+	if b.device != nil {
+		if err := b.device.SetStates(ethtap.Active, ethtap.Active); err != nil {
+			return nil, err
+		}
+	}
+	return b, b.attach()
+}
+
+// cutInterface opens the taps, still Closed, and begins to follow the interface.
+func (b *bump) cutInterface(ctx context.Context, o *options) (devices [2][]link.Device, err error) {
+	w, err := hostnet.Watch(ctx, o.netNS, b.cfg.Interface, b.hostChanged)
+	if err != nil {
+		return devices, b.positioned(err)
+	}
+	b.watcher = w
+	onFailure := ethtap.FailShut
+	if b.cfg.OnFailure == config.Open {
+		onFailure = ethtap.FailOpen
+	}
+	b.device, err = ethtap.Open(ethtap.Options{
+		Interface: b.cfg.Interface, NetNS: o.netNS, OnFailure: onFailure, Hook: o.hook, Queues: o.queues,
+		FlushNeighborsOnClose: true,
+	})
+	if err != nil {
+		return devices, err
+	}
+	for i, tap := range []*ethtap.Tap{b.device.Kernel(), b.device.Wire()} {
+		for _, q := range tap.Queues() {
+			devices[i] = append(devices[i], link.FromReadWriter(tapQueue{q}))
+		}
+	}
+	return devices, nil
+}
+
+// positioned names the place in the file that named a missing interface.
+func (b *bump) positioned(err error) error {
+	if errors.Is(err, hostnet.ErrNoInterface) {
+		return b.cfg.ErrorAt("interface", err.Error(), "", err)
+	}
+	return err
+}
+
+// tapQueue leaves closing to the device, which closes all queues at once.
+type tapQueue struct{ *ethtap.Queue }
+
+func (tapQueue) Close() error { return nil }
+
+// assemble makes engine, hooks and stack between the devices. No frame moves yet.
+func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
+	host := b.host.Load()
+	clock := tcpip.NewStdClock()
+	b.engine = ipsec.New(ipsec.Config{
+		SAD: b.sad, SPD: spd, Routes: ipsec.NewRoutes(b.routes(host)),
+		HostMAC: host.mac, WireMAC: host.mac, MTU: b.mtu(host),
+		IsLocal: b.own, Clock: b.clock,
+	})
+	b.resolver = hook.NewResolver(hook.ResolverOptions{
+		Clock: clock, Failed: b.engine.Unresolved, Drops: &b.drops[hook.Right],
+	})
+	ends := make([]*link.Endpoint, 2)
+	for side, name := range []string{"kern", "dev"} {
+		end, err := link.New(link.Options{
+			Devices: devices[side], MAC: host.mac, MTU: uint32(host.mtu), Name: name,
+			Drops: &b.drops[side], Logger: b.log,
+		})
+		if err != nil {
+			return err
+		}
+		ends[side] = end
+	}
+	b.kern, b.dev = ends[hook.Left], ends[hook.Right]
+
+	var toLeft, toRight hook.Relay
+	probes := hook.NewProbes(clock)
+	inner, err := b.decorate(b.kern, hook.Left, &toRight)
+	if err != nil {
+		return err
+	}
+	b.left = hook.NewProxyARP(inner, hook.ProxyOptions{
+		MAC: host.mac, Own: b.own, Wire: &toRight, Probes: probes, Drops: &b.drops[hook.Left],
+	})
+	if inner, err = b.decorate(b.dev, hook.Right, &toLeft); err != nil {
+		return err
+	}
+	b.right = hook.NewNeighbor(inner, hook.NeighborOptions{
+		MAC: host.mac, Own: b.own, Host: &toLeft, Probes: probes,
+		Announced: b.resolver.Announced, Drops: &b.drops[hook.Right],
+	})
+	toLeft.Bind(b.left)
+	toRight.Bind(b.right)
+	b.engine.Bind(b.left, b.right, b.resolver)
+	b.stack = stack.New(stack.Options{
+		NetworkProtocols: append(b.engine.Protocols(), arp.NewProtocol),
+		NUDDisp:          b.resolver,
+		Clock:            clock,
+	})
+	b.resolver.Attach(b.stack, ipsec.RightNIC, b.right)
+	return nil
+}
+
+// decorate hangs what both sides have on a link.
+func (b *bump) decorate(end stack.LinkEndpoint, side hook.Side, other *hook.Relay) (stack.LinkEndpoint, error) {
+	if b.capture != nil {
+		end = b.capture.Wrap(end, side)
+	}
+	var rules []hook.ClassRule
+	for _, c := range b.cfg.Classes {
+		rules = append(rules, hook.ClassRule{Name: c.Name, Bypass: c.Action == config.Bypass})
+	}
+	class, err := hook.NewClass(end, hook.ClassOptions{Rules: rules, Other: other, Drops: &b.drops[side]})
+	if err != nil {
+		return nil, err
+	}
+	b.classes[side] = class
+	return class, nil
+}
+
+// attach makes the NICs, and with them begins to read. The wire comes first, so
+// that what the host sends finds its way.
+func (b *bump) attach() error {
+	if err := b.stack.CreateNICWithOptions(ipsec.RightNIC, b.right, stack.NICOptions{Name: "dev"}); err != nil {
+		return fmt.Errorf("right NIC: %v", err)
+	}
+	b.follow()
+	for _, n := range b.cfg.Neighbors {
+		if err := b.stack.AddStaticNeighbor(ipsec.RightNIC, protocolOf(n.Address), addressOf(n.Address), tcpip.LinkAddress(n.MAC)); err != nil {
+			return fmt.Errorf("neighbor %v: %v", n.Address, err)
+		}
+	}
+	if err := b.stack.CreateNICWithOptions(ipsec.LeftNIC, b.left, stack.NICOptions{Name: "kern"}); err != nil {
+		return fmt.Errorf("left NIC: %v", err)
+	}
+	return nil
+}
+
+// stop takes down what start built, leaving Active first. open says that the
+// direct flow is to be restored.
+func (b *bump) stop(open bool) error {
+	var errs []error
+	if b.watcher != nil {
+		b.watcher.Close()
+	}
+	if b.device != nil {
+		if open {
+			errs = append(errs, b.device.Close()) // drains while the readers still copy
+		} else {
+			errs = append(errs, b.device.Release())
+		}
+	}
+	for _, end := range []*link.Endpoint{b.kern, b.dev} {
+		if end != nil {
+			end.Close()
+			end.Wait()
+		}
+	}
+	if b.stack != nil {
+		b.stack.Destroy()
+	}
+	if b.engine != nil {
+		b.engine.Close()
+	}
+	if b.capture != nil {
+		_, err := b.capture.Stop()
+		errs = append(errs, err)
+	}
+	if b.keys != nil {
+		errs = append(errs, b.keys.Close())
+	}
+	if b.control != nil {
+		b.control.close()
+	}
+	return errors.Join(errs...)
+}
+
+// tick does what has to be done once a second.
+func (b *bump) tick() {
+	b.engine.Tick()
+	b.sad.Tick(b.clock())
+}
+
+// cut says how the frames come.
+func (b *bump) cut() string {
+	if b.device == nil {
+		return "links"
+	}
+	return b.device.Info().Hook.String()
+}
+
+func protocolOf(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return header.IPv4ProtocolNumber
+	}
+	return header.IPv6ProtocolNumber
+}
+
+func addressOf(a netip.Addr) tcpip.Address { return tcpip.AddrFromSlice(a.AsSlice()) }

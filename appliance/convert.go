@@ -1,0 +1,132 @@
+package appliance
+
+import (
+	"errors"
+	"fmt"
+
+	"bitw/config"
+	"bitw/netstack/hook"
+	"bitw/sa"
+	"bitw/sa/keyer"
+	"bitw/sa/transform"
+)
+
+// ConfigOptions returns what config.Load needs to know of this build: its
+// algorithms and its classes of frames.
+func ConfigOptions() config.Options {
+	return config.Options{
+		Algorithm: func(p config.Protocol, name string) (config.Algorithm, error) {
+			a, err := transform.Lookup(p.Number(), name)
+			if err != nil {
+				return config.Algorithm{}, err
+			}
+			return config.Algorithm{
+				EncryptionKeyLen: a.EncryptionKeyLen, IntegrityKeyLen: a.IntegrityKeyLen,
+				CounterMode: a.CounterMode, Weak: a.Weak,
+			}, nil
+		},
+		AlgorithmNames: func(p config.Protocol) []string {
+			var names []string
+			for _, a := range transform.Algorithms() {
+				if a.Protocol == p.Number() {
+					names = append(names, a.Name)
+				}
+			}
+			return names
+		},
+		Classes: hook.ClassNames(),
+	}
+}
+
+// specs are the SAs of a configuration as the key manager sauser takes them.
+func specs(cfg *Config) []keyer.Spec {
+	list := make([]keyer.Spec, 0, len(cfg.SAs))
+	for i := range cfg.SAs {
+		c := &cfg.SAs[i]
+		s := keyer.Spec{
+			Name: c.Name, SPI: c.SPI, Src: c.Source, Dst: c.Destination,
+			Proto: c.Protocol.Number(), Algorithm: c.Algorithm,
+			EncryptionKey: c.EncryptionKey, IntegrityKey: c.IntegrityKey,
+			ESN: c.ESN, ReplayWindow: c.ReplayWindow,
+			Hard: sa.Lifetime{Packets: c.Lifetime.Packets, Bytes: c.Lifetime.Bytes, Time: c.Lifetime.Time},
+		}
+		if c.Direction == config.In {
+			s.Direction = sa.Inbound
+		}
+		if c.Mode == config.Tunnel {
+			s.Mode = sa.Tunnel
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+// policies are the rules of a configuration, with their SAs from the key manager.
+func policies(cfg *Config, keys keyer.Manager) ([]*sa.Policy, error) {
+	var (
+		list []*sa.Policy
+		errs []error
+	)
+	lineages := func(policy string, names []string) []*sa.Lineage {
+		var ls []*sa.Lineage
+		for _, name := range names {
+			l := keys.Lineage(name)
+			if l == nil {
+				errs = append(errs, fmt.Errorf("policy %q: there is no SA named %q", policy, name))
+			}
+			ls = append(ls, l)
+		}
+		return ls
+	}
+	for i := range cfg.Policies {
+		c := &cfg.Policies[i]
+		p := &sa.Policy{Name: c.Name, Selector: selector(c)}
+		switch c.Action {
+		case config.Protect:
+			p.Action = sa.Protect
+		case config.Bypass:
+			p.Action = sa.Bypass
+		case config.Discard:
+		default:
+			errs = append(errs, fmt.Errorf("policy %q: action is %q; expected protect, bypass or discard", c.Name, c.Action))
+		}
+		switch c.Direction {
+		case config.Out:
+			p.Directions = sa.OnlyOutbound
+		case config.In:
+			p.Directions = sa.OnlyInbound
+		}
+		p.Out, p.In = lineages(c.Name, c.Out), lineages(c.Name, c.In)
+		list = append(list, p)
+	}
+	return list, errors.Join(errs...)
+}
+
+func selector(c *config.Policy) sa.Selector {
+	s := sa.Selector{Local: addresses(c.Local), Remote: addresses(c.Remote), Proto: sa.AnyProto}
+	if c.Protocol != nil {
+		s.Proto = *c.Protocol
+	}
+	s.LocalPorts, s.RemotePorts = ports(c.LocalPorts), ports(c.RemotePorts)
+	if c.ICMP != nil {
+		s.ICMPTypes = []sa.ByteRange{{From: c.ICMP.TypeFirst, To: c.ICMP.TypeLast}}
+		s.ICMPCodes = []sa.ByteRange{{From: c.ICMP.CodeFirst, To: c.ICMP.CodeLast}}
+	}
+	return s
+}
+
+func addresses(list []config.AddressRange) []sa.AddrRange {
+	var out []sa.AddrRange
+	for _, r := range list {
+		out = append(out, sa.AddrRange{From: r.First, To: r.Last})
+	}
+	return out
+}
+
+func ports(list []config.PortRange) []sa.PortRange {
+	var out []sa.PortRange
+	for _, r := range list {
+		out = append(out, sa.PortRange{From: r.First, To: r.Last})
+	}
+	return out
+}

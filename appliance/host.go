@@ -1,0 +1,138 @@
+package appliance
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/sirupsen/logrus"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/appliance/hostnet"
+	"bitw/netstack/ipsec"
+)
+
+// defaultMTU is Ethernet's.
+const defaultMTU = 1500
+
+// givenHost is the host that WithLinks describes.
+func givenHost(h *Host) *hostState {
+	s := &hostState{mac: tcpip.LinkAddress(h.MAC), mtu: h.MTU, addresses: h.Addresses, own: make(map[netip.Addr]struct{})}
+	if s.mtu == 0 {
+		s.mtu = defaultMTU
+	}
+	s.routes = slices.Clone(h.Routes)
+	for _, p := range h.Addresses {
+		s.own[p.Addr()] = struct{}{}
+		s.routes = append(s.routes, ipsec.Route{Destination: p.Masked()})
+	}
+	return s
+}
+
+// interfaceHost is the host whose interface was cut. An address that is still
+// being probed is not the host's yet: the answer to its probe must reach it.
+func interfaceHost(i *hostnet.Interface) *hostState {
+	s := &hostState{mac: tcpip.LinkAddress(i.MAC), mtu: i.MTU, addresses: i.Addresses, own: make(map[netip.Addr]struct{})}
+	for _, p := range i.Addresses {
+		if !slices.Contains(i.Tentative, p.Addr()) {
+			s.own[p.Addr()] = struct{}{}
+		}
+	}
+	for _, r := range i.Routes {
+		s.routes = append(s.routes, ipsec.Route{Destination: r.Destination, Via: r.Via, MTU: r.MTU})
+	}
+	return s
+}
+
+// own says whether an address is the host's.
+func (b *bump) own(a netip.Addr) bool { return b.host.Load().has(a) }
+
+// routes are those of the configuration, which come first, and the host's.
+func (b *bump) routes(h *hostState) []ipsec.Route {
+	var list []ipsec.Route
+	for _, r := range b.cfg.Routes {
+		list = append(list, ipsec.Route{Destination: r.Destination, Via: r.Via})
+	}
+	return append(list, h.routes...)
+}
+
+// mtu is the largest datagram on the wire.
+func (b *bump) mtu(h *hostState) int {
+	if b.cfg.MTU != 0 {
+		return min(b.cfg.MTU, h.mtu)
+	}
+	return h.mtu
+}
+
+// hostChanged follows the interface. What it cannot follow ends the appliance,
+// and with it the taps go to their fail state.
+func (b *bump) hostChanged(i *hostnet.Interface, ev hostnet.Event) {
+	if ev.Has(hostnet.Initial) {
+		b.host.Store(interfaceHost(i))
+		return
+	}
+	log := b.log.WithField("event", ev.String())
+	for _, k := range []hostnet.Event{hostnet.Gone, hostnet.Recreated, hostnet.MAC, hostnet.Renamed} {
+		if ev.Has(k) {
+			b.fail(fmt.Errorf("interface %s: %v; bitw must be started anew", b.cfg.Interface, k))
+			return
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := interfaceHost(i)
+	b.host.Store(now)
+	if b.applied == nil {
+		return // not yet attached, or no more
+	}
+	b.apply(now)
+	log.WithFields(logrus.Fields{"addresses": len(now.own), "routes": len(now.routes), "mtu": now.mtu}).Info("the interface changed")
+}
+
+// follow applies what is known of the host from now on as it changes.
+func (b *bump) follow() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.applied = &hostState{}
+	b.apply(b.host.Load())
+}
+
+// apply makes engine and NICs fit the host. b.mu is held.
+func (b *bump) apply(now *hostState) {
+	old := b.applied
+	b.applied = now
+	if old.mtu != now.mtu {
+		b.engine.SetMTU(b.mtu(now))
+		b.kern.SetMTU(uint32(now.mtu))
+		b.dev.SetMTU(uint32(now.mtu))
+	}
+	b.engine.SetRoutes(ipsec.NewRoutes(b.routes(now)))
+	for a := range now.own {
+		if !old.has(a) {
+			b.addAddress(a)
+		}
+	}
+	for a := range old.own {
+		if !now.has(a) {
+			b.logAddress(a, b.stack.RemoveAddress(ipsec.RightNIC, addressOf(a)))
+		}
+	}
+}
+
+// addAddress makes the right NIC answer for an address of the host.
+func (b *bump) addAddress(a netip.Addr) {
+	err := b.stack.AddProtocolAddress(ipsec.RightNIC, tcpip.ProtocolAddress{
+		Protocol:          protocolOf(a),
+		AddressWithPrefix: tcpip.AddressWithPrefix{Address: addressOf(a), PrefixLen: a.BitLen()},
+	}, stack.AddressProperties{})
+	b.logAddress(a, err)
+}
+
+// logAddress tells of an address that the stack would not take or give up.
+func (b *bump) logAddress(a netip.Addr, err tcpip.Error) {
+	if err == nil {
+		return
+	}
+	b.log.WithField("address", a.String()).Warnf("the right NIC cannot follow: %v", err)
+}

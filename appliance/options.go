@@ -1,0 +1,95 @@
+package appliance
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"bitw/config"
+	"bitw/netstack/ethtap"
+	"bitw/netstack/ipsec"
+	"bitw/netstack/link"
+	"bitw/sa"
+)
+
+// Config is what a user writes in a file (config.Load), or a program fills in.
+// Control and LogLevel are for the program bitw; New takes the logger from
+// WithLogger, and serves a control socket only where Control is not empty.
+type Config = config.Config
+
+// A Host describes the protected host on the left where no interface tells:
+// with WithLinks.
+type Host struct {
+	// MAC is the host's Ethernet address, 6 octets; on the wire bitw uses it as its own.
+	MAC net.HardwareAddr
+	// Addresses are the host's own, with the prefix of the network that each is on.
+	Addresses []netip.Prefix
+	// Routes are those of the host beside its networks, such as the default route.
+	Routes []ipsec.Route
+	// MTU is the largest IP datagram in octets on the wire; 0 stands for 1500.
+	MTU int
+}
+
+// An Option of New.
+type Option func(*options)
+
+type options struct {
+	log         *logrus.Logger
+	left, right link.Device
+	host        *Host
+	netNS       string
+	hook        ethtap.Hook
+	queues      int
+	store       sa.SequenceStore
+	capture     io.Writer
+	clock       func() int64
+	openOnStop  bool
+}
+
+// WithLogger hands in the logger. The default discards everything.
+func WithLogger(l *logrus.Logger) Option { return func(o *options) { o.log = l } }
+
+// WithLinks runs the appliance between two links of the caller's choice instead
+// of cutting an interface: left towards the host, right towards the wire. The
+// appliance closes them. No privilege is needed, and nothing of the machine is
+// touched.
+func WithLinks(left, right link.Device, host Host) Option {
+	return func(o *options) { o.left, o.right, o.host = left, right, &host }
+}
+
+// WithNetNS takes the interface from the network namespace with that path.
+func WithNetNS(path string) Option { return func(o *options) { o.netNS = path } }
+
+// WithHook forces the way in which the eBPF programs are attached.
+func WithHook(h ethtap.Hook) Option { return func(o *options) { o.hook = h } }
+
+// WithQueues sets the number of queues of each tap; the kernel spreads flows
+// over them. The default is 1.
+func WithQueues(n int) Option { return func(o *options) { o.queues = n } }
+
+// WithSequenceStore keeps the sequence numbers of outbound SAs elsewhere than
+// under Config.StateDir. sa.NewMemoryStore is for keys that end with the process.
+func WithSequenceStore(s sa.SequenceStore) Option { return func(o *options) { o.store = s } }
+
+// WithCapture writes all frames of both sides to w as pcapng, with the interfaces
+// "inside" and "outside". w is written by one goroutine, and never waited for.
+func WithCapture(w io.Writer) Option { return func(o *options) { o.capture = w } }
+
+// WithClock sets the clock of SAs and counters, in nanoseconds since 1970.
+func WithClock(clock func() int64) Option { return func(o *options) { o.clock = clock } }
+
+// WithOpenOnStop restores the direct flow when the appliance is stopped, although
+// the configuration says on_failure: shut. Without it such an appliance leaves the
+// interface shut when it stops, because what follows it may not be there yet:
+// nothing that a policy protects leaves in the clear by a restart. A crash leaves
+// it shut all the same.
+func WithOpenOnStop() Option { return func(o *options) { o.openOnStop = true } }
+
+func defaultOptions() options {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	return options{log: log, queues: 1, clock: func() int64 { return time.Now().UnixNano() }}
+}

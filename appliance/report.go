@@ -1,0 +1,168 @@
+package appliance
+
+import (
+	"fmt"
+	"sort"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+
+	"bitw/netstack/hook"
+	"bitw/netstack/ipsec"
+	"bitw/netstack/link"
+	"bitw/netstack/wire"
+	"bitw/sa"
+	"bitw/sa/keyer"
+)
+
+// Status tells what the appliance is and did. It may be called at any time.
+func (a *Appliance) Status() *Status {
+	s := &Status{
+		Interface: a.cfg.Interface, State: *a.state.Load(), OnFailure: string(a.cfg.OnFailure),
+		Drops: make(map[string]uint64), DropsBySide: make(map[string]map[string]uint64),
+	}
+	if b := a.bump.Load(); b != nil {
+		s.Since = a.since
+		b.report(s)
+	}
+	return s
+}
+
+// report fills in what only a started appliance has.
+func (b *bump) report(s *Status) {
+	host := b.host.Load()
+	s.Cut, s.MTU = b.cut(), b.engine.MTU()
+	s.TookOver = b.device != nil && b.device.TookOver()
+	for _, p := range host.addresses {
+		s.Addresses = append(s.Addresses, p.String())
+	}
+	for _, p := range b.engine.SPD().Policies() {
+		s.Policies = append(s.Policies, policyStatus(p))
+	}
+	states, _ := b.keys.(interface {
+		State(string) (keyer.KeyState, error)
+	})
+	for _, x := range b.sad.All() {
+		st := saStatus(x, b.clock())
+		if states != nil {
+			if k, err := states.State(x.Name); err == nil {
+				st.Key = k.String()
+			}
+		}
+		s.SAs = append(s.SAs, st)
+	}
+	s.Forwarders = make(map[string]ForwarderStatus)
+	for name, c := range b.engine.Forwarders().Carried() {
+		s.Forwarders[name] = ForwarderStatus{
+			ToWire: Traffic{Packets: c[hook.Right].Packets, Bytes: c[hook.Right].Bytes},
+			ToHost: Traffic{Packets: c[hook.Left].Packets, Bytes: c[hook.Left].Bytes},
+		}
+	}
+	s.Links = map[string]LinkStatus{"left": linkStatus(b.kern), "right": linkStatus(b.dev)}
+	s.Classes = b.classStatus()
+	s.Neighbors = b.neighborStatus()
+	for _, r := range b.engine.Routes().List() {
+		s.Routes = append(s.Routes, r.String())
+	}
+	for _, side := range []hook.Side{hook.Left, hook.Right} {
+		sum := make(map[string]uint64)
+		for _, c := range []*wire.DropCounters{&b.drops[side], b.engine.Drops(side)} {
+			for reason, n := range c.Snapshot() {
+				sum[reason] += n
+				s.Drops[reason] += n
+			}
+		}
+		s.DropsBySide[side.String()] = sum
+	}
+	s.Warnings = warnings(s)
+}
+
+func policyStatus(p *sa.Policy) PolicyStatus {
+	st := PolicyStatus{
+		Name: p.Name, Action: p.Action.String(), Direction: p.Directions.String(), Selector: p.Selector.String(),
+		Out: traffic(&p.Counters[sa.Outbound]), In: traffic(&p.Counters[sa.Inbound]),
+	}
+	for _, l := range p.Out {
+		st.OutSAs = append(st.OutSAs, l.Name)
+	}
+	for _, l := range p.In {
+		st.InSAs = append(st.InSAs, l.Name)
+	}
+	return st
+}
+
+func traffic(c *sa.Counters) Traffic {
+	return Traffic{Packets: c.Packets.Load(), Bytes: c.Bytes.Load(), LastUse: timeOf(c.LastUse.Load()), Drops: c.Drops.Snapshot()}
+}
+
+// timeOf returns the zero time for 0.
+func timeOf(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}
+
+func saStatus(x *sa.SA, now int64) SAStatus {
+	st := SAStatus{
+		Name: x.Name, Direction: x.Direction.String(), Protocol: "esp", SPI: fmt.Sprintf("0x%08x", x.Key.SPI),
+		Destination: x.Key.Dst.String(), Mode: x.Mode.String(), Algorithm: x.Algorithm.Name,
+		ESN: x.ESN, PathMTU: x.PMTU(now), Weak: x.Algorithm.Weak,
+		Traffic: Traffic{Packets: x.Packets.Load(), Bytes: x.Bytes.Load(), LastUse: timeOf(x.LastUse.Load()), Drops: x.Drops.Snapshot()},
+	}
+	if x.Key.Proto == wire.ProtoAH {
+		st.Protocol = "ah"
+	}
+	if x.Src.IsValid() {
+		st.Source = x.Src.String()
+	}
+	if x.Direction == sa.Outbound {
+		st.Sequence = x.LastSeq()
+	}
+	switch soft, hard := x.Expired(); {
+	case hard:
+		st.Expired = "hard"
+	case soft:
+		st.Expired = "soft"
+	}
+	return st
+}
+
+func linkStatus(l *link.Endpoint) LinkStatus {
+	c := l.Stats()
+	return LinkStatus{FramesIn: c.FramesIn, BytesIn: c.OctetsIn, FramesOut: c.FramesOut, BytesOut: c.OctetsOut}
+}
+
+func (b *bump) classStatus() map[string]ClassStatus {
+	m := make(map[string]ClassStatus)
+	for _, r := range b.cfg.Classes {
+		m[r.Name] = ClassStatus{Action: string(r.Action)}
+	}
+	for _, class := range b.classes {
+		for _, c := range class.Counts() {
+			st := m[c.Name]
+			if st.Action == "" {
+				st.Action = sa.Discard.String()
+			}
+			st.Bypassed += c.Bypassed
+			st.Discarded += c.Discarded
+			m[c.Name] = st
+		}
+	}
+	return m
+}
+
+func (b *bump) neighborStatus() []NeighborStatus {
+	var list []NeighborStatus
+	for _, proto := range []tcpip.NetworkProtocolNumber{0x0800, 0x86dd} {
+		entries, err := b.stack.Neighbors(ipsec.RightNIC, proto)
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			list = append(list, NeighborStatus{Address: e.Addr.String(), MAC: e.LinkAddr.String(), State: e.State.String()})
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Address < list[j].Address })
+	return list
+}

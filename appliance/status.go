@@ -1,0 +1,110 @@
+package appliance
+
+import "time"
+
+// A Status tells what an appliance is and did. Its JSON is what bitw status -o
+// json prints. Counters count from the start; octets are of IP datagrams.
+type Status struct {
+	Interface string `json:"interface"`
+	// State is "starting", "active" or "stopped".
+	State     string    `json:"state"`
+	Since     time.Time `json:"since"`
+	OnFailure string    `json:"on_failure"`
+	// Cut is how the interface is cut: "tcx", "clsact", or "links" for WithLinks.
+	Cut string `json:"cut"`
+	// TookOver says that an earlier process left the interface shut.
+	TookOver  bool           `json:"took_over"`
+	MTU       int            `json:"mtu"`
+	Addresses []string       `json:"addresses"`
+	Policies  []PolicyStatus `json:"policies"`
+	SAs       []SAStatus     `json:"security_associations"`
+	// Forwarders has tcp, udp, icmp and other.
+	Forwarders map[string]ForwarderStatus `json:"forwarders"`
+	// Classes are the frames that no policy decides, by class.
+	Classes map[string]ClassStatus `json:"classes"`
+	// Links has "left" and "right".
+	Links     map[string]LinkStatus `json:"links"`
+	Neighbors []NeighborStatus      `json:"neighbors"`
+	Routes    []string              `json:"routes"`
+	// Drops counts every drop by its reason; DropsBySide tells where the frame came
+	// from.
+	Drops       map[string]uint64            `json:"drops"`
+	DropsBySide map[string]map[string]uint64 `json:"drops_by_side"`
+	// Warnings are in plain words, each with what to do.
+	Warnings []string `json:"warnings"`
+}
+
+// Traffic is what passed in one direction, and what was dropped instead.
+type Traffic struct {
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+	// LastUse is the zero time if nothing passed yet.
+	LastUse time.Time         `json:"last_use"`
+	Drops   map[string]uint64 `json:"drops,omitempty"`
+}
+
+// A PolicyStatus is one rule of the SPD.
+type PolicyStatus struct {
+	Name      string  `json:"name"`
+	Action    string  `json:"action"`
+	Direction string  `json:"direction"`
+	Selector  string  `json:"selector"`
+	Out       Traffic `json:"out"`
+	In        Traffic `json:"in"`
+	// OutSAs and InSAs name the SAs in the order of their application.
+	OutSAs []string `json:"out_sas,omitempty"`
+	InSAs  []string `json:"in_sas,omitempty"`
+}
+
+// An SAStatus is one security association.
+type SAStatus struct {
+	Name        string `json:"name"`
+	Direction   string `json:"direction"`
+	Protocol    string `json:"protocol"`
+	SPI         string `json:"spi"`
+	Source      string `json:"source,omitempty"`
+	Destination string `json:"destination"`
+	Mode        string `json:"mode"`
+	Algorithm   string `json:"algorithm"`
+	// Key is "empty", "valid" or "invalid".
+	Key string `json:"key"`
+	ESN bool   `json:"esn"`
+	// Sequence is the last number sent, for outbound SAs.
+	Sequence uint64 `json:"sequence,omitempty"`
+	// PathMTU is what was learned from the wire, 0 if nothing was.
+	PathMTU int `json:"path_mtu,omitempty"`
+	// Expired is "", "soft" or "hard".
+	Expired string `json:"expired,omitempty"`
+	// Weak says why the algorithm is discouraged.
+	Weak string `json:"weak,omitempty"`
+	Traffic
+}
+
+// A ForwarderStatus is what one forwarder turned round, superframes counting as
+// one packet.
+type ForwarderStatus struct {
+	ToWire Traffic `json:"to_wire"`
+	ToHost Traffic `json:"to_host"`
+}
+
+// A ClassStatus counts the frames of one class, from both sides.
+type ClassStatus struct {
+	Action    string `json:"action"`
+	Bypassed  uint64 `json:"bypassed"`
+	Discarded uint64 `json:"discarded"`
+}
+
+// A LinkStatus counts the frames of one link, as bitw read and wrote them.
+type LinkStatus struct {
+	FramesIn  uint64 `json:"frames_in"`
+	BytesIn   uint64 `json:"bytes_in"`
+	FramesOut uint64 `json:"frames_out"`
+	BytesOut  uint64 `json:"bytes_out"`
+}
+
+// A NeighborStatus is one neighbour on the wire.
+type NeighborStatus struct {
+	Address string `json:"address"`
+	MAC     string `json:"mac"`
+	State   string `json:"state"`
+}
