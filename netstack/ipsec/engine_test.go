@@ -502,3 +502,28 @@ func TestR22_NoRouteIsToldToTheHost(t *testing.T) {
 		t.Errorf("ICMP type %d code %d", in.ICMPType, in.ICMPCode)
 	}
 }
+
+func TestR22_NextHopThatDoesNotAnswer(t *testing.T) {
+	p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Transport, false, false)
+	p.a.e.Bind(p.a.left, p.a.right, fixedNeighbors{}) // nobody is known
+	d := udpTo(addrA4, addrB4, 1, 2, 1400)
+	p.a.fromHost(d, nil)
+	if len(p.a.right.frames) != 0 {
+		t.Fatal("something left without an Ethernet address")
+	}
+	p.a.e.Unresolved(addrB4, nil)
+	p.a.e.Unresolved(addrB4, nil) // once is enough
+	got := p.a.left.take(t, "", macA)
+	if len(got) != 1 {
+		t.Fatalf("%d ICMP errors", len(got))
+	}
+	in := parse(t, got[0])
+	if in.ICMPType != 3 || in.ICMPCode != 1 || in.Dst != addrA4 {
+		t.Errorf("ICMP type %d code %d to %v", in.ICMPType, in.ICMPCode, in.Dst)
+	}
+	var inner wire.Info
+	quoted, reason := wire.Enclosed(got[0], &in, &inner)
+	if reason != wire.DropNone || inner.Proto != wire.ProtoUDP || !bytes.Equal(quoted[12:28], d[12:28]) {
+		t.Errorf("it quotes %x, not what the host sent", quoted)
+	}
+}
