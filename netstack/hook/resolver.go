@@ -69,6 +69,9 @@ type nextHop struct {
 	touched atomic.Int64                      // tcpip.MonotonicTime in nanoseconds
 	waiting []*stack.PacketBuffer             // under Resolver.mu
 	asked   bool                              // resolution is under way; under Resolver.mu
+	// found is the address while the packets that waited for it are let go, and mac is
+	// not yet known to anybody, so that none overtakes them; under Resolver.mu.
+	found tcpip.LinkAddress
 }
 
 var _ stack.NUDDispatcher = (*Resolver)(nil)
@@ -152,8 +155,8 @@ func (r *Resolver) Enqueue(next netip.Addr, pkt *stack.PacketBuffer) {
 	}
 	h.waiting = append(h.waiting, pkt.IncRef())
 	r.octets += pkt.MemSize()
-	asked := h.asked
-	h.asked = true
+	asked := h.asked || h.found != ""
+	h.asked = h.found == ""
 	r.mu.Unlock()
 	if asked {
 		return
@@ -187,19 +190,45 @@ func (r *Resolver) resolved(next netip.Addr, h *nextHop, mac tcpip.LinkAddress) 
 	if (*r.hops.Load())[next] != h {
 		return // lost before
 	}
-	if h.mac.Load() == nil {
-		r.unresolved--
-		h.touched.Store(r.now())
-	}
 	h.asked = false
+	switch {
+	case h.mac.Load() != nil:
+		h.mac.Store(&mac)
+	case h.found != "":
+		h.found = mac
+	case len(h.waiting) == 0:
+		r.publish(h, mac)
+	default:
+		h.found = mac
+		r.o.Clock.AfterFunc(0, func() { r.release(h) })
+	}
+}
+
+// publish makes h's address known to the packet path, with r.mu held.
+func (r *Resolver) publish(h *nextHop, mac tcpip.LinkAddress) {
+	r.unresolved--
+	h.found = ""
+	h.touched.Store(r.now())
 	h.mac.Store(&mac)
-	if waiting := r.takeWaiting(h); len(waiting) > 0 {
-		r.o.Clock.AfterFunc(0, func() {
-			for _, pkt := range waiting {
-				r.output(pkt, mac)
-				pkt.DecRef()
-			}
-		})
+}
+
+// release sends what waits for h, and what joins it meanwhile, in order, and then
+// makes the address known.
+func (r *Resolver) release(h *nextHop) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for h.found != "" {
+		waiting, mac := r.takeWaiting(h), h.found
+		if len(waiting) == 0 {
+			r.publish(h, mac)
+			return
+		}
+		r.mu.Unlock()
+		for _, pkt := range waiting {
+			r.output(pkt, mac)
+			pkt.DecRef()
+		}
+		r.mu.Lock()
 	}
 }
 
@@ -213,6 +242,7 @@ func (r *Resolver) lose(next netip.Addr, h *nextHop) {
 	if h.mac.Load() == nil {
 		r.unresolved--
 	}
+	h.found = ""
 	r.change(func(m map[netip.Addr]*nextHop) { delete(m, next) })
 	if waiting := r.takeWaiting(h); len(waiting) > 0 {
 		r.o.Clock.AfterFunc(0, func() {
