@@ -1,0 +1,204 @@
+package peertest_test
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"bitw/config"
+	"bitw/integration/netlab"
+	"bitw/integration/xfrmpeer"
+)
+
+// suite is an algorithm as the two ends call it.
+type suite struct {
+	protocol config.Protocol
+	name     string // bitw's
+	enc      int    // octets of the encryption key, with the salt
+	auth     int    // octets of the integrity key
+	// linux puts the algorithm with its keys into a state.
+	linux func(s *xfrmpeer.State, enc, auth []byte)
+}
+
+func gcm(bits, icv int) suite {
+	return suite{config.ESP, fmt.Sprintf("aes%dgcm%d", bits, icv), bits/8 + 4, 0, func(s *xfrmpeer.State, enc, _ []byte) {
+		s.AEAD = xfrmpeer.AESGCM(enc, 8*icv)
+	}}
+}
+
+func chacha() suite {
+	return suite{config.ESP, "chacha20poly1305", 36, 0, func(s *xfrmpeer.State, enc, _ []byte) {
+		s.AEAD = xfrmpeer.ChaCha20Poly1305(enc)
+	}}
+}
+
+// hmac is an HMAC by the octets of its key, which are those of its sum.
+func hmac(auth int) (string, func(key []byte) *xfrmpeer.Algorithm) {
+	switch auth {
+	case 20:
+		return "sha1", xfrmpeer.HMACSHA1
+	case 32:
+		return "sha256", xfrmpeer.HMACSHA256
+	case 48:
+		return "sha384", xfrmpeer.HMACSHA384
+	}
+	return "sha512", xfrmpeer.HMACSHA512
+}
+
+func cbc(bits, auth int) suite {
+	name, h := hmac(auth)
+	return suite{config.ESP, fmt.Sprintf("aes%d-%s", bits, name), bits / 8, auth, func(s *xfrmpeer.State, enc, auth []byte) {
+		s.Enc, s.Auth = xfrmpeer.AESCBC(enc), h(auth)
+	}}
+}
+
+func null(auth int) suite {
+	name, h := hmac(auth)
+	return suite{config.ESP, "null-" + name, 0, auth, func(s *xfrmpeer.State, _, auth []byte) {
+		s.Enc, s.Auth = xfrmpeer.NullCipher(), h(auth)
+	}}
+}
+
+func ah(auth int) suite {
+	name, h := hmac(auth)
+	return suite{config.AH, name, 0, auth, func(s *xfrmpeer.State, _, auth []byte) { s.Auth = h(auth) }}
+}
+
+// hides says whether the packets' contents cannot be read on the wire.
+func (s suite) hides() bool { return s.enc > 0 }
+
+// kase is what is protected how between the host and one address of the guest.
+type kase struct {
+	suites []suite // from the inside out; more than one is a bundle in transport mode
+	mode   config.Mode
+	// outer and inner are the IP versions on the wire and inside; the same in
+	// transport mode.
+	outer, inner int
+	esn          bool
+	bulk         int64 // octets of TCP in each direction
+
+	n int // the case's number, from which its addresses and SPIs are derived
+}
+
+func (k kase) String() string {
+	name := ""
+	for i := len(k.suites) - 1; i >= 0; i-- {
+		s := k.suites[i]
+		name += string(s.protocol) + " " + s.name
+		if i > 0 {
+			name += " over "
+		}
+	}
+	if k.esn {
+		name += " esn"
+	}
+	if k.mode == config.Transport {
+		return fmt.Sprintf("%s transport v%d", name, k.outer)
+	}
+	return fmt.Sprintf("%s tunnel %din%d", name, k.inner, k.outer)
+}
+
+func hostAddr(version int) netip.Addr { return netlab.DefaultA()[version/6].Addr() }
+
+// peerAddr is the case's address at the other end.
+func (k kase) peerAddr(version int) netip.Addr {
+	if version == 4 {
+		return netip.AddrFrom4([4]byte{192, 0, 2, byte(11 + k.n)})
+	}
+	a := netip.MustParseAddr("2001:db8::").As16()
+	a[15] = byte(11 + k.n)
+	return netip.AddrFrom16(a)
+}
+
+// outermost is the class of the case's frames on the wire.
+func (k kase) outermost() netlab.Class {
+	if k.suites[len(k.suites)-1].protocol == config.AH {
+		return netlab.AH
+	}
+	return netlab.ESP
+}
+
+func (k kase) hides() bool {
+	for _, s := range k.suites {
+		if s.hides() {
+			return true
+		}
+	}
+	return false
+}
+
+// ends is a case made ready for both ends.
+type ends struct {
+	kase
+	sas      []config.SA // out and in for each suite, from the inside out
+	policy   config.Policy
+	states   []xfrmpeer.State // of the SAs, in their order
+	policies []xfrmpeer.Policy
+}
+
+func (k kase) ends(t *testing.T) ends {
+	t.Helper()
+	e := ends{kase: k}
+	whole := func(a netip.Addr) []config.AddressRange { return []config.AddressRange{{First: a, Last: a}} }
+	single := func(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+	e.policy = config.Policy{
+		Name: fmt.Sprint("case-", k.n), Action: config.Protect,
+		Local: whole(hostAddr(k.inner)), Remote: whole(k.peerAddr(k.inner)),
+	}
+	// The guest's "in" is the host's out.
+	in := xfrmpeer.Policy{Dir: "in", Src: single(hostAddr(k.inner)), Dst: single(k.peerAddr(k.inner))}
+	out := xfrmpeer.Policy{Dir: "out", Src: in.Dst, Dst: in.Src}
+	for layer, s := range k.suites {
+		for _, direction := range []config.Direction{config.Out, config.In} {
+			src, dst, policy, spi := hostAddr(k.outer), k.peerAddr(k.outer), &in, 0x1000
+			if direction == config.In {
+				src, dst, policy, spi = dst, src, &out, 0x2000
+			}
+			spi += 16*k.n + layer
+			enc, auth := noise(t, s.enc), noise(t, s.auth)
+			c := config.SA{
+				Name: fmt.Sprintf("%s-%d-%d", direction, k.n, layer), Direction: direction,
+				Protocol: s.protocol, Mode: k.mode, SPI: uint32(spi), Source: src, Destination: dst,
+				Algorithm: s.name, EncryptionKey: config.NewSecret(enc), IntegrityKey: config.NewSecret(auth), ESN: k.esn,
+			}
+			state := xfrmpeer.State{
+				Src: src, Dst: dst, Proto: string(s.protocol), SPI: c.SPI, ReqID: c.SPI,
+				Mode: xfrmpeer.Mode(k.mode), CrossFamily: k.inner != k.outer, ESN: k.esn,
+			}
+			s.linux(&state, enc, auth)
+			template := xfrmpeer.Template{Proto: state.Proto, Mode: state.Mode, Src: src, Dst: dst, ReqID: state.ReqID}
+			policy.Templates = append(policy.Templates, template)
+			if direction == config.Out {
+				e.policy.Out = append(e.policy.Out, c.Name)
+			} else {
+				e.policy.In = append(e.policy.In, c.Name)
+			}
+			e.sas, e.states = append(e.sas, c), append(e.states, state)
+		}
+	}
+	e.policies = []xfrmpeer.Policy{in, out}
+	if k.mode == config.Tunnel && k.inner == 6 {
+		e.policies = append(e.policies, clearDiscovery(in)...)
+		e.policies = append(e.policies, clearDiscovery(out)...)
+	}
+	return e
+}
+
+// clearDiscovery exempts the neighbour discovery of the link that a tunnel with
+// the same addresses inside and outside is laid over.
+func clearDiscovery(p xfrmpeer.Policy) []xfrmpeer.Policy {
+	p.Templates, p.Bypass, p.Priority = nil, true, 999
+	solicitation, advertisement := p, p
+	solicitation.Selector, advertisement.Selector = "proto 58 type 135", "proto 58 type 136"
+	return []xfrmpeer.Policy{solicitation, advertisement}
+}
+
+func noise(t *testing.T, n int) []byte {
+	t.Helper()
+	b := make([]byte, n)
+	if _, err := rand.Read(b); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
