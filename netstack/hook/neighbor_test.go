@@ -10,6 +10,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"bitw/netstack/link"
 	"bitw/netstack/wire"
 )
 
@@ -359,3 +360,34 @@ func TestResolverWithoutAddress(t *testing.T) {
 }
 
 var _ stack.NUDDispatcher = (*Resolver)(nil)
+
+// A packet that comes between the answer of the next hop and the departure of those
+// that waited for it does not overtake them.
+func TestR11_NothingOvertakesWhatWaits(t *testing.T) {
+	b := newBump(t)
+	numbered := func(n byte) []byte {
+		f := datagramTo(peer4)
+		f[len(f)-1] = n
+		return f
+	}
+	put := func(to *link.PipeEnd, frame []byte) {
+		if _, err := to.WriteFrames([][]byte{append(make([]byte, wire.VirtioNetLen), frame...)}); err != nil {
+			t.Fatal(err)
+		}
+		link.PumpAll(10000, b.pumps...) // the clock stands still
+	}
+	b.send(b.kern, numbered(0))
+	b.send(b.kern, numbered(1))
+	take(&b.fromRight)
+	put(b.dev, arpFrame(macHost, 2, macPeer, peer4, macHost, host4))
+	put(b.kern, numbered(2))
+	b.run(0)
+	b.send(b.kern, numbered(3))
+	var order []byte
+	for _, f := range take(&b.fromRight) {
+		order = append(order, f[len(f)-1])
+	}
+	if !bytes.Equal(order, []byte{0, 1, 2, 3}) {
+		t.Errorf("left in the order %v", order)
+	}
+}
