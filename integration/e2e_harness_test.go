@@ -1,0 +1,462 @@
+// Package integration tests the program bitw whole: built, started as a process of
+// its own on the interfaces of hosts with real kernels, and watched from the wire
+// between them.
+package integration
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bitw/appliance"
+	"bitw/integration/netlab"
+)
+
+var (
+	a4, b4 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	a6, b6 = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+)
+
+// program builds bitw once. It lies in a folder that others may enter, because a
+// test runs it as nobody.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "bitw-e2e-")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "bitw")
+	out, err := exec.Command("go", "build", "-o", path, "bitw/cmd/bitw").CombinedOutput()
+	if err != nil {
+		return path, fmt.Errorf("building bitw: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, _ := builtAlready(); path != "" {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+var built bool
+
+func builtAlready() (string, error) {
+	if !built {
+		return "", nil
+	}
+	return program()
+}
+
+func binary(t testing.TB) string {
+	t.Helper()
+	built = true
+	path, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func deadline(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// flow is a protected flow between a's address and b's: a policy and an SA each way.
+type flow struct {
+	name       string
+	a, b       netip.Addr // of the policy
+	endA, endB netip.Addr // of the SAs; zero: a and b
+	mode       string
+	algorithm  string
+	spi        uint32 // from a to b; the way back has 0x1000 more
+	enc, integ []byte // the keys of both ways after each other
+	extra      string // more lines for the policy
+}
+
+var keyLengths = map[string][2]int{
+	"aes128gcm16": {20, 0}, "aes256gcm16": {36, 0}, "chacha20poly1305": {36, 0},
+	"aes128-sha256": {16, 32}, "aes256-sha256": {32, 32},
+}
+
+// newFlow is a flow with fresh keys.
+func newFlow(name, mode, algorithm string, spi uint32, a, b netip.Addr) *flow {
+	lengths, ok := keyLengths[algorithm]
+	if !ok {
+		panic("no key lengths for " + algorithm)
+	}
+	f := &flow{name: name, a: a, b: b, endA: a, endB: b, mode: mode, algorithm: algorithm, spi: spi,
+		enc: make([]byte, 2*lengths[0]), integ: make([]byte, 2*lengths[1])}
+	_, _ = rand.Read(f.enc)
+	_, _ = rand.Read(f.integ)
+	return f
+}
+
+// through sets the ends of the tunnel.
+func (f *flow) through(a, b netip.Addr) *flow {
+	f.endA, f.endB = a, b
+	return f
+}
+
+// key is the half of both ways' keys that is for one way.
+func key(both []byte, back bool) []byte {
+	if back {
+		return both[len(both)/2:]
+	}
+	return both[:len(both)/2]
+}
+
+// plan is what both hosts are told.
+type plan struct {
+	flows    []*flow
+	settings string // lines of the top level
+	first    string // policies that come before the flows'
+	last     string // and after
+}
+
+// yaml is the plan as host a or b sees it.
+func (p *plan) yaml(isA bool) string {
+	var w strings.Builder
+	w.WriteString("interface: eth0\n" + p.settings)
+	if len(p.flows) > 0 {
+		w.WriteString("security_associations:\n")
+	}
+	for _, f := range p.flows {
+		for _, back := range []bool{false, true} {
+			name, direction, src, dst, spi := f.name+"-ab", "out", f.endA, f.endB, f.spi
+			if back {
+				name, src, dst, spi = f.name+"-ba", dst, src, spi+0x1000
+			}
+			if back == isA {
+				direction = "in"
+			}
+			fmt.Fprintf(&w, "  - {name: %s, direction: %s, protocol: esp, mode: %s, spi: %#x, source: %q, destination: %q, algorithm: %s, encryption_key: 0x%x",
+				name, direction, f.mode, spi, src, dst, f.algorithm, key(f.enc, back))
+			if len(f.integ) > 0 {
+				fmt.Fprintf(&w, ", integrity_key: 0x%x", key(f.integ, back))
+			}
+			w.WriteString("}\n")
+		}
+	}
+	w.WriteString("policies:\n" + p.first)
+	for _, f := range p.flows {
+		local, remote, out, in := f.a, f.b, f.name+"-ab", f.name+"-ba"
+		if !isA {
+			local, remote, out, in = remote, local, in, out
+		}
+		fmt.Fprintf(&w, "  - {name: %s, local: %q, remote: %q, action: protect, out: [%s], in: [%s]}\n", f.name, local, remote, out, in)
+	}
+	w.WriteString(p.last)
+	return w.String()
+}
+
+// output is what a process wrote so far.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// box is bitw on a host's eth0.
+type box struct {
+	t    testing.TB
+	host *netlab.Host
+	dir  string
+	file string
+	proc *netlab.Process
+	out  *output
+}
+
+// newBox writes a configuration for the host; the lines for control socket and
+// state are added. Nothing runs yet.
+func newBox(t testing.TB, host *netlab.Host, yaml string) *box {
+	t.Helper()
+	b := &box{t: t, host: host, dir: t.TempDir()}
+	b.file = filepath.Join(b.dir, "bitw.yaml")
+	b.configure(yaml)
+	return b
+}
+
+func (b *box) configure(yaml string) {
+	b.t.Helper()
+	yaml += fmt.Sprintf("control: %s\nstate_dir: %s\n", filepath.Join(b.dir, "c.sock"), filepath.Join(b.dir, "state"))
+	if err := os.WriteFile(b.file, []byte(yaml), 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// up starts bitw and waits until the interface is cut.
+func (b *box) up(args ...string) {
+	b.t.Helper()
+	b.out = new(output)
+	cmd := exec.Command(binary(b.t), append([]string{"up", "-c", b.file}, args...)...)
+	cmd.Stdout, cmd.Stderr = b.out, b.out
+	proc, err := b.host.Start(cmd)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.proc = proc
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(b.out.String(), "is cut and protected"); {
+		select {
+		case <-proc.Done():
+			b.t.Fatalf("bitw up on %s ended: %v\n%s", b.host.Name(), proc.Wait(), b.out)
+		case <-time.After(5 * time.Millisecond):
+		}
+		if time.Now().After(end) {
+			b.t.Fatalf("bitw up on %s does not get ready:\n%s", b.host.Name(), b.out)
+		}
+	}
+	b.t.Cleanup(func() {
+		if b.t.Failed() {
+			b.t.Logf("bitw up on %s wrote:\n%s", b.host.Name(), b.out)
+		}
+	})
+}
+
+// run runs a verb of bitw in the host's namespace to its end.
+func (b *box) run(args ...string) (stdout, stderr string, err error) {
+	b.t.Helper()
+	cmd := exec.CommandContext(deadline(b.t, 30*time.Second), binary(b.t), args...)
+	var out, errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	proc, err := b.host.Start(cmd)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	err = proc.Wait()
+	return out.String(), errOut.String(), err
+}
+
+// down ends bitw by its own verb.
+func (b *box) down() {
+	b.t.Helper()
+	if _, stderr, err := b.run("down", "-c", b.file); err != nil {
+		b.t.Fatalf("bitw down on %s: %v\n%s", b.host.Name(), err, stderr)
+	}
+	if err := b.proc.Wait(); err != nil {
+		b.t.Fatalf("bitw up on %s, told to end: %v\n%s", b.host.Name(), err, b.out)
+	}
+}
+
+// giveBack ends bitw, if it runs, and takes the cut away.
+func (b *box) giveBack() {
+	b.t.Helper()
+	if b.proc != nil {
+		_ = b.proc.Signal(syscall.SIGTERM)
+		_ = b.proc.Wait()
+		b.proc = nil
+	}
+	if _, stderr, err := b.run("recover", "eth0"); err != nil {
+		b.t.Fatalf("bitw recover on %s: %v\n%s", b.host.Name(), err, stderr)
+	}
+}
+
+func (b *box) status() *appliance.Status {
+	b.t.Helper()
+	stdout, stderr, err := b.run("status", "-c", b.file, "-o", "json")
+	if err != nil {
+		b.t.Fatalf("bitw status on %s: %v\n%s", b.host.Name(), err, stderr)
+	}
+	var s appliance.Status
+	if err := json.Unmarshal([]byte(stdout), &s); err != nil {
+		b.t.Fatalf("bitw status -o json on %s: %v\n%s", b.host.Name(), err, stdout)
+	}
+	return &s
+}
+
+// drops is how often the reasons were counted since before, those alone that grew.
+func (b *box) drops(before *appliance.Status) map[string]uint64 {
+	b.t.Helper()
+	grown := make(map[string]uint64)
+	for reason, n := range b.status().Drops {
+		if n -= before.Drops[reason]; n > 0 {
+			grown[reason] = n
+		}
+	}
+	return grown
+}
+
+// boxes puts bitw on both hosts of a pair.
+func boxes(t testing.TB, pair *netlab.Pair, p *plan) (a, b *box) {
+	t.Helper()
+	for _, h := range []*netlab.Host{pair.A, pair.B} {
+		forgetPathMTUs(t, h)
+	}
+	a, b = newBox(t, pair.A, p.yaml(true)), newBox(t, pair.B, p.yaml(false))
+	a.up()
+	b.up()
+	return a, b
+}
+
+// forgetPathMTUs has the host's kernel forget what it was told of paths: those of
+// other modes and algorithms.
+func forgetPathMTUs(t testing.TB, h *netlab.Host) {
+	t.Helper()
+	for _, family := range []string{"-4", "-6"} {
+		if _, err := h.Run(deadline(t, 10*time.Second), "ip", family, "route", "flush", "cache"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// watchClear captures the wire and looks for what was to be hidden.
+func watchClear(pair *netlab.Pair, snap int) *netlab.Capture {
+	return pair.Wire.Capture(netlab.CaptureOptions{
+		Watch: []netlab.Match{netlab.Containing([]byte(netlab.Marker)), netlab.OfClass(netlab.Other, netlab.AH)}, SnapLen: snap,
+	})
+}
+
+// allESP ends the capture and checks that nothing but ESP and the resolution of
+// neighbours was on the wire.
+func allESP(t testing.TB, c *netlab.Capture) netlab.Counts {
+	t.Helper()
+	counts, err := c.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := c.Watched(0).Frames; n > 0 {
+		t.Errorf("%d frames on the wire hold what the hosts said, in the clear", n)
+	}
+	if w := c.Watched(1); w.Frames > 0 {
+		t.Errorf("%d frames on the wire are no ESP; the first:\n%x", w.Frames, w.First[0].Data[:min(96, len(w.First[0].Data))])
+	}
+	if only := counts.Of(netlab.ESP, netlab.ARP, netlab.ND); only != counts.Frames || counts.Of(netlab.ESP) == 0 {
+		t.Errorf("on the wire: %v; expected ESP, ARP and ND alone", counts)
+	}
+	return counts
+}
+
+// pings expects every ping to be answered.
+func pings(t testing.TB, from *netlab.Host, to netip.Addr, o netlab.PingOptions) {
+	t.Helper()
+	r, err := netlab.Ping(deadline(t, 60*time.Second), from, to, o)
+	if err != nil || r.Lost > 0 || r.Duplicates > 0 || r.TooBig > 0 {
+		t.Errorf("ping from %s to %v: %v, %v", from.Name(), to, r, err)
+	}
+}
+
+// silent expects no ping to be answered.
+func silent(t testing.TB, from *netlab.Host, to netip.Addr) {
+	t.Helper()
+	r, err := netlab.Ping(deadline(t, 20*time.Second), from, to, netlab.PingOptions{Count: 3, Interval: 20 * time.Millisecond, Timeout: 200 * time.Millisecond})
+	if err != nil || r.Received > 0 {
+		t.Errorf("ping from %s to %v: %v, %v; expected no answer", from.Name(), to, r, err)
+	}
+}
+
+// eventually waits for something to become true.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// links are the host's network devices, addresses, routes and rules as ip(8) has them.
+func links(t testing.TB, h *netlab.Host) string {
+	t.Helper()
+	var all []string
+	for _, args := range [][]string{{"-br", "link"}, {"-br", "addr"}, {"route"}, {"-6", "route"}} {
+		out, err := h.Run(deadline(t, 10*time.Second), "ip", args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, out)
+	}
+	return strings.Join(all, "")
+}
+
+// sender puts frames on the wire as the host at one of its ports would: they come
+// in at the bridge's port and go on to the other hosts.
+type sender struct {
+	t       testing.TB
+	fd      int
+	ifindex int
+}
+
+// toHost is a sender whose frames reach one host as from the wire, and nobody else.
+func toHost(t testing.TB, pair *netlab.Pair, host *netlab.Host) *sender {
+	t.Helper()
+	s := &sender{t: t}
+	err := pair.Wire.Do(func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		s.fd = fd
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(s.fd) })
+	link, err := pair.Wire.Netlink().LinkByName("port-" + host.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ifindex = link.Attrs().Index
+	return s
+}
+
+func (s *sender) send(frame []byte) {
+	s.t.Helper()
+	if err := unix.Sendto(s.fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: s.ifindex}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// mac is the address of a host's eth0.
+func mac(t testing.TB, h *netlab.Host) []byte {
+	t.Helper()
+	link, err := h.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return link.Attrs().HardwareAddr
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// exitCode is a process's exit status, -1 when a signal ended it.
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	}
+	return -1
+}
