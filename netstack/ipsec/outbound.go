@@ -32,6 +32,9 @@ func (e *Engine) outbound(pkt *stack.PacketBuffer) {
 		return
 	}
 	w.d.Net = nil
+	// Whoever sends fragments has them sent again after ESP; an error would only ask
+	// for smaller ones, and those make the same datagram.
+	w.d.Info.DF = false
 	e.outboundWhole(w, nil, set)
 }
 
