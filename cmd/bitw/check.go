@@ -1,0 +1,246 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"bitw/config"
+)
+
+func (p *program) check() *cobra.Command {
+	var path, output string
+	cmd := &cobra.Command{
+		Use:   "check -c FILE",
+		Short: "Read and check a configuration, and do nothing else",
+		Long: `check reads the configuration and the key files that it names, tells everything
+that is wrong or doubtful with file, line and column, and shows in short what the
+policies and security associations come to. It touches no interface and needs no
+root, but must be allowed to read the keys.
+
+Exit status 0: the configuration is good, warnings or not. 1: it is not.`,
+		Example: `  bitw check -c /etc/bitw/eth0.yaml
+  bitw check -c eth0.yaml -o json | jq .ok`,
+		Args: exactly(),
+		RunE: func(*cobra.Command, []string) error {
+			if err := oneOf("output", output, "text", "json"); err != nil {
+				return err
+			}
+			cfg, warnings, err := p.load(path)
+			if output == "json" {
+				return p.checkJSON(path, cfg, warnings, err)
+			}
+			if err != nil {
+				return p.report(path, warnings, err)
+			}
+			if _, err := io.WriteString(p.err, warnings.Text()); err != nil {
+				return err
+			}
+			_, err = io.WriteString(p.out, summary(path, cfg, len(warnings)))
+			return err
+		},
+	}
+	configFlag(cmd, &path, "")
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+// report tells what is wrong with a configuration as compilers do, and how much of
+// it there was.
+func (p *program) report(path string, warnings config.Warnings, err error) error {
+	var errs config.Errors
+	if !errors.As(err, &errs) {
+		return err
+	}
+	fmt.Fprint(p.err, warnings.Text(), errs.Text())
+	fmt.Fprintf(p.err, "bitw: %s in %s\n", count(uint64(len(errs)), "error"), path)
+	return reportedError{err}
+}
+
+// summary says in short what a configuration comes to.
+func summary(path string, cfg *config.Config, warnings int) string {
+	var b strings.Builder
+	good := "is good"
+	if warnings > 0 {
+		good += ", with " + count(uint64(warnings), "warning")
+	}
+	fmt.Fprintf(&b, "%s %s\n", path, good)
+	fmt.Fprintf(&b, "interface %s, on failure %s, control socket %s\n", cfg.Interface, cfg.OnFailure, cfg.Control)
+	fmt.Fprintf(&b, "\n%s, the first match decides, no match is discard\n", count(uint64(len(cfg.Policies)), "policy"))
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for i := range cfg.Policies {
+		r := &cfg.Policies[i]
+		columns := []string{r.Name, string(r.Action), selector(r)}
+		if sas := chains(r); sas != "" {
+			columns = append(columns, sas)
+		}
+		fmt.Fprintf(w, "  %s\n", strings.Join(columns, "\t"))
+	}
+	w.Flush()
+	fmt.Fprintf(&b, "\n%s\n", count(uint64(len(cfg.SAs)), "security association"))
+	for i := range cfg.SAs {
+		s := &cfg.SAs[i]
+		fmt.Fprintf(w, "  %s\t%s\t%s %s\tspi %#08x\t%s -> %s\t%s\n", s.Name, s.Direction, s.Protocol, s.Mode, s.SPI, s.Source, s.Destination, s.Algorithm)
+	}
+	w.Flush()
+	return b.String()
+}
+
+func selector(r *config.Policy) string {
+	arrow := map[config.Direction]string{config.Both: "<->", config.Out: "->", config.In: "<-"}[r.Direction]
+	text := end(r.Local, r.LocalPorts) + " " + arrow + " " + end(r.Remote, r.RemotePorts)
+	if r.Protocol != nil {
+		text += " " + protocolName(*r.Protocol)
+	}
+	if r.ICMP != nil {
+		text += fmt.Sprintf(" type %s code %s", span(r.ICMP.TypeFirst, r.ICMP.TypeLast), span(r.ICMP.CodeFirst, r.ICMP.CodeLast))
+	}
+	return text
+}
+
+func end(addresses []config.AddressRange, ports []config.PortRange) string {
+	text := "any"
+	if len(addresses) > 0 {
+		text = join(addresses)
+	}
+	if len(ports) > 0 {
+		text += " port " + join(ports)
+	}
+	return text
+}
+
+func join[T fmt.Stringer](items []T) string {
+	words := make([]string, len(items))
+	for i, x := range items {
+		words[i] = x.String()
+	}
+	return strings.Join(words, ",")
+}
+
+func span(first, last uint8) string {
+	switch {
+	case first == 0 && last == 255:
+		return "any"
+	case first == last:
+		return strconv.Itoa(int(first))
+	}
+	return fmt.Sprintf("%d-%d", first, last)
+}
+
+func protocolName(n uint8) string {
+	switch n {
+	case 1:
+		return "icmp"
+	case 6:
+		return "tcp"
+	case 17:
+		return "udp"
+	case 58:
+		return "icmpv6"
+	}
+	return "protocol " + strconv.Itoa(int(n))
+}
+
+func chains(r *config.Policy) string {
+	var words []string
+	if len(r.Out) > 0 {
+		words = append(words, "out "+strings.Join(r.Out, ", "))
+	}
+	if len(r.In) > 0 {
+		words = append(words, "in "+strings.Join(r.In, ", "))
+	}
+	return strings.Join(words, "; ")
+}
+
+// What bitw check -o json prints.
+type (
+	checkResult struct {
+		OK        bool          `json:"ok"`
+		File      string        `json:"file"`
+		Interface string        `json:"interface,omitempty"`
+		OnFailure string        `json:"on_failure,omitempty"`
+		Control   string        `json:"control,omitempty"`
+		Policies  []checkPolicy `json:"policies"`
+		SAs       []checkSA     `json:"security_associations"`
+		Warnings  []checkNote   `json:"warnings"`
+		Errors    []checkNote   `json:"errors"`
+	}
+	checkPolicy struct {
+		Name     string   `json:"name"`
+		Action   string   `json:"action"`
+		Selector string   `json:"selector"`
+		Out      []string `json:"out,omitempty"`
+		In       []string `json:"in,omitempty"`
+	}
+	checkSA struct {
+		Name        string `json:"name"`
+		Direction   string `json:"direction"`
+		Protocol    string `json:"protocol"`
+		Mode        string `json:"mode"`
+		SPI         string `json:"spi"`
+		Source      string `json:"source"`
+		Destination string `json:"destination"`
+		Algorithm   string `json:"algorithm"`
+	}
+	checkNote struct {
+		File    string `json:"file"`
+		Line    int    `json:"line,omitempty"`
+		Column  int    `json:"column,omitempty"`
+		Message string `json:"message"`
+		Hint    string `json:"hint,omitempty"`
+	}
+)
+
+func (p *program) checkJSON(path string, cfg *config.Config, warnings config.Warnings, err error) error {
+	var errs config.Errors
+	if err != nil && !errors.As(err, &errs) {
+		return err
+	}
+	r := checkResult{
+		OK: err == nil, File: path, Policies: []checkPolicy{}, SAs: []checkSA{},
+		Warnings: notes(warnings), Errors: notes(errs),
+	}
+	if cfg != nil {
+		r.Interface, r.OnFailure, r.Control = cfg.Interface, string(cfg.OnFailure), cfg.Control
+		for i := range cfg.Policies {
+			x := &cfg.Policies[i]
+			r.Policies = append(r.Policies, checkPolicy{x.Name, string(x.Action), selector(x), x.Out, x.In})
+		}
+		for i := range cfg.SAs {
+			x := &cfg.SAs[i]
+			r.SAs = append(r.SAs, checkSA{
+				x.Name, string(x.Direction), string(x.Protocol), string(x.Mode), fmt.Sprintf("%#08x", x.SPI),
+				x.Source.String(), x.Destination.String(), x.Algorithm,
+			})
+		}
+	}
+	if err := writeJSON(p.out, r); err != nil {
+		return err
+	}
+	if err != nil {
+		fmt.Fprintf(p.err, "bitw: %s in %s\n", count(uint64(len(errs)), "error"), path)
+		return reportedError{err}
+	}
+	return nil
+}
+
+func notes(list []*config.Error) []checkNote {
+	r := make([]checkNote, 0, len(list))
+	for _, e := range list {
+		r = append(r, checkNote{e.File, e.Line, e.Column, e.Msg, e.Hint})
+	}
+	return r
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}

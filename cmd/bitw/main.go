@@ -1,0 +1,213 @@
+// Command bitw is an IPsec bump-in-the-wire for a Linux host: it cuts a live
+// interface and applies ESP and AH to what crosses. Each verb has a file; what they
+// do is in package appliance.
+//
+// Exit status: 0 all went well, 1 it failed, 2 it was called in a wrong way. An
+// error is told once, on standard error.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bitw/appliance"
+	"bitw/appliance/demo"
+)
+
+// A program is what the verbs share: where they write, and what they reach outside
+// of the process. Tests put their own in place.
+type program struct {
+	out, err io.Writer
+	now      func() time.Time
+	// sockets is the folder in which control sockets are by default.
+	sockets string
+	// notify has the signals that end a program sent to the channel until the
+	// returned function is called.
+	notify       func(chan<- os.Signal) (stop func())
+	newAppliance func(appliance.Config, ...appliance.Option) (runner, error)
+	recover      func(iface string) error
+	demo         func(context.Context, demo.Options) (demo.Result, error)
+}
+
+// A runner is what bitw up needs of an appliance.
+type runner interface {
+	Run(context.Context) error
+	Ready() <-chan struct{}
+	Close() error
+}
+
+func main() {
+	p := &program{
+		out: os.Stdout, err: os.Stderr, now: time.Now, sockets: "/run/bitw",
+		notify: func(c chan<- os.Signal) func() {
+			signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+			return func() { signal.Stop(c) }
+		},
+		newAppliance: func(cfg appliance.Config, opts ...appliance.Option) (runner, error) {
+			return appliance.New(cfg, opts...)
+		},
+		recover: appliance.Recover,
+		demo:    demo.Run,
+	}
+	os.Exit(p.run(context.Background(), os.Args[1:]))
+}
+
+// A usageError is a call that cannot be meant; it ends with status 2.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// A reportedError has been told in full already; only the exit status is left.
+type reportedError struct{ error }
+
+func (e reportedError) Unwrap() error { return e.error }
+
+// run is the whole program but for the process around it; the result is the exit
+// status.
+func (p *program) run(ctx context.Context, args []string) int {
+	root := p.command()
+	root.SetArgs(args)
+	root.SetOut(p.out)
+	root.SetErr(p.err)
+	called, err := root.ExecuteContextC(ctx)
+	var (
+		usage    usageError
+		reported reportedError
+	)
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &reported):
+		return 1
+	case errors.As(err, &usage):
+		fmt.Fprintf(p.err, "bitw: %v\nrun '%s --help' for how it is called\n", err, called.CommandPath())
+		return 2
+	}
+	fmt.Fprintf(p.err, "bitw: %v\n", err)
+	return 1
+}
+
+// command is the tree of verbs.
+func (p *program) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "bitw",
+		Short: "IPsec bump-in-the-wire in userspace",
+		Long: `bitw stands between a host's kernel and its network interface and applies IPsec
+(ESP and AH) to what crosses, by the policies of a configuration file. The interface
+keeps its name, addresses, routes and firewall rules, and programs on either side
+need not know.
+
+What no policy matches is discarded. When bitw ends, the interface stays shut until it
+is back or 'bitw recover' is called, unless the configuration says on_failure: open.`,
+		Example: `  bitw demo                      see it work, without root as well
+  bitw check -c bitw.yaml        is this configuration good?
+  bitw up -c bitw.yaml           cut the interface and protect it, until Ctrl-C
+  bitw status                    what passed, what was dropped and why
+  bitw down                      end it`,
+		Version:           buildVersion(),
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			near := ""
+			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+				near = ", did you mean " + strings.Join(s, " or ") + "?"
+			}
+			return usagef("there is no verb %q%s", args[0], near)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usagef("a verb is missing")
+		},
+	}
+	root.SuggestionsMinimumDistance = 2
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(p.up(), p.check(), p.status(), p.down(), p.recoverVerb(), p.demoVerb(), p.version(), p.man())
+	for _, verb := range root.Commands() {
+		verb.DisableFlagsInUseLine = true // their lines have what must be given
+	}
+	return root
+}
+
+// exactly refuses any number of arguments but that of names.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return usagef("%s needs %s", cmd.Name(), strings.Join(names[len(args):], " and "))
+		case len(args) > len(names):
+			return usagef("%s takes no argument %q", cmd.Name(), args[len(names)])
+		}
+		return nil
+	}
+}
+
+// oneOf makes an error of a flag's value that is not among the allowed ones.
+func oneOf(flag, value string, allowed ...string) error {
+	for _, a := range allowed {
+		if value == a {
+			return nil
+		}
+	}
+	return usagef("--%s is %s, not %q", flag, strings.Join(allowed, ", "), value)
+}
+
+// outputFlag adds -o.
+func outputFlag(cmd *cobra.Command, output *string) {
+	cmd.Flags().StringVarP(output, "output", "o", "text", "`FORMAT` of the output: text or json")
+	complete(cmd, "output", "text", "json")
+}
+
+// complete tells the shell what may stand after a flag.
+func complete(cmd *cobra.Command, flag string, values ...string) {
+	// It fails only for a flag that was not defined, or twice.
+	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err)
+	}
+}
+
+// untilSignal gives a context that ends with the first signal, after first was
+// called with it. Each signal after that goes to again. The returned function ends
+// it, and then the signals have their usual effect.
+func (p *program) untilSignal(ctx context.Context, first, again func(os.Signal)) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 4)
+	stop := p.notify(signals)
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tell := first
+		for {
+			select {
+			case <-done:
+				return
+			case s := <-signals:
+				tell(s)
+				tell = again
+				cancel()
+			}
+		}
+	}()
+	return ctx, func() {
+		stop()
+		close(done)
+		<-ended
+		cancel()
+	}
+}

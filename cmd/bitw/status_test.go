@@ -1,0 +1,172 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"bitw/appliance"
+	"bitw/netstack/wire"
+)
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// busy is a status in which everything has happened.
+func busy() *appliance.Status {
+	return &appliance.Status{
+		Interface: "eth0", State: "active", Since: now.Add(-26 * time.Hour), OnFailure: "shut", Cut: "tcx", TookOver: true,
+		MTU: 1500, Addresses: []string{"192.0.2.1/24", "2001:db8::1/64"},
+		Policies: []appliance.PolicyStatus{{
+			Name: "b", Action: "protect", Direction: "both", Selector: "192.0.2.1 <-> 192.0.2.2",
+			Out:    appliance.Traffic{Packets: 1234567, Bytes: 1 << 30, LastUse: now.Add(-3 * time.Second)},
+			In:     appliance.Traffic{Packets: 1, Bytes: 1023, LastUse: now.Add(-61 * time.Second), Drops: map[string]uint64{"clear_not_protected": 2, "selector_mismatch": 0}},
+			OutSAs: []string{"esp-to-b", "ah-to-b"}, InSAs: []string{"from-b"},
+		}, {
+			Name: "web", Action: "bypass", Direction: "out", Selector: "192.0.2.1 -> 198.51.100.0/24 tcp port 80",
+		}},
+		SAs: []appliance.SAStatus{{
+			Name: "esp-to-b", Direction: "out", Protocol: "esp", SPI: "0x00001001", Source: "192.0.2.1", Destination: "192.0.2.2",
+			Mode: "transport", Algorithm: "aes128gcm16", Key: "valid", ESN: true, Sequence: 1234567, PathMTU: 1400, Expired: "soft",
+			Traffic: appliance.Traffic{Packets: 1234567, Bytes: 1<<30 + 5<<20, LastUse: now},
+		}, {
+			Name: "from-b", Direction: "in", Protocol: "esp", SPI: "0x00002001", Destination: "192.0.2.1",
+			Mode: "tunnel", Algorithm: "null-sha1", Key: "empty", Expired: "hard", Weak: "no encryption",
+			Traffic: appliance.Traffic{Drops: map[string]uint64{"icv": 7, "replay": 9}},
+		}},
+		Classes: map[string]appliance.ClassStatus{
+			"dhcp": {Action: "bypass", Bypassed: 4}, "lldp": {Action: "discard", Discarded: 11}, "stp": {Action: "discard"},
+		},
+		Links: map[string]appliance.LinkStatus{
+			"left": {FramesIn: 1, BytesIn: 60, FramesOut: 2, BytesOut: 2048}, "right": {FramesIn: 3, BytesIn: 1 << 20, FramesOut: 0},
+		},
+		Neighbors: []appliance.NeighborStatus{
+			{Address: "192.0.2.2", MAC: "02:00:00:00:00:02", State: "reachable"},
+			{Address: "2001:db8::2", MAC: "02:00:00:00:00:02", State: "static"},
+		},
+		Drops:       map[string]uint64{"icv": 7, "replay": 9, "clear_not_protected": 2, "class_discard": 11, "no_route": 0, "of_the_future": 1},
+		DropsBySide: map[string]map[string]uint64{"left": {"class_discard": 10}, "right": {"icv": 7, "class_discard": 1}},
+		Warnings:    []string{"7 packets of SA from-b failed the integrity check: compare the keys of both sides"},
+	}
+}
+
+func TestStatusText(t *testing.T) {
+	for name, s := range map[string]*appliance.Status{
+		"busy.txt": busy(),
+		"idle.txt": {Interface: "eth1", State: "starting", Since: now, OnFailure: "open", Cut: "clsact", MTU: 9000},
+	} {
+		w := newWorld(t)
+		w.serve(t, s.Interface, s)
+		w.call(t, 0, "", "", "status")
+		golden(t, name, w.out.String(), "")
+	}
+}
+
+func TestStatusJSON(t *testing.T) {
+	w := newWorld(t)
+	w.serve(t, "eth0", busy())
+	w.call(t, 0, "", "", "status", "-o", "json")
+	var got appliance.Status
+	if err := json.Unmarshal([]byte(w.out.String()), &got); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(busy(), &got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestStatusAddress(t *testing.T) {
+	named := func(iface string) *appliance.Status { return &appliance.Status{Interface: iface} }
+	for _, c := range []struct {
+		name    string
+		running []string
+		dead    []string
+		args    string
+		status  int
+		out     string
+		err     string
+	}{
+		{"the only one", []string{"eth0"}, nil, "", 0, "interface: eth0", ""},
+		{"none", nil, nil, "", 1, "", "none runs here"},
+		{"several", []string{"eth0", "eth1"}, nil, "", 2, "", "name one of them: eth0, eth1"},
+		{"the only one that lives", []string{"eth1"}, []string{"eth0", "eth2"}, "", 0, "interface: eth1", ""},
+		{"none that lives", nil, []string{"eth0", "eth1"}, "", 2, "", "name one of them: eth0, eth1"},
+		{"by name", []string{"eth0", "eth1"}, nil, "eth1", 0, "interface: eth1", ""},
+		{"by another name", []string{"eth0"}, nil, "eth1", 1, "", "none runs behind SOCKETS/eth1.sock"},
+		{"by socket", []string{"eth0", "eth1"}, nil, "--socket SOCKETS/eth1.sock", 0, "interface: eth1", ""},
+		{"by configuration", []string{"eth0", "eth1"}, nil, "-c CONFIG", 0, "interface: eth1", ""},
+		{"killed", nil, []string{"eth0"}, "eth0", 1, "", "bitw recover eth0 gives it back"},
+		{"a file", nil, nil, "--socket CONFIG", 1, "", "is not a socket"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			for _, iface := range c.running {
+				w.serve(t, iface, named(iface))
+			}
+			for _, iface := range c.dead {
+				w.die(t, iface)
+			}
+			cfg := write(t, "bitw.yaml", good+"control: "+filepath.Join(w.sockets, "eth1.sock")+"\n")
+			here := strings.NewReplacer("SOCKETS", w.sockets, "CONFIG", cfg)
+			args := append([]string{"status"}, strings.Fields(here.Replace(c.args))...)
+			w.call(t, c.status, c.out, here.Replace(c.err), args...)
+		})
+	}
+}
+
+func TestStatusOfSomethingElse(t *testing.T) {
+	w := newWorld(t)
+	w.serve(t, "eth0", "<html>")
+	w.call(t, 1, "", "not a status", "status")
+}
+
+// There are words for every drop reason that exists.
+func TestDropWords(t *testing.T) {
+	for r := wire.DropNone + 1; r < wire.NumDropReasons; r++ {
+		if dropWords(r.String()) == "" {
+			t.Errorf("no words for %s", r)
+		}
+	}
+}
+
+func TestWords(t *testing.T) {
+	for n, want := range map[uint64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1.00 KiB", 1 << 20: "1.00 MiB", 1<<20 - 1: "1.00 MiB", 1536: "1.50 KiB", 1<<64 - 1: "16.00 EiB",
+	} {
+		if got := bytesText(n); got != want {
+			t.Errorf("bytesText(%d) = %s, expected %s", n, got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{
+		-time.Second: "now", 999 * time.Millisecond: "now", time.Second: "1 second ago", 90 * time.Second: "1 minute, 30 seconds ago",
+		time.Hour + 5*time.Second: "1 hour ago", 49*time.Hour + time.Minute: "2 days, 1 hour ago",
+	} {
+		if got := age(now.Add(-d), now); got != want {
+			t.Errorf("age(%v) = %s, expected %s", d, got, want)
+		}
+	}
+	if got := age(time.Time{}, now); got != "never" {
+		t.Errorf("age of the zero time is %s", got)
+	}
+	for in, want := range map[string]int64{"1": 1, "500000": 500000, "16MiB": 16 << 20, "1 KiB": 1024, "2GiB": 2 << 30} {
+		if got, err := parseSize(in); err != nil || got != want {
+			t.Errorf("parseSize(%q) = %d, %v, expected %d", in, got, err, want)
+		}
+	}
+	for in, want := range map[string]string{"bitw.yaml": "bitw.yaml", "": "''", "a b": "'a b'", "it's": `'it'\''s'`} {
+		if got := shellWord(in); got != want {
+			t.Errorf("shellWord(%q) = %s, expected %s", in, got, want)
+		}
+	}
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"bitw/appliance"
+)
+
+// statusText is a status for people: a block for the interface and for each policy
+// and SA, then drops, neighbours and warnings.
+func statusText(s *appliance.Status, now time.Time) string {
+	t := &text{now: now}
+	t.block("interface", s.Interface)
+	t.line("state", "%s, since %s (%s)", s.State, s.Since.Format("2006-01-02 15:04:05 MST"), age(s.Since, now))
+	cut := s.Cut + ", on failure " + s.OnFailure
+	if s.TookOver {
+		cut += ", taken over from a process that had left it shut"
+	}
+	t.line("cut", "%s", cut)
+	t.line("addresses", "%s", strings.Join(s.Addresses, ", "))
+	t.line("mtu", "%d", s.MTU)
+	for _, side := range slices.Sorted(maps.Keys(s.Links)) {
+		l := s.Links[side]
+		t.line(sideWords(side), "%s read (%s), %s written (%s)",
+			count(l.FramesIn, "frame"), bytesText(l.BytesIn), count(l.FramesOut, "frame"), bytesText(l.BytesOut))
+	}
+	for i := range s.Policies {
+		t.policy(&s.Policies[i])
+	}
+	for i := range s.SAs {
+		t.sa(&s.SAs[i])
+	}
+	t.drops(s.Drops, s.DropsBySide)
+	t.classes(s.Classes)
+	t.neighbors(s.Neighbors)
+	for _, w := range s.Warnings {
+		t.WriteString("\nwarning: " + w + "\n")
+	}
+	return t.String()
+}
+
+func sideWords(side string) string {
+	switch side {
+	case "left":
+		return "host side"
+	case "right":
+		return "wire side"
+	}
+	return side
+}
+
+// text is a status being written.
+type text struct {
+	strings.Builder
+	now time.Time
+}
+
+func (t *text) block(what, name string) {
+	if t.Len() > 0 {
+		t.WriteByte('\n')
+	}
+	t.WriteString(what + ": " + name + "\n")
+}
+
+func (t *text) line(what, format string, args ...any) {
+	value := fmt.Sprintf(format, args...)
+	if value != "" {
+		t.WriteString("  " + what + ": " + value + "\n")
+	}
+}
+
+func (t *text) policy(p *appliance.PolicyStatus) {
+	t.block("policy", p.Name)
+	direction := p.Direction
+	if direction == "both" {
+		direction = "both directions"
+	}
+	t.line("action", "%s, %s", p.Action, direction)
+	t.line("selector", "%s", p.Selector)
+	if p.Direction != "in" {
+		t.traffic("out", p.OutSAs, &p.Out)
+	}
+	if p.Direction != "out" {
+		t.traffic("in", p.InSAs, &p.In)
+	}
+}
+
+func (t *text) sa(a *appliance.SAStatus) {
+	t.block("security association", a.Name)
+	ends := "to " + a.Destination
+	if a.Source != "" {
+		ends = "from " + a.Source + " " + ends
+	}
+	t.line("kind", "%s %s, %s, spi %s, %s", a.Protocol, a.Mode, a.Direction, a.SPI, ends)
+	algorithm := a.Algorithm
+	if a.ESN {
+		algorithm += " with 64-bit sequence numbers"
+	}
+	if a.Weak != "" {
+		algorithm += ", WEAK: " + a.Weak
+	}
+	t.line("algorithm", "%s", algorithm)
+	t.line("key", "%s", a.Key)
+	if a.Sequence > 0 {
+		t.line("sequence", "%d", a.Sequence)
+	}
+	if a.PathMTU > 0 {
+		t.line("path mtu", "%d", a.PathMTU)
+	}
+	switch a.Expired {
+	case "":
+	case "hard":
+		t.line("lifetime", "over, nothing passes any more")
+	case "soft":
+		t.line("lifetime", "soon over")
+	default:
+		t.line("lifetime", "%s", a.Expired)
+	}
+	t.traffic("traffic", nil, &a.Traffic)
+}
+
+func (t *text) traffic(what string, sas []string, x *appliance.Traffic) {
+	value := fmt.Sprintf("%s, %s, last use %s", count(x.Packets, "packet"), bytesText(x.Bytes), age(x.LastUse, t.now))
+	if len(sas) > 0 {
+		value += ", by " + strings.Join(sas, ", then ")
+	}
+	t.line(what, "%s", value)
+	var drops []string
+	for _, reason := range byCount(x.Drops) {
+		drops = append(drops, fmt.Sprintf("%d %s", x.Drops[reason], reason))
+	}
+	if len(drops) > 0 {
+		if what != "traffic" {
+			what += " dropped"
+		} else {
+			what = "dropped"
+		}
+		t.line(what, "%s", strings.Join(drops, ", "))
+	}
+}
+
+// drops lists all drops, the most frequent reason first.
+func (t *text) drops(all map[string]uint64, bySide map[string]map[string]uint64) {
+	reasons := byCount(all)
+	if len(reasons) == 0 {
+		t.block("drops", "none")
+		return
+	}
+	t.WriteString("\ndrops:\n")
+	w := tabwriter.NewWriter(t, 0, 0, 2, ' ', 0)
+	for _, reason := range reasons {
+		fmt.Fprintf(w, "  %s\t%d\t%s\n", reason, all[reason], cmp.Or(dropWords(reason), "not known to this program"))
+		var from []string
+		for _, side := range slices.Sorted(maps.Keys(bySide)) {
+			if n := bySide[side][reason]; n > 0 {
+				from = append(from, fmt.Sprintf("%d from the %s", n, strings.TrimSuffix(sideWords(side), " side")))
+			}
+		}
+		if len(from) > 0 {
+			fmt.Fprintf(w, "  \t\t%s\n", strings.Join(from, ", "))
+		}
+	}
+	w.Flush()
+}
+
+// byCount are the names whose number is not 0, the largest first.
+func byCount(m map[string]uint64) []string {
+	var names []string
+	for name, n := range m {
+		if n > 0 {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(m[b], m[a]), cmp.Compare(a, b)) })
+	return names
+}
+
+func (t *text) classes(classes map[string]appliance.ClassStatus) {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(classes)) {
+		if c := classes[name]; c.Bypassed+c.Discarded > 0 {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	t.WriteString("\nclasses:\n")
+	w := tabwriter.NewWriter(t, 0, 0, 2, ' ', 0)
+	for _, name := range names {
+		c := classes[name]
+		fmt.Fprintf(w, "  %s\t%s\t%d passed, %d discarded\n", name, c.Action, c.Bypassed, c.Discarded)
+	}
+	w.Flush()
+}
+
+func (t *text) neighbors(list []appliance.NeighborStatus) {
+	if len(list) == 0 {
+		return
+	}
+	t.WriteString("\nneighbors:\n")
+	w := tabwriter.NewWriter(t, 0, 0, 2, ' ', 0)
+	for _, n := range list {
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", n.Address, n.MAC, strings.ToLower(n.State))
+	}
+	w.Flush()
+}

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"bitw/appliance"
+	"bitw/config"
+)
+
+type upFlags struct {
+	config, logLevel, hook string
+	logJSON, openOnStop    bool
+}
+
+func (p *program) up() *cobra.Command {
+	var f upFlags
+	cmd := &cobra.Command{
+		Use:   "up -c FILE",
+		Short: "Cut the interface and protect it",
+		Long: `up cuts the interface that the configuration names, and applies its policies to
+all that crosses, in the foreground. It says so when the interface is cut, and logs
+to standard error.
+
+SIGINT (Ctrl-C), SIGTERM and 'bitw down' end it cleanly: frames that it accepted are
+delivered. After that the interface is shut, nothing passes: 'bitw up' takes it over
+without a moment in the clear, 'bitw recover' gives it back without protection. The
+same holds when the process ends in any other way. With --open-on-stop a clean end
+gives it back; with on_failure: open in the configuration every end does.
+
+It needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN), /dev/net/tun, and a kernel with tcx
+(Linux 6.6) or clsact (Linux 5.8).`,
+		Example: `  bitw up -c /etc/bitw/eth0.yaml
+  bitw up -c eth0.yaml --open-on-stop
+  bitw up -c eth0.yaml --log-level debug --log-json`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.runUp(cmd.Context(), f) },
+	}
+	configFlag(cmd, &f.config, "")
+	cmd.Flags().StringVar(&f.logLevel, "log-level", "", "`LEVEL` of the log: error, warn, info, debug or trace (default: the configuration's)")
+	cmd.Flags().BoolVar(&f.logJSON, "log-json", false, "log in JSON")
+	cmd.Flags().BoolVar(&f.openOnStop, "open-on-stop", false, "give the interface back, without protection, when ended cleanly")
+	cmd.Flags().StringVar(&f.hook, "hook", "auto", "attach to the interface by `HOOK`: auto, tcx or clsact")
+	complete(cmd, "log-level", logLevels()...)
+	complete(cmd, "hook", "auto", "tcx", "clsact")
+	return cmd
+}
+
+func logLevels() []string { return []string{"error", "warn", "info", "debug", "trace"} }
+
+func (p *program) runUp(ctx context.Context, f upFlags) error {
+	hook, err := hookNamed(appliance.WithHook, f.hook)
+	if err != nil {
+		return err
+	}
+	if f.logLevel != "" {
+		if err := oneOf("log-level", f.logLevel, logLevels()...); err != nil {
+			return err
+		}
+	}
+	cfg, warnings, err := p.load(f.config)
+	if err != nil {
+		return p.report(f.config, warnings, err)
+	}
+	log, err := p.logger(f, cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	for _, w := range warnings {
+		log.WithFields(logrus.Fields{"file": w.File, "line": w.Line, "column": w.Column}).Warn(sentence(w.Msg, w.Hint))
+	}
+	opts := []appliance.Option{appliance.WithLogger(log), hook}
+	if f.openOnStop {
+		opts = append(opts, appliance.WithOpenOnStop())
+	}
+	a, err := p.newAppliance(*cfg, opts...)
+	if err != nil {
+		return err
+	}
+	ctx, stop := p.untilSignal(ctx,
+		func(s os.Signal) { log.WithField("signal", s.String()).Info("stopping") },
+		func(s os.Signal) {
+			log.WithFields(logrus.Fields{"signal": s.String(), "interface": cfg.Interface}).Warn(
+				"still stopping, frames under way are being delivered; if this takes longer than some seconds, kill -KILL " +
+					fmt.Sprint(os.Getpid()) + " and bitw recover " + cfg.Interface)
+		})
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	select {
+	case err = <-ended:
+	case <-a.Ready():
+		fmt.Fprintf(p.out, "%s is cut and protected; see what passes with: bitw status -c %s\n", cfg.Interface, shellWord(f.config))
+		err = <-ended
+	}
+	if closeErr := a.Close(); err == nil {
+		err = closeErr
+	}
+	select {
+	case <-a.Ready():
+		fmt.Fprintln(p.out, leftIn(cfg.Interface, f.openOnStop || cfg.OnFailure == config.Open))
+	default: // it never held the interface
+	}
+	return err
+}
+
+// leftIn says in what state an interface is after a clean end.
+func leftIn(iface string, open bool) string {
+	if open {
+		return iface + " carries its traffic without protection now"
+	}
+	return iface + " is shut, nothing passes; bitw up takes it over, bitw recover " + iface + " gives it back without protection"
+}
+
+func (p *program) logger(f upFlags, level string) (*logrus.Logger, error) {
+	if f.logLevel != "" {
+		level = f.logLevel
+	}
+	l, err := logrus.ParseLevel(level)
+	if err != nil {
+		return nil, fmt.Errorf("log level: %w", err)
+	}
+	log := logrus.New()
+	log.SetOutput(p.err)
+	log.SetLevel(l)
+	if f.logJSON {
+		log.SetFormatter(&logrus.JSONFormatter{})
+	} else {
+		log.SetFormatter(&logrus.TextFormatter{FullTimestamp: true})
+	}
+	return log, nil
+}
+
+// hookNamed makes an option of the name of a hook. The type of hooks is of a
+// package that this one does not know; its values count from 0 and tell their names.
+func hookNamed[H interface {
+	~uint32
+	String() string
+}](with func(H) appliance.Option, name string) (appliance.Option, error) {
+	var names []string
+	for h := range H(3) {
+		if h.String() == name {
+			return with(h), nil
+		}
+		names = append(names, h.String())
+	}
+	return nil, oneOf("hook", name, names...)
+}
+
+// configFlag adds -c; what tells what becomes of it where it may be absent.
+func configFlag(cmd *cobra.Command, path *string, what string) {
+	usage := "the configuration `FILE`"
+	if what != "" {
+		usage = what
+	}
+	cmd.Flags().StringVarP(path, "config", "c", "", usage)
+	// It fails only for a flag that was not defined.
+	if err := cmd.MarkFlagFilename("config", "yaml", "yml"); err != nil {
+		panic(err)
+	}
+}
+
+// load reads a configuration file.
+func (p *program) load(path string) (*config.Config, config.Warnings, error) {
+	if path == "" {
+		return nil, nil, usagef("-c FILE is missing")
+	}
+	return config.Load(path, appliance.ConfigOptions())
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+func TestUsageErrors(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"", "a verb is missing"},
+		{"stats", `there is no verb "stats", did you mean status?`},
+		{"frobnicate", `there is no verb "frobnicate"`},
+		{"--frob", "unknown flag: --frob"},
+		{"up", "-c FILE is missing"},
+		{"up FILE", `up takes no argument "FILE"`},
+		{"up -c", "flag needs an argument"},
+		{"up -c x --hook xdp", `--hook is auto, tcx, clsact, not "xdp"`},
+		{"up -c x --log-level loud", `--log-level is error, warn, info, debug, trace, not "loud"`},
+		{"check", "-c FILE is missing"},
+		{"check -c x -o yaml", `--output is text, json, not "yaml"`},
+		{"status eth0 eth1", "status takes one interface, not 2"},
+		{"status eth0 -c x", "give only one of them"},
+		{"status --socket x -c x", "give only one of them"},
+		{"status ./bitw.yaml", "a file goes after -c"},
+		{"status -o xml", `not "xml"`},
+		{"down a b", "down takes one interface, not 2"},
+		{"down --timeout 0s", "--timeout is a time above 0"},
+		{"down --timeout soon", "invalid argument"},
+		{"recover", "recover needs IFACE"},
+		{"recover eth0 eth1", `recover takes no argument "eth1"`},
+		{"demo --size 0", "is not a number of octets"},
+		{"demo --size -1", "is not a number of octets"},
+		{"demo --size 9999999999GiB", "is not a number of octets"},
+		{"demo --size 5MB", "is not a number of octets"},
+		{"demo -w /nowhere/at/all/x.pcapng", "there is no folder /nowhere/at/all"},
+		{"demo now", `demo takes no argument "now"`},
+		{"version 1", `version takes no argument "1"`},
+		{"man", "man needs DIR"},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			w := newWorld(t)
+			w.call(t, 2, "", c.want, strings.Fields(c.args)...)
+			if w.out.String() != "" {
+				t.Errorf("stdout: %q", w.out.String())
+			}
+			if !strings.HasSuffix(w.err.String(), "--help' for how it is called\n") {
+				t.Errorf("stderr does not tell where help is: %q", w.err.String())
+			}
+		})
+	}
+}
+
+// Every verb has what its help and its manual page are made of.
+func TestHelp(t *testing.T) {
+	root := newWorld(t).command()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "help" || cmd.Name() == "completion" {
+			continue // cobra's own
+		}
+		if cmd.Short == "" || cmd.Long == "" || !strings.Contains(cmd.Example, "bitw "+cmd.Name()) {
+			t.Errorf("%s: Short, Long or Example is missing", cmd.Name())
+		}
+		for _, line := range strings.Split(cmd.Long, "\n") {
+			if len(line) > 90 {
+				t.Errorf("%s: a line of %d characters: %q", cmd.Name(), len(line), line)
+			}
+		}
+		w := newWorld(t)
+		w.call(t, 0, "Usage:\n  bitw "+cmd.Use+"\n", "", cmd.Name(), "--help")
+	}
+	w := newWorld(t)
+	w.call(t, 0, "IPsec", "", "--help")
+	if strings.Contains(w.out.String(), "manual pages") {
+		t.Error("man is not hidden")
+	}
+}
+
+func TestVersion(t *testing.T) {
+	newWorld(t).call(t, 0, "bitw ", "", "version")
+	newWorld(t).call(t, 0, "bitw ", "", "--version")
+}
+
+func TestCompletion(t *testing.T) {
+	w := newWorld(t)
+	w.call(t, 0, "bitw", "", "completion", "bash")
+	w = newWorld(t)
+	w.die(t, "eth0")
+	w.die(t, "eth1")
+	w.call(t, 0, "eth0\neth1\n", "", cobra.ShellCompRequestCmd, "status", "")
+	w = newWorld(t)
+	w.call(t, 0, "tcx\n", "", cobra.ShellCompRequestCmd, "up", "--hook", "")
+}
+
+func TestManualPages(t *testing.T) {
+	dir := t.TempDir() + "/man8"
+	w := newWorld(t)
+	w.call(t, 0, "", "", "man", dir)
+	for _, name := range []string{"bitw.8", "bitw-up.8", "bitw-check.8", "bitw-status.8", "bitw-down.8", "bitw-recover.8", "bitw-demo.8", "bitw-version.8"} {
+		if text := read(t, dir+"/"+name); !strings.Contains(text, "EXAMPLE") {
+			t.Errorf("%s has no example", name)
+		}
+	}
+	w = newWorld(t)
+	w.call(t, 1, "", "bitw: manual pages: ", "man", dir+"/bitw.8/x")
+}
