@@ -54,6 +54,9 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 	if a.cfg.OnFailure == "" {
 		a.cfg.OnFailure = config.Shut
 	}
+	if a.cfg.OnFailure == config.Open && a.opt.host == nil {
+		a.cfg.Classes = relayNeighbors(a.cfg.Classes)
+	}
 	a.openOnStop.Store(a.opt.openOnStop)
 	a.log = a.opt.log
 	if cfg.Interface != "" {
@@ -172,5 +175,6 @@ func (a *Appliance) setState(s string) { a.state.Store(&s) }
 // Recover restores by hand the flow of an interface that a dead appliance left
 // shut. It is an error if a live one holds it.
 func Recover(iface string) error {
-	return ethtap.Recover(ethtap.Options{Interface: iface})
+	// What the kernel knows of its neighbours is what the dead one told it.
+	return ethtap.Recover(ethtap.Options{Interface: iface, FlushNeighborsOnClose: true})
 }

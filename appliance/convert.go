@@ -3,6 +3,7 @@ package appliance
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"bitw/config"
 	"bitw/netstack/hook"
@@ -129,4 +130,17 @@ func ports(list []config.PortRange) []sa.PortRange {
 		out = append(out, sa.PortRange{From: r.First, To: r.Last})
 	}
 	return out
+}
+
+// relayNeighbors lets ARP and neighbour discovery cross where no rule says
+// otherwise. An interface that a crash opens needs it: the kernel then has to know
+// the neighbours' own addresses, and nobody is there to correct what it was told.
+func relayNeighbors(classes []config.Class) []config.Class {
+	all := slices.Clone(classes)
+	for _, name := range []string{"arp", "ndp"} {
+		if !slices.ContainsFunc(classes, func(c config.Class) bool { return c.Name == name }) {
+			all = append(all, config.Class{Name: name, Action: config.Bypass})
+		}
+	}
+	return all
 }

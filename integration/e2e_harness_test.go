@@ -93,7 +93,6 @@ type flow struct {
 	algorithm  string
 	spi        uint32 // from a to b; the way back has 0x1000 more
 	enc, integ []byte // the keys of both ways after each other
-	extra      string // more lines for the policy
 }
 
 var keyLengths = map[string][2]int{
@@ -159,6 +158,10 @@ func (p *plan) yaml(isA bool) string {
 			}
 			w.WriteString("}\n")
 		}
+	}
+	if len(p.flows) == 0 && p.first+p.last == "" {
+		w.WriteString("policies: []\n")
+		return w.String()
 	}
 	w.WriteString("policies:\n" + p.first)
 	for _, f := range p.flows {
@@ -239,9 +242,10 @@ func (b *box) up(args ...string) {
 			b.t.Fatalf("bitw up on %s does not get ready:\n%s", b.host.Name(), b.out)
 		}
 	}
+	out := b.out
 	b.t.Cleanup(func() {
 		if b.t.Failed() {
-			b.t.Logf("bitw up on %s wrote:\n%s", b.host.Name(), b.out)
+			b.t.Logf("bitw up on %s wrote:\n%s", b.host.Name(), out)
 		}
 	})
 }
@@ -401,28 +405,32 @@ func links(t testing.TB, h *netlab.Host) string {
 	return strings.Join(all, "")
 }
 
-// sender puts frames on the wire as the host at one of its ports would: they come
-// in at the bridge's port and go on to the other hosts.
+// sender puts frames out on a device as they are.
 type sender struct {
 	t       testing.TB
 	fd      int
 	ifindex int
 }
 
-// toHost is a sender whose frames reach one host as from the wire, and nobody else.
+// toHost is a sender on the wire whose frames reach one host, and nobody else.
 func toHost(t testing.TB, pair *netlab.Pair, host *netlab.Host) *sender {
 	t.Helper()
+	return rawOn(t, &pair.Wire.Namespace, "port-"+host.Name())
+}
+
+// rawOn is a sender on a device of a namespace.
+func rawOn(t testing.TB, n *netlab.Namespace, device string) *sender {
+	t.Helper()
 	s := &sender{t: t}
-	err := pair.Wire.Do(func() error {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		s.fd = fd
+	err := n.Do(func() (err error) {
+		s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Close(s.fd) })
-	link, err := pair.Wire.Netlink().LinkByName("port-" + host.Name())
+	link, err := n.Netlink().LinkByName(device)
 	if err != nil {
 		t.Fatal(err)
 	}

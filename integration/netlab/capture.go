@@ -139,8 +139,11 @@ func (c *Capture) listen() {
 	control := make([]byte, 256)
 	for {
 		// Asked before the read: then an empty socket has stayed empty since.
-		stopping := c.stop.Load()
-		n, cn, _, from, err := unix.Recvmsg(c.fd, buffer, control, unix.MSG_TRUNC)
+		stopping, flags := c.stop.Load(), unix.MSG_TRUNC
+		if stopping { // hosts that go on talking must not keep it from the end
+			flags |= unix.MSG_DONTWAIT
+		}
+		n, cn, _, from, err := unix.Recvmsg(c.fd, buffer, control, flags)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue

@@ -14,8 +14,8 @@ import (
 
 // Recover restores the flow of an interface that a process left shut, without
 // taking it over: it removes programs, pins and taps. Of o it uses Interface,
-// NetNS and PinDir. If nothing was left it does nothing; if a process holds the
-// interface it returns ErrBusy.
+// NetNS, PinDir and FlushNeighborsOnClose. If nothing was left it does nothing; if
+// a process holds the interface it returns ErrBusy.
 func Recover(o Options) error {
 	if err := o.complete(); err != nil {
 		return err
@@ -43,7 +43,13 @@ func Recover(o Options) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(clearLeft(nl, eth, pinPath(o.PinDir, k)), lock.release())
+		pins := pinPath(o.PinDir, k)
+		_, notLeft := os.Stat(pins)
+		err = clearLeft(nl, eth, pins)
+		if o.FlushNeighborsOnClose && notLeft == nil {
+			err = errors.Join(err, flushNeighbors(nl, k.ifindex))
+		}
+		return errors.Join(err, lock.release())
 	})
 }
 
