@@ -63,6 +63,13 @@ func TestR14_BothDirectionsAndCounters(t *testing.T) {
 	if out, in := pol.Counters[sa.Outbound].Packets.Load(), pol.Counters[sa.Inbound].Bytes.Load(); out != 1 || in != uint64(len(d)) {
 		t.Errorf("policy counted %d packets out and %d octets in", out, in)
 	}
+	for name, want := range map[string]int{"ab": len(udpTo(addrA4, addrB4, 1, 2, 100)), "ba": len(d)} {
+		for _, x := range p.a.sad.All() {
+			if x.Name == name && (x.Packets.Load() != 1 || x.Bytes.Load() != uint64(want)) {
+				t.Errorf("SA %s counted %d packets, %d octets; expected one of %d", name, x.Packets.Load(), x.Bytes.Load(), want)
+			}
+		}
+	}
 	if c := p.a.e.Forwarders().Carried()["udp"]; c[hook.Right].Packets != 1 || c[hook.Left].Packets != 1 {
 		t.Errorf("udp forwarder carried %+v", c)
 	}

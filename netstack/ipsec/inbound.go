@@ -199,7 +199,11 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 	if reason = s.Accept(full); reason != wire.DropNone {
 		return reason, s
 	}
-	s.Used(1, o.pkt.End-o.pkt.Pay, w.now)
+	octets := o.pkt.End - o.pkt.Pay // outbound, too, it is the datagram that counts
+	if s.Mode == sa.Transport {
+		octets += d.Info.HeaderLen
+	}
+	s.Used(1, octets, w.now)
 	o.removed[o.n] = s
 	o.n++
 	if o.pkt.NextHeader == wire.ProtoNone {
