@@ -16,10 +16,16 @@ const (
 	DefaultFile = "demo.pcapng"
 	// DefaultSize is what HTTP transfers each way, in octets.
 	DefaultSize = 20_000_000
+	// maxSize is far more than anybody will wait for.
+	maxSize = 1 << 40
 )
 
-// timeout ends a demo that hangs. It takes a few seconds when nothing is wrong.
-const timeout = 2 * time.Minute
+// A demo that hangs is ended after timeout, and a second more for every slowest
+// octets of its files. It takes a few seconds when nothing is wrong.
+const (
+	timeout = 2 * time.Minute
+	slowest = 1_000_000
+)
 
 // refresh is how often the table is drawn on a terminal.
 const refresh = 200 * time.Millisecond
@@ -87,10 +93,11 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if o.Size == 0 {
 		o.Size = DefaultSize
 	}
-	if o.Size < 0 {
-		return Result{}, fmt.Errorf("demo: a size of %d octets, expected at least 1", o.Size)
+	if o.Size < 0 || o.Size > maxSize {
+		return Result{}, fmt.Errorf("demo: a size of %d octets, expected 1 to %d", o.Size, int64(maxSize))
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("demo: it has not come to its end within %v", timeout))
+	limit := timeout + time.Duration(2*(o.Size/slowest))*time.Second
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("demo: it has not come to its end within %v", limit))
 	defer cancel()
 	d := &run{o: o, screen: newScreen(o.Out), started: time.Now(), kernel: newKernelNetwork}
 	if o.JSON {

@@ -281,6 +281,7 @@ func TestConclusions(t *testing.T) {
 func TestBadOptions(t *testing.T) {
 	for name, o := range map[string]Options{
 		"negative size":    {Size: -1},
+		"too much":         {Size: 1 << 50},
 		"no such folder":   {File: filepath.Join(t.TempDir(), "none", "demo.pcapng")},
 		"name of the keys": {File: filepath.Join(t.TempDir(), "demo.esp_sa")},
 	} {

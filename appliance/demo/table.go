@@ -16,7 +16,7 @@ import (
 func tableOf(associations []association, status [2]*appliance.Status, w Wire) string {
 	var t strings.Builder
 	row := func(name string, packets, octets string, what string) {
-		fmt.Fprintf(&t, "  %-18s %9s %13s  %s\n", name, packets, octets, what)
+		t.WriteString(strings.TrimRight(fmt.Sprintf("  %-18s %9s %13s  %s", name, packets, octets, what), " ") + "\n")
 	}
 	count := func(name string, c appliance.Traffic, what string) {
 		row(name, grouped(c.Packets), grouped(c.Bytes), what)
