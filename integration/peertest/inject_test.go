@@ -12,37 +12,59 @@ import (
 )
 
 const (
-	etherIPv4 = 0x0800
-	etherIPv6 = 0x86dd
+	etherIPv4         = 0x0800
+	etherIPv6         = 0x86dd
+	etherExperimental = 0x88b5 // IEEE 802, for local experiments
 )
 
-// inject puts IP packets on the wire, in frames from the host's eth0 to another
-// station. The host's own IP has no part in it.
+// packetSocket sends frames from a host's eth0; the host's own IP has no part in it.
+type packetSocket struct {
+	fd, card int
+	mac      net.HardwareAddr
+}
+
+func openPacketSocket(host *netlab.Host) (*packetSocket, error) {
+	link, err := host.Netlink().LinkByName("eth0")
+	if err != nil {
+		return nil, err
+	}
+	s := &packetSocket{card: link.Attrs().Index, mac: link.Attrs().HardwareAddr}
+	err = host.Do(func() (err error) {
+		s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("packet socket: %w", err)
+	}
+	return s, nil
+}
+
+func (s *packetSocket) close() error { return unix.Close(s.fd) }
+
+func (s *packetSocket) send(to net.HardwareAddr, kind uint16, payload []byte) error {
+	frame := append(append([]byte(nil), to...), s.mac...)
+	frame = append(binary.BigEndian.AppendUint16(frame, kind), payload...)
+	if err := unix.Sendto(s.fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: s.card}); err != nil {
+		return fmt.Errorf("sending a frame of %d octets: %w", len(frame), err)
+	}
+	return nil
+}
+
+// inject puts IP packets on the wire, from a host to another station.
 func inject(from *netlab.Host, to net.HardwareAddr, packets ...[]byte) error {
-	link, err := from.Netlink().LinkByName("eth0")
+	s, err := openPacketSocket(from)
 	if err != nil {
 		return err
 	}
-	return from.Do(func() (err error) {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("packet socket: %w", err)
+	var errs []error
+	for _, p := range packets {
+		kind := uint16(etherIPv4)
+		if p[0]>>4 == 6 {
+			kind = etherIPv6
 		}
-		defer func() { err = errors.Join(err, unix.Close(fd)) }()
-		for _, p := range packets {
-			frame := append([]byte(nil), to...)
-			frame = append(frame, link.Attrs().HardwareAddr...)
-			kind := uint16(etherIPv4)
-			if p[0]>>4 == 6 {
-				kind = etherIPv6
-			}
-			frame = append(binary.BigEndian.AppendUint16(frame, kind), p...)
-			if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index}); err != nil {
-				return fmt.Errorf("sending a frame of %d octets: %w", len(frame), err)
-			}
-		}
-		return nil
-	})
+		errs = append(errs, s.send(to, kind, p))
+	}
+	return errors.Join(append(errs, s.close())...)
 }
 
 // fragment says whether a frame is a fragment of an IP packet, or for IPv6 has a

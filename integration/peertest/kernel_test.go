@@ -100,9 +100,10 @@ func (b *bed) run(ctx context.Context, t *testing.T, e ends) row {
 	r := row{name: e.String()}
 	fromHost := func(f *netlab.Frame) bool { return f.Port == "port-a" }
 	fromPeer := func(f *netlab.Frame) bool { return f.Port == "peer" }
+	ofEither := netlab.Any(fromHost, fromPeer)
 	and := func(a, b netlab.Match) netlab.Match { return func(f *netlab.Frame) bool { return a(f) && b(f) } }
 	capture := b.wire.Capture(netlab.CaptureOptions{SnapLen: 2000, Watch: []netlab.Match{
-		netlab.Not(netlab.OfClass(e.outermost(), netlab.ARP, netlab.ND, netlab.MLD)),
+		and(ofEither, netlab.Not(netlab.OfClass(e.outermost(), netlab.ARP, netlab.ND, netlab.MLD))),
 		netlab.Containing([]byte(netlab.Marker)),
 		and(fromHost, fragment),
 		and(fromPeer, fragment),
