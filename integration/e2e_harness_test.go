@@ -68,7 +68,7 @@ func builtAlready() (string, error) {
 	return program()
 }
 
-func binary(t testing.TB) string {
+func bitwPath(t testing.TB) string {
 	t.Helper()
 	built = true
 	path, err := program()
@@ -225,7 +225,7 @@ func (b *box) configure(yaml string) {
 func (b *box) up(args ...string) {
 	b.t.Helper()
 	b.out = new(output)
-	cmd := exec.Command(binary(b.t), append([]string{"up", "-c", b.file}, args...)...)
+	cmd := exec.Command(bitwPath(b.t), append([]string{"up", "-c", b.file}, args...)...)
 	cmd.Stdout, cmd.Stderr = b.out, b.out
 	proc, err := b.host.Start(cmd)
 	if err != nil {
@@ -253,7 +253,7 @@ func (b *box) up(args ...string) {
 // run runs a verb of bitw in the host's namespace to its end.
 func (b *box) run(args ...string) (stdout, stderr string, err error) {
 	b.t.Helper()
-	cmd := exec.CommandContext(deadline(b.t, 30*time.Second), binary(b.t), args...)
+	cmd := exec.CommandContext(deadline(b.t, 30*time.Second), bitwPath(b.t), args...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	proc, err := b.host.Start(cmd)
