@@ -228,6 +228,7 @@ func TestLive(t *testing.T) {
 	if !strings.Contains(outB.String(), "carries its traffic without protection now") {
 		t.Errorf("bitw up --open-on-stop said: %s", outB.String())
 	}
+	ping(true) // without protection, by the operator's word
 	for _, h := range []*liveHost{a, b} {
 		if after := h.state(t); !slices.Equal(before, after) {
 			t.Errorf("interfaces before %q, after %q", before, after)

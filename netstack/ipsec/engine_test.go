@@ -113,41 +113,55 @@ func TestR28_SuperframeIsCutAfterOverhead(t *testing.T) {
 }
 
 func TestR27_HostFragmentsAreWholeBeforePolicyAndR26_WireFragments(t *testing.T) {
-	p := newPair(t, "chacha20poly1305", transform.ProtoESP, sa.Transport, false, false)
-	for _, n := range []int{3000, 20000, 65000} {
-		d := udpTo(addrA4, addrB4, 5, 6, n)
-		in := parse(t, d)
-		var f wire.Fragmenter
-		if r := f.Init(d, &in, 1500, 7); r != wire.DropNone {
-			t.Fatal(r)
+	for _, six := range []bool{false, true} {
+		a, b := addrA4, addrB4
+		if six {
+			a, b = addrA6, addrB6
 		}
-		var parts [][]byte
-		for buf := make([]byte, 1500); ; {
-			m := f.Next(buf)
-			if m == 0 {
-				break
+		p := newPair(t, "chacha20poly1305", transform.ProtoESP, sa.Transport, six, false)
+		for _, n := range []int{3000, 20000, 65000} {
+			d := udpTo(a, b, 5, 6, n)
+			parts := fragments(t, d, 1500)
+			parts[0], parts[1] = parts[1], parts[0] // in any order
+			for _, part := range parts {
+				p.a.fromHost(part, nil)
 			}
-			parts = append(parts, bytes.Clone(buf[:m]))
-		}
-		parts[0], parts[1] = parts[1], parts[0] // in any order
-		for _, part := range parts {
-			p.a.fromHost(part, nil)
-		}
-		wired := p.a.right.take(t, macA, macB)
-		for _, w := range wired {
-			if len(w) > 1500 {
-				t.Errorf("%d octets on the wire", len(w))
+			wired := p.a.right.take(t, macA, macB)
+			if len(wired) == 0 {
+				t.Fatalf("%d octets: nothing left, drops %v", n, p.a.drops(hook.Left))
 			}
-			if in := parse(t, w); in.Proto != transform.ProtoESP || !in.IsFragment {
-				t.Errorf("on the wire: %+v", in)
+			for _, w := range wired {
+				if len(w) > 1500 {
+					t.Errorf("%d octets on the wire", len(w))
+				}
+				if in := parse(t, w); in.Proto != transform.ProtoESP || !in.IsFragment {
+					t.Errorf("on the wire: %+v", in)
+				}
+			}
+			wired = append(wired[1:], wired[0])
+			p.b.fromWire(wired...)
+			got := p.b.left.take(t, macA, macB)
+			if len(got) != 1 || !bytes.Equal(got[0], d) {
+				t.Fatalf("%d octets: host got %d datagrams, drops %v %v", n, len(got), p.a.drops(hook.Left), p.b.drops(hook.Right))
 			}
 		}
-		wired = append(wired[1:], wired[0])
-		p.b.fromWire(wired...)
-		got := p.b.left.take(t, macA, macB)
-		if len(got) != 1 || !bytes.Equal(got[0], d) {
-			t.Fatalf("%d octets: host got %d datagrams, drops %v %v", n, len(got), p.a.drops(hook.Left), p.b.drops(hook.Right))
+	}
+}
+
+// fragments cuts a datagram as a host would.
+func fragments(t testing.TB, d []byte, mtu int) (parts [][]byte) {
+	t.Helper()
+	in := parse(t, d)
+	var f wire.Fragmenter
+	if r := f.Init(d, &in, mtu, 7); r != wire.DropNone {
+		t.Fatal(r)
+	}
+	for buf := make([]byte, mtu); ; {
+		m := f.Next(buf)
+		if m == 0 {
+			return parts
 		}
+		parts = append(parts, bytes.Clone(buf[:m]))
 	}
 }
 
@@ -164,17 +178,9 @@ func TestR16_BypassLeavesFramesAlone(t *testing.T) {
 	s.right.frames = nil
 	// Fragments go on as they came.
 	d := udpTo(addrA4, addrB4, 5, 6, 4000)
-	in := parse(t, d)
-	var f wire.Fragmenter
-	f.Init(d, &in, 1500, 7)
-	var parts [][]byte
-	for buf := make([]byte, 1500); ; {
-		m := f.Next(buf)
-		if m == 0 {
-			break
-		}
-		parts = append(parts, bytes.Clone(buf[:m]))
-		s.fromHost(parts[len(parts)-1], nil)
+	parts := fragments(t, d, 1500)
+	for _, part := range parts {
+		s.fromHost(part, nil)
 	}
 	out := s.right.take(t, macA, macB)
 	if len(out) != len(parts) {
@@ -442,17 +448,7 @@ func TestR27_OverlapAndTimeout(t *testing.T) {
 	s := newStation(t, macA, macB, addrA4)
 	s.policies(&sa.Policy{Name: "all", Action: sa.Bypass})
 	d := udpTo(addrB4, addrA4, 5, 6, 4000)
-	in := parse(t, d)
-	var f wire.Fragmenter
-	f.Init(d, &in, 1500, 7)
-	var parts [][]byte
-	for buf := make([]byte, 1500); ; {
-		m := f.Next(buf)
-		if m == 0 {
-			break
-		}
-		parts = append(parts, bytes.Clone(buf[:m]))
-	}
+	parts := fragments(t, d, 1500)
 	s.fromWire(parts[0], parts[0])
 	if s.drops(hook.Right)["frag_duplicate"] != 1 {
 		t.Errorf("duplicate: %v", s.drops(hook.Right))
