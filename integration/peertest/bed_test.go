@@ -48,12 +48,24 @@ func newWire(t *testing.T) *bed {
 	return b
 }
 
-// startAppliance cuts the host's eth0.
-func (b *bed) startAppliance(t *testing.T, cfg config.Config) {
+// laterStore is a store in which every key has been in use up to a number.
+type laterStore struct {
+	sa.SequenceStore
+	first uint64
+}
+
+func (s laterStore) Claim(fingerprint string) (sa.SequenceClaim, uint64, error) {
+	claim, next, err := s.SequenceStore.Claim(fingerprint)
+	return claim, max(next, s.first), err
+}
+
+// startAppliance cuts the host's eth0. Outbound sequence numbers begin with first;
+// 0 stands for 1.
+func (b *bed) startAppliance(t *testing.T, cfg config.Config, first uint64) {
 	t.Helper()
 	cfg.Interface = "eth0"
 	box, err := appliance.New(cfg, appliance.WithNetNS(b.host.NetNSPath()),
-		appliance.WithSequenceStore(sa.NewMemoryStore()), appliance.WithOpenOnStop())
+		appliance.WithSequenceStore(laterStore{sa.NewMemoryStore(), first}), appliance.WithOpenOnStop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +85,7 @@ func (b *bed) startAppliance(t *testing.T, cfg config.Config) {
 	b.box = box
 }
 
-// newBed starts both ends with all cases.
+// newBed starts both ends with all cases, which have the same first number.
 func newBed(ctx context.Context, t *testing.T, list []kase) (*bed, []ends) {
 	t.Helper()
 	b := newWire(t)
@@ -109,7 +121,7 @@ func newBed(ctx context.Context, t *testing.T, list []kase) (*bed, []ends) {
 	if err := b.peer.AddPolicy(ctx, policies...); err != nil {
 		t.Fatal(err)
 	}
-	b.startAppliance(t, cfg)
+	b.startAppliance(t, cfg, list[0].first)
 	return b, all
 }
 

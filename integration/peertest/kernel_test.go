@@ -62,6 +62,28 @@ func TestR37_AlgorithmsWithLinux(t *testing.T) {
 	})
 }
 
+// TestR40_ExtendedSequenceNumbersWithLinux has the host's numbers run over the end of
+// the 32 bits that are sent, which both ends must count alike (RFC 4303, appendix A).
+func TestR40_ExtendedSequenceNumbersWithLinux(t *testing.T) {
+	list := []kase{
+		withESN(transport(4, little, gcm(128, 16))), withESN(tunnel(6, 6, little, cbc(128, 32))),
+		withESN(transport(6, little, ah(32))), withESN(tunnel(4, 4, little, null(32))),
+	}
+	for i := range list {
+		list[i].first = 1<<32 - pings // in the pings back
+	}
+	b := runMatrix(t, list)
+	over := 0
+	for _, s := range b.box.Status().SAs {
+		if s.Sequence >= 1<<32 {
+			over++
+		}
+	}
+	if over != len(list) {
+		t.Errorf("%d SAs have come to 1<<32, want %d", over, len(list))
+	}
+}
+
 // row is what a case has come to.
 type row struct {
 	name                string
@@ -71,7 +93,8 @@ type row struct {
 
 var columns = []string{"ping >", "ping <", "UDP echo", "TCP >", "TCP <", "wire", "counters", "replay"}
 
-func runMatrix(t *testing.T, list []kase) {
+func runMatrix(t *testing.T, list []kase) *bed {
+	t.Helper()
 	ctx := deadline(t, 4*time.Minute)
 	b, all := newBed(ctx, t, list)
 	var rows []row
@@ -88,6 +111,7 @@ func runMatrix(t *testing.T, list []kase) {
 	t.Log(table.String())
 	t.Logf("the guest refused, replays included: %v", b.stat(ctx, t))
 	t.Logf("the appliance dropped, replays included: %v", b.box.Status().DropsBySide)
+	return b
 }
 
 // expectedDrops are the appliance's drops that belong to working traffic: path
@@ -95,7 +119,7 @@ func runMatrix(t *testing.T, list []kase) {
 // nor router solicitations are let through.
 var expectedDrops = []string{"too_big", "class_discard"}
 
-// run is one case. All but bulk takes about a second.
+// run is one case.
 func (b *bed) run(ctx context.Context, t *testing.T, e ends) row {
 	r := row{name: e.String()}
 	fromHost := func(f *netlab.Frame) bool { return f.Port == "port-a" }

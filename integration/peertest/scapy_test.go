@@ -82,7 +82,7 @@ func TestR37_Scapy(t *testing.T) {
 				config.Neighbor{Address: k.peerAddr(4), MAC: b.station}, config.Neighbor{Address: k.peerAddr(6), MAC: b.station})
 		}
 	}
-	b.startAppliance(t, cfg)
+	b.startAppliance(t, cfg, 0)
 	for _, e := range all {
 		t.Run(strings.ReplaceAll(e.String(), " ", "_"), func(t *testing.T) {
 			drops := b.box.Status().Drops

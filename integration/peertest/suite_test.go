@@ -77,6 +77,8 @@ type kase struct {
 	outer, inner int
 	esn          bool
 	bulk         int64 // octets of TCP in each direction
+	// first is the sequence number that the host begins with; 0 stands for 1.
+	first uint64
 
 	n int // the case's number, from which its addresses and SPIs are derived
 }
@@ -167,6 +169,9 @@ func (k kase) ends(t *testing.T) ends {
 				Mode: xfrmpeer.Mode(k.mode), CrossFamily: k.inner != k.outer, ESN: k.esn,
 			}
 			s.linux(&state, enc, auth)
+			if k.first != 0 && direction == config.Out {
+				state.Extra = fmt.Sprintf("replay-seq %#x replay-seq-hi %#x", uint32(k.first-1), (k.first-1)>>32)
+			}
 			template := xfrmpeer.Template{Proto: state.Proto, Mode: state.Mode, Src: src, Dst: dst, ReqID: state.ReqID}
 			policy.Templates = append(policy.Templates, template)
 			if direction == config.Out {
