@@ -22,7 +22,7 @@ func protected() *plan {
 func TestR07_R40_KilledNothingLeavesInTheClear(t *testing.T) {
 	pair := netlab.New(t).Pair(netlab.PairOptions{})
 	a, b := boxes(t, pair, protected())
-	c := watchClear(pair, 0)
+	c := watchClear(pair, 128)
 	s4, s6 := startStream(t, pair.A, pair.B, b4), startStream(t, pair.B, pair.A, a6)
 	var sequence uint64
 	for range 3 {
@@ -51,6 +51,24 @@ func TestR07_R40_KilledNothingLeavesInTheClear(t *testing.T) {
 			}
 			sequence = sa.Sequence
 		}
+	}
+	bulk := make(chan error, 1)
+	ctx := deadline(t, 40*time.Second)
+	go func() {
+		_, err := netlab.TCPBulk(ctx, pair.A, pair.B, b4, 100<<20)
+		bulk <- err
+	}()
+	for range 2 { // in the midst of superframes
+		time.Sleep(100 * time.Millisecond)
+		if err := a.proc.Signal(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		_ = a.proc.Wait()
+		time.Sleep(50 * time.Millisecond)
+		a.up()
+	}
+	if err := <-bulk; err != nil {
+		t.Error(err)
 	}
 	for _, x := range []*box{a, b} {
 		if d := x.status().Drops; d["replay"]+d["replay_old"]+d["icv"]+d["clear_not_protected"]+d["seq_unreserved"] > 0 {

@@ -75,7 +75,7 @@ func (n *Neighbor) arp(pkt *stack.PacketBuffer) bool {
 	case a.senderMAC == n.o.MAC:
 		// Our own words come back, or somebody uses our Ethernet address.
 		n.o.Drops.Add(wire.DropOwnAddressSpoof)
-	case a.isProbe() && n.o.Probes.Active(a.target), n.claimed(a.sender):
+	case a.isProbe() && n.o.Probes.Active(a.target), n.claimed(a.sender) && !n.asked(a):
 		n.o.Host.Send(pkt, n.o.Drops)
 	case a.isProbe() && n.o.Own(a.target):
 		r := a.answer(n.o.MAC)
@@ -97,6 +97,14 @@ func (n *Neighbor) claimed(a netip.Addr) bool {
 	return !a.IsUnspecified() && (n.o.Own(a) || n.o.Probes.Active(a))
 }
 
+// asked reports whether a answers the stack, which asks with an address of the host,
+// about a station that is not the host. A probe asks with none and is answered so
+// (RFC 5227 §2.1.1), as duplicate address detection is to all nodes (RFC 4861 §7.2.4):
+// an address that the host probes in vain stays within reach.
+func (n *Neighbor) asked(a arpPacket) bool {
+	return a.reply && n.o.Own(a.target) && !n.o.Own(a.sender)
+}
+
 // nd returns true if it dealt with pkt.
 func (n *Neighbor) nd(pkt *stack.PacketBuffer, b []byte) bool {
 	var m ndMessage
@@ -108,7 +116,7 @@ func (n *Neighbor) nd(pkt *stack.PacketBuffer, b []byte) bool {
 	case m.link == n.o.MAC && m.link != "":
 		n.o.Drops.Add(wire.DropOwnAddressSpoof)
 		return true
-	case m.typ == icmpNA && n.claimed(m.target),
+	case m.typ == icmpNA && (n.o.Own(m.target) || m.dst.IsMulticast() && n.o.Probes.Active(m.target)),
 		m.typ == icmpNS && m.src.IsUnspecified() && n.o.Probes.Active(m.target):
 		n.o.Host.Send(pkt, n.o.Drops)
 		return true

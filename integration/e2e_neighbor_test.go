@@ -1,0 +1,149 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"bitw/integration/netlab"
+)
+
+// asking matches ARP requests and neighbour solicitations for an address.
+func asking(about netip.Addr) netlab.Match {
+	return func(f *netlab.Frame) bool {
+		if about.Is4() {
+			return f.Class == netlab.ARP && len(f.Data) >= 42 && f.Data[21] == 1 && bytes.Equal(f.Data[38:42], about.AsSlice())
+		}
+		const solicitation = 135
+		return f.Class == netlab.ND && len(f.Data) >= 78 && f.Data[54] == solicitation && bytes.Equal(f.Data[62:78], about.AsSlice())
+	}
+}
+
+// neighbor is the Ethernet address that a kernel has of an address.
+func neighbor(t testing.TB, h *netlab.Host, of netip.Addr) net.HardwareAddr {
+	t.Helper()
+	out, err := h.Run(deadline(t, 10*time.Second), "ip", "neigh", "show", of.String(), "dev", "eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := strings.Fields(out)
+	i := slices.Index(f, "lladdr")
+	if i < 0 || i+1 >= len(f) {
+		return nil
+	}
+	m, err := net.ParseMAC(f[i+1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestR20_R21_R22_Neighbors looks at how a kernel behind bitw finds its neighbours,
+// and how bitw does.
+func TestR20_R21_R22_Neighbors(t *testing.T) {
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	var absent, nobody []netip.Addr
+	for _, s := range []string{"192.0.2.98", "2001:db8::98"} {
+		absent = append(absent, netip.MustParseAddr(s)) // a policy, but no such host
+	}
+	for _, s := range []string{"192.0.2.99", "2001:db8::99"} {
+		nobody = append(nobody, netip.MustParseAddr(s)) // not even a policy
+	}
+	a := newBox(t, pair.A, (&plan{
+		first: "  - {name: no, remote: [192.0.2.99, \"2001:db8::99\"], action: discard}\n", last: bypassAll,
+	}).yaml(true))
+	a.up()
+	for i := range absent {
+		c := pair.Wire.Capture(netlab.CaptureOptions{Watch: []netlab.Match{asking(absent[i]), asking(nobody[i])}})
+
+		silent(t, pair.A, nobody[i])
+		if got := neighbor(t, pair.A, nobody[i]); !bytes.Equal(got, mac(t, pair.A)) {
+			t.Errorf("the kernel has %v for %v; expected its own address %v", got, nobody[i], net.HardwareAddr(mac(t, pair.A)))
+		}
+
+		before := a.status()
+		conn, err := pair.A.Dial(deadline(t, 10*time.Second), "tcp", netip.AddrPortFrom(absent[i], 80).String())
+		if err == nil {
+			_ = conn.Close()
+		}
+		if !errors.Is(err, syscall.EHOSTUNREACH) {
+			t.Errorf("connecting to %v: %v; expected %v", absent[i], err, syscall.EHOSTUNREACH)
+		}
+		if d := a.drops(before); d["unresolved"] == 0 {
+			t.Errorf("drops %v; expected unresolved", d)
+		}
+		if got := neighbor(t, pair.A, absent[i]); !bytes.Equal(got, mac(t, pair.A)) {
+			t.Errorf("the kernel has %v for %v; expected its own address", got, absent[i])
+		}
+		if _, err := c.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if n := c.Watched(0).Frames; n < 1 || n > 6 {
+			t.Errorf("%v was asked for %d times on the wire; expected a few", absent[i], n)
+		}
+		if n := c.Watched(1).Frames; n > 0 {
+			t.Errorf("%v was asked for %d times on the wire; expected never", nobody[i], n)
+		}
+	}
+	// Right: others find the host.
+	for _, to := range []netip.Addr{a4, a6} {
+		if _, err := pair.B.Run(deadline(t, 10*time.Second), "ip", "neigh", "flush", "dev", "eth0"); err != nil {
+			t.Fatal(err)
+		}
+		pings(t, pair.B, to, netlab.PingOptions{})
+		if got := neighbor(t, pair.B, to); !bytes.Equal(got, mac(t, pair.A)) {
+			t.Errorf("the other host has %v for %v; expected %v", got, to, net.HardwareAddr(mac(t, pair.A)))
+		}
+	}
+}
+
+// TestR21_DuplicateAddressDetection gives a host behind bitw an address that another
+// one has, and one that is free; the other is behind bitw or not.
+func TestR21_DuplicateAddressDetection(t *testing.T) {
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	for key, value := range map[string]string{"accept_dad": "1", "dad_transmits": "1"} { // a lab has it off
+		if err := pair.A.Sysctl("net/ipv6/conf/eth0/"+key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, b := newBox(t, pair.A, (&plan{last: bypassAll}).yaml(true)), newBox(t, pair.B, (&plan{last: bypassAll}).yaml(false))
+	a.up()
+	try := func(what string, address string, taken bool) {
+		t.Helper()
+		run := func(args ...string) string {
+			t.Helper()
+			out, err := pair.A.Run(deadline(t, 10*time.Second), "ip", args...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		}
+		run("-6", "addr", "add", address+"/64", "dev", "eth0")
+		var line string
+		eventually(t, "duplicate address detection comes to an end", func() bool {
+			line = ""
+			for l := range strings.Lines(run("-6", "-o", "addr", "show", "dev", "eth0")) {
+				if strings.Contains(l, " "+address+"/64 ") {
+					line = l
+				}
+			}
+			return strings.Contains(line, "dadfailed") || !strings.Contains(line, "tentative")
+		})
+		if failed := strings.Contains(line, "dadfailed"); failed != taken {
+			t.Errorf("%s: %q; expected that it is found taken: %v", what, strings.TrimSpace(line), taken)
+		}
+		run("-6", "addr", "del", address+"/64", "dev", "eth0")
+	}
+	try("a free address", "2001:db8::70", false)
+	try("the address of another host", "2001:db8::2", true)
+	b.up()
+	try("a free address, both behind bitw", "2001:db8::71", false)
+	try("the address of another host behind bitw", "2001:db8::2", true)
+	pings(t, pair.A, b6, netlab.PingOptions{Count: 3})
+}
