@@ -34,8 +34,9 @@ type Options struct {
 	Queues  int // queues of each tap, 0 is 1, at most 64
 	// DrainTimeout bounds the drain in Close, 0 is 250 ms.
 	DrainTimeout time.Duration
-	// FlushNeighborsOnClose makes Close flush the interface's neighbour entries
-	// (see FlushNeighbors) if a tap was ever Active.
+	// FlushNeighborsOnClose makes Drain and Close flush the interface's neighbour
+	// entries (see FlushNeighbors) if a tap was ever Active: the moment the flow
+	// becomes direct, and again when nothing can be written any more.
 	FlushNeighborsOnClose bool
 }
 
@@ -176,10 +177,23 @@ func (d *Device) drain(ctx context.Context) error {
 		}
 		t.state.Store(uint32(Closed))
 	}
+	// Frames go astray as long as they pass by themselves to addresses that are not
+	// the neighbours' own. So the slow part comes before they do.
+	told, errs := []netlink.Neigh(nil), []error(nil)
+	if d.opts.FlushNeighborsOnClose {
+		var err error
+		told, err = dynamicNeighbors(d.nl, d.info.Index)
+		errs = append(errs, err)
+	}
 	d.cut.setFlow(flow{kernelWrite: f.kernelWrite, wireWrite: f.wireWrite})
-	err := d.settle(ctx, active)
+	errs = append(errs, deleteNeighbors(d.nl, told), d.settle(ctx, active))
 	d.apply(Closed, Closed)
-	return err
+	if d.opts.FlushNeighborsOnClose {
+		// What was queued may have held questions, and the answers to them have told
+		// the kernel the same again.
+		errs = append(errs, flushNeighbors(d.nl, d.info.Index))
+	}
+	return errors.Join(errs...)
 }
 
 // settle waits until nothing was queued and nothing written for a while: a frame
@@ -222,6 +236,14 @@ func (d *Device) FlushNeighbors() error {
 }
 
 func flushNeighbors(nl *netlink.Handle, ifindex int) error {
+	ns, err := dynamicNeighbors(nl, ifindex)
+	return errors.Join(err, deleteNeighbors(nl, ns))
+}
+
+// dynamicNeighbors lists the entries that hold an address which the kernel has learned.
+// One that is still asked for holds none, and deleting it would drop the packets
+// that wait for it.
+func dynamicNeighbors(nl *netlink.Handle, ifindex int) (dynamic []netlink.Neigh, err error) {
 	var errs []error
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		ns, err := nl.NeighList(ifindex, family)
@@ -229,13 +251,20 @@ func flushNeighbors(nl *netlink.Handle, ifindex int) error {
 			errs = append(errs, fmt.Errorf("ethtap: list neighbours: %w", err))
 			continue
 		}
-		for i := range ns {
-			if ns[i].State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) != 0 {
-				continue
+		for _, n := range ns {
+			if n.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP|netlink.NUD_INCOMPLETE) == 0 {
+				dynamic = append(dynamic, n)
 			}
-			if err := nl.NeighDel(&ns[i]); err != nil && !errors.Is(err, unix.ENOENT) {
-				errs = append(errs, fmt.Errorf("ethtap: delete the neighbour %s: %w", ns[i].IP, err))
-			}
+		}
+	}
+	return dynamic, errors.Join(errs...)
+}
+
+func deleteNeighbors(nl *netlink.Handle, ns []netlink.Neigh) error {
+	var errs []error
+	for i := range ns {
+		if err := nl.NeighDel(&ns[i]); err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("ethtap: delete the neighbour %s: %w", ns[i].IP, err))
 		}
 	}
 	return errors.Join(errs...)
