@@ -40,6 +40,23 @@ func TestR22_WireFindsTheHost(t *testing.T) {
 	}
 }
 
+// A host that has asked whether another's address is free, and was told that it is
+// not, reaches the one that has it at once.
+func TestR21_ProbedInVainIsWithinReach(t *testing.T) {
+	b := newBump(t)
+	kernel := b.host(b.kern, macHost, host4, host6)
+	b.host(b.dev, macPeer, peer4, peer6)
+	b.run(3 * time.Second)
+	broadcast := header.EthernetBroadcastAddress
+	b.send(b.kern, arpFrame(broadcast, 1, macHost, any4, header.UnspecifiedEthernetAddress, peer4))
+	b.send(b.kern, ndFrame(multicastMAC(solicitedNode(peer6)), macHost, solicit(any6, peer6, "")))
+	for _, a := range []netip.Addr{peer4, peer6} {
+		if !b.ping(kernel, a) {
+			t.Errorf("no echo from %s", a)
+		}
+	}
+}
+
 // What the wire says to the stack about the host's and other addresses.
 func TestR22_Discovery(t *testing.T) {
 	answer6 := func(dst netip.Addr, to tcpip.LinkAddress, flags byte) []byte {
