@@ -33,6 +33,7 @@ type bump struct {
 	clock   func() int64
 	fail    func(error)
 	device  *ethtap.Device // nil with WithLinks
+	taps    *taps          // of device
 	watcher *hostnet.Watcher
 	control *control
 	capture *hook.Capture
@@ -139,9 +140,11 @@ func (b *bump) cutInterface(ctx context.Context, o *options) (devices [2][]link.
 	if err != nil {
 		return devices, err
 	}
+	b.taps = &taps{device: b.device}
 	for i, tap := range []*ethtap.Tap{b.device.Kernel(), b.device.Wire()} {
+		b.taps.gates[i] = newTapGate()
 		for _, q := range tap.Queues() {
-			devices[i] = append(devices[i], link.FromReadWriter(tapQueue{q}))
+			devices[i] = append(devices[i], link.FromReadWriter(newTapQueue(q, b.taps.gates[i])))
 		}
 	}
 	return devices, nil
@@ -154,11 +157,6 @@ func (b *bump) positioned(err error) error {
 	}
 	return err
 }
-
-// tapQueue leaves closing to the device, which closes all queues at once.
-type tapQueue struct{ *ethtap.Queue }
-
-func (tapQueue) Close() error { return nil }
 
 // assemble makes engine, hooks and stack between the devices. No frame moves yet.
 func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
@@ -256,6 +254,7 @@ func (b *bump) stop(open bool) error {
 		b.watcher.Close()
 	}
 	if b.device != nil {
+		errs = append(errs, b.taps.stop(!open))
 		if open {
 			errs = append(errs, b.device.Close()) // drains while the readers still copy
 		} else {

@@ -17,6 +17,7 @@ import (
 //
 //	GET  /v1/status   200, a Status as JSON
 //	POST /v1/down     202, and the socket closes once the appliance is down
+//	POST /v1/tap      a TapRequest as JSON; 200, Taps as JSON, or the error as text
 
 // control is the server's end.
 type control struct {
@@ -58,6 +59,7 @@ func (a *Appliance) serveControl(path string, down func()) (*control, error) {
 		w.WriteHeader(http.StatusAccepted)
 		down()
 	})
+	mux.HandleFunc("POST /v1/tap", a.serveTap)
 	c := &control{path: path, listener: l, server: &http.Server{
 		Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second,
 		MaxHeaderBytes: 1 << 14,

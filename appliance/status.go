@@ -6,7 +6,8 @@ import "time"
 // json prints. Counters count from the start; octets are of IP datagrams.
 type Status struct {
 	Interface string `json:"interface"`
-	// State is "starting", "active" or "stopped".
+	// State is "starting", "active" or "stopped", and after SetTaps also "clear" or
+	// "severed" as Taps.Flow.
 	State     string    `json:"state"`
 	Since     time.Time `json:"since"`
 	OnFailure string    `json:"on_failure"`

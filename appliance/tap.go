@@ -1,0 +1,285 @@
+package appliance
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"bitw/netstack/ethtap"
+	"bitw/sa"
+)
+
+// A TapRequest sets the states of the two taps by hand. A state is "closed",
+// "passive" or "active"; empty leaves that tap as it is.
+type TapRequest struct {
+	// Interface is the one that is meant; empty for whichever it is.
+	Interface string `json:"interface,omitempty"`
+	Kernel    string `json:"kernel,omitempty"`
+	Wire      string `json:"wire,omitempty"`
+	// Clear says that it is wanted that traffic passes without protection, as it does
+	// when neither tap is active.
+	Clear bool `json:"clear,omitempty"`
+}
+
+// Taps are the states of the two taps.
+type Taps struct {
+	Interface string `json:"interface"`
+	Kernel    string `json:"kernel"`
+	Wire      string `json:"wire"`
+	// Flow is "active" when both taps are: all goes by the policies. It is "clear"
+	// when neither is: all passes without bitw. It is "severed" when only one is:
+	// nothing passes, since frames that the other tap does not take cannot go on.
+	Flow string `json:"flow"`
+}
+
+// ErrClear is returned for a TapRequest that would let protected traffic pass in the
+// clear without saying so.
+var ErrClear = errors.New("protected traffic would pass in the clear")
+
+// ErrNoTaps is returned for a TapRequest where there is nothing to set.
+var ErrNoTaps = errors.New("no taps to set")
+
+// tapTimeout bounds the drain and the wait for readers of one change.
+const tapTimeout = 2 * time.Second
+
+// taps are the states of the taps as an operator sets them.
+type taps struct {
+	device *ethtap.Device
+	gates  [2]*tapGate // of the kernel's and the wire's tap
+
+	mu     sync.Mutex // one change at a time
+	byHand bool       // the states are not those of the start
+	ended  bool
+}
+
+// SetTaps sets the states of the taps of a running appliance. What an Active tap had
+// accepted is delivered when neither is Active any more; a tap that ceases to be
+// Active while the other remains so drops what it has queued.
+//
+// It returns the states as they are then. The error matches ErrClear or ErrNoTaps,
+// after which nothing has changed, or says why the drain was not complete.
+func (a *Appliance) SetTaps(ctx context.Context, r TapRequest) (Taps, error) {
+	b := a.bump.Load()
+	select {
+	case <-a.ready:
+	default:
+		b = nil
+	}
+	if b == nil || b.taps == nil {
+		return Taps{}, fmt.Errorf("%w: the appliance is %s and cuts %s", ErrNoTaps, *a.state.Load(), b.cutWords())
+	}
+	name := b.device.Info().Name
+	if r.Interface != "" && r.Interface != name {
+		return Taps{}, fmt.Errorf("%w of %s: the appliance cuts %s", ErrNoTaps, r.Interface, name)
+	}
+	b.taps.mu.Lock()
+	defer b.taps.mu.Unlock()
+	was := b.taps.states()
+	want := was
+	for i, s := range []string{r.Kernel, r.Wire} {
+		if s == "" {
+			continue
+		}
+		var err error
+		if want[i], err = tapState(s); err != nil {
+			return Taps{}, err
+		}
+	}
+	if flowWord(want) == flowClear && flowWord(was) != flowClear && !r.Clear {
+		for _, p := range b.engine.SPD().Policies() {
+			if p.Action == sa.Protect {
+				return Taps{}, fmt.Errorf("%w: policy %q says protect", ErrClear, p.Name)
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, tapTimeout)
+	defer cancel()
+	err := b.taps.set(ctx, want)
+	now := b.taps.states()
+	t := Taps{Interface: name, Kernel: stateWord(now[0]), Wire: stateWord(now[1]), Flow: flowWord(now)}
+	if now != was {
+		// Status tells what is so for the traffic; stopping has the last word.
+		if !b.taps.ended {
+			a.setState(t.Flow)
+		}
+		a.log.WithFields(logrus.Fields{"kernel": t.Kernel, "wire": t.Wire, "flow": t.Flow}).Warn("taps set by hand")
+	}
+	return t, err
+}
+
+// cutWords says what an appliance cuts that has no taps to set.
+func (b *bump) cutWords() string {
+	if b == nil {
+		return "nothing yet"
+	}
+	return "links, not an interface"
+}
+
+func (t *taps) states() [2]ethtap.State {
+	return [2]ethtap.State{t.device.Kernel().State(), t.device.Wire().State()}
+}
+
+// set changes the states. t.mu is held.
+func (t *taps) set(ctx context.Context, want [2]ethtap.State) error {
+	if t.ended {
+		return fmt.Errorf("%w: the appliance is stopping", ErrNoTaps)
+	}
+	was := t.states()
+	if want == was {
+		return nil
+	}
+	var drained error
+	if flowWord(want) == flowClear && flowWord(was) != flowClear {
+		// It also makes the kernel forget what it was told of its neighbours.
+		drained = t.device.Drain(ctx)
+		was = t.states()
+	}
+	for i, g := range t.gates {
+		if want[i] != ethtap.Active {
+			g.live.Store(false)
+			continue
+		}
+		if was[i] == ethtap.Active {
+			continue
+		}
+		// A copy that a reader still holds has passed; it must not go a second time.
+		mid := was
+		mid[i] = ethtap.Closed
+		if err := t.device.SetStates(mid[0], mid[1]); err != nil {
+			return err
+		}
+		was = mid
+		if err := g.settle(ctx); err != nil {
+			return fmt.Errorf("the taps are %s and %s: the readers of the tap did not come back: %w", stateWord(was[0]), stateWord(was[1]), err)
+		}
+		g.live.Store(true)
+	}
+	if err := t.device.SetStates(want[0], want[1]); err != nil {
+		return err
+	}
+	t.byHand = true
+	for i, g := range t.gates {
+		if want[i] != ethtap.Closed {
+			g.change()
+		}
+	}
+	return drained
+}
+
+// stop is called once before the device is closed or released. shut says that the
+// interface is to stay shut, whatever an operator has set meanwhile.
+func (t *taps) stop(shut bool) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
+	if !shut || !t.byHand {
+		return nil
+	}
+	return t.device.SetStates(ethtap.Active, ethtap.Active)
+}
+
+const (
+	flowActive  = "active"
+	flowClear   = "clear"
+	flowSevered = "severed"
+)
+
+// flowWord says what two states come to, as Taps.Flow.
+func flowWord(s [2]ethtap.State) string {
+	switch kernel, wire := s[0] == ethtap.Active, s[1] == ethtap.Active; {
+	case kernel && wire:
+		return flowActive
+	case !kernel && !wire:
+		return flowClear
+	}
+	return flowSevered
+}
+
+func stateWord(s ethtap.State) string { return strings.ToLower(s.String()) }
+
+func tapState(word string) (ethtap.State, error) {
+	for _, s := range []ethtap.State{ethtap.Closed, ethtap.Passive, ethtap.Active} {
+		if stateWord(s) == word {
+			return s, nil
+		}
+	}
+	return 0, fmt.Errorf("%q is no state of a tap; expected closed, passive or active", word)
+}
+
+// serveTap answers POST /v1/tap.
+func (a *Appliance) serveTap(w http.ResponseWriter, r *http.Request) {
+	var req TapRequest
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<12))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&req); err != nil {
+		http.Error(w, "not a request for taps: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	t, err := a.SetTaps(r.Context(), req)
+	switch {
+	case errors.Is(err, ErrClear):
+		http.Error(w, err.Error(), http.StatusForbidden)
+	case errors.Is(err, ErrNoTaps):
+		http.Error(w, err.Error(), http.StatusConflict)
+	case err != nil && t == Taps{}:
+		http.Error(w, err.Error(), http.StatusBadRequest)
+	case err != nil:
+		http.Error(w, fmt.Sprintf("kernel tap %s, wire tap %s: %v", t.Kernel, t.Wire, err), http.StatusInternalServerError)
+	default:
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(t)
+	}
+}
+
+// SetTaps asks the appliance to set the states of its taps. The error matches
+// ErrClear or ErrNoTaps where Appliance.SetTaps's would.
+func (c *Client) SetTaps(ctx context.Context, r TapRequest) (Taps, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return Taps{}, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://bitw/v1/tap", bytes.NewReader(body))
+	if err != nil {
+		return Taps{}, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return Taps{}, fmt.Errorf("control socket %s: %w", c.path, errors.Unwrap(err))
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<14))
+	if err != nil {
+		return Taps{}, fmt.Errorf("control socket %s: %w", c.path, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return Taps{}, tapError(resp, strings.TrimSpace(string(answer)))
+	}
+	var t Taps
+	if err := json.Unmarshal(answer, &t); err != nil {
+		return Taps{}, fmt.Errorf("control socket %s: not the states of taps: %w", c.path, err)
+	}
+	return t, nil
+}
+
+// tapError makes the error anew that the server had.
+func tapError(resp *http.Response, text string) error {
+	for status, known := range map[int]error{http.StatusForbidden: ErrClear, http.StatusConflict: ErrNoTaps} {
+		if rest, ok := strings.CutPrefix(text, known.Error()); ok && resp.StatusCode == status {
+			return fmt.Errorf("%w%s", known, rest)
+		}
+	}
+	if resp.StatusCode == http.StatusNotFound {
+		return errors.New("the running bitw is of another version and knows no taps")
+	}
+	return errors.New(text)
+}

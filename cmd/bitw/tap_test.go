@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"bitw/appliance"
+	"bitw/integration/netlab"
+)
+
+func TestTapUsage(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"tap", "tap needs IFACE and STATE"},
+		{"tap eth0", "tap needs STATE"},
+		{"tap eth0 open", `closed, passive or active, not "open"`},
+		{"tap eth0 Active", `not "Active"`},
+		{"tap eth0 active passive", `tap takes no argument "passive"`},
+		{"tap eth0 closed --kernel --wire", "for both give neither"},
+		{"tap eth0 closed -o yaml", `not "yaml"`},
+	} {
+		w := newWorld(t)
+		w.call(t, 2, "", c.want, strings.Fields(c.args)...)
+	}
+	w := newWorld(t)
+	w.call(t, 1, "", "start one with: bitw up -c FILE; to only watch: bitw observe eth0", "tap", "eth0", "passive")
+	w = newWorld(t)
+	w.die(t, "eth0")
+	w.call(t, 1, "", "nobody answers on", "tap", "eth0", "closed", "--clear")
+	w = newWorld(t)
+	w.serve(t, "eth0", "{}")
+	w.call(t, 1, "", "of another version", "tap", "eth0", "active")
+}
+
+// pings tells how many of n echo requests are answered.
+func pings(t *testing.T, from *netlab.Host, to netip.Addr, n int) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, err := netlab.Ping(ctx, from, to, netlab.PingOptions{Count: n, Timeout: 500 * time.Millisecond})
+	// The kernel tells a sender when its frame is dropped before the interface.
+	if err != nil && !errors.Is(err, syscall.ENOBUFS) {
+		t.Fatal(err)
+	}
+	return r.Received
+}
+
+func (l *liveHost) status(t *testing.T) *appliance.Status {
+	t.Helper()
+	s := new(appliance.Status)
+	if err := json.Unmarshal([]byte(l.call(t, 0, 0, "", "status", "--socket", l.socket, "-o", "json")), s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (l *liveHost) tap(t *testing.T, status int, want string, args ...string) {
+	t.Helper()
+	l.call(t, 0, status, want, append([]string{"tap", "eth0", "--socket", l.socket}, args...)...)
+}
+
+// The states of the taps of a running bitw, each tap on its own, and what they mean
+// for protected traffic.
+func TestR01_TapVerb(t *testing.T) {
+	netlab.Require(t, netlab.Root(), netlab.TUN(), netlab.Namespaces())
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	addrA, addrB := netlab.DefaultA()[0].Addr(), netlab.DefaultB()[0].Addr()
+	a := newLiveHost(t, pair.A, addrA, addrB, 0x1001, 0x2001)
+	b := newLiveHost(t, pair.B, addrB, addrA, 0x2001, 0x1001)
+	pa, _ := a.up(t)
+	b.up(t)
+	capture := pair.Wire.Capture(netlab.CaptureOptions{})
+	both := func(want string, args ...string) {
+		t.Helper()
+		a.tap(t, 0, want, args...)
+		b.tap(t, 0, want, args...)
+	}
+	answered := func(what string) {
+		t.Helper()
+		for range 5 { // the first may wait for the neighbour
+			if pings(t, a.Host, addrB, 1) == 1 {
+				return
+			}
+		}
+		t.Errorf("%s: no ping was answered", what)
+	}
+	clear := func() int { return capture.Counts().Of(netlab.Other) }
+
+	answered("active")
+	a.tap(t, 1, `policy "peer" says protect; if that is wanted, say --clear`, "closed")
+	a.tap(t, 1, "say --clear", "passive")
+	if s := a.status(t); s.State != "active" {
+		t.Errorf("after a refusal it is %s", s.State)
+	}
+	a.tap(t, 0, "kernel tap closed, wire tap active: nothing passes", "closed", "--kernel")
+	if pings(t, a.Host, addrB, 2) != 0 {
+		t.Error("a ping was answered with the kernel's tap closed")
+	}
+	a.tap(t, 1, "say --clear", "passive", "--wire")
+	a.tap(t, 0, "kernel tap active, wire tap active: all goes by the policies", "active", "--kernel")
+	a.tap(t, 0, "kernel tap active, wire tap passive: nothing passes", "passive", "--wire")
+	if pings(t, a.Host, addrB, 2) != 0 {
+		t.Error("a ping was answered with the wire's tap passive")
+	}
+	a.tap(t, 0, "", "active")
+	answered("active again")
+	if n := clear(); n != 0 {
+		t.Errorf("%d frames in the clear so far", n)
+	}
+	for _, state := range []string{"closed", "passive"} {
+		both("all passes in the clear", state, "--clear")
+		if s := a.status(t); s.State != "clear" {
+			t.Errorf("%s: it is %s", state, s.State)
+		}
+		sealed, before := a.status(t).SAs, clear()
+		if n := pings(t, a.Host, addrB, 5); n != 5 {
+			t.Errorf("%s: %d of 5 pings were answered", state, n)
+		}
+		for i, x := range a.status(t).SAs {
+			if x.Packets != sealed[i].Packets {
+				t.Errorf("%s: SA %s did work for frames that pass by themselves", state, x.Name)
+			}
+		}
+		if clear() == before {
+			t.Errorf("%s: nothing passed in the clear", state)
+		}
+		both("all goes by the policies", "active")
+		before = clear()
+		answered("active after " + state)
+		if n := clear(); n != before {
+			t.Errorf("active after %s: %d frames in the clear", state, n-before)
+		}
+	}
+	// Down leaves it shut, whatever was set by hand.
+	a.tap(t, 0, "", "closed", "--clear")
+	a.call(t, 0, 0, "bitw on eth0 is down", "down", "--socket", a.socket)
+	if err := pa.Wait(); err != nil {
+		t.Error(err)
+	}
+	b.tap(t, 0, "", "closed", "--clear")
+	if pings(t, a.Host, addrB, 2) != 0 {
+		t.Error("a ping was answered after the end")
+	}
+	pa, _ = a.up(t)
+	b.tap(t, 0, "", "active")
+	answered("taken over")
+	// SIGTERM while clear ends as well, with the readers at the gate.
+	a.tap(t, 0, "", "closed", "--clear")
+	if err := pa.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := pa.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// knows gives the host the neighbour entry of another for good.
+func (l *liveHost) knows(t *testing.T, other *liveHost, addr netip.Addr) {
+	t.Helper()
+	own, err := l.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := other.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Netlink().NeighSet(&netlink.Neigh{
+		LinkIndex: own.Attrs().Index, IP: addr.AsSlice(), HardwareAddr: peer.Attrs().HardwareAddr, State: netlink.NUD_PERMANENT,
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// With a policy that lets everything pass, nothing is lost or doubled while the taps
+// go through their states.
+func TestR01_TapToggleLosesNothing(t *testing.T) {
+	a, b, addrB := livePair(t)
+	// What the kernel has queued for a neighbour may go when that is forgotten; here
+	// only the taps are looked at.
+	a.knows(t, b, addrB)
+	text := "interface: eth0\ncontrol: " + a.socket + "\nclasses: {arp: bypass}\npolicies:\n  - {name: all, action: bypass}\n"
+	if err := os.WriteFile(a.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.up(t)
+	if pings(t, a.Host, addrB, 3) == 0 {
+		t.Fatal("no ping was answered")
+	}
+	type result struct {
+		netlab.PingResult
+		err error
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	done := make(chan result, 1)
+	go func() {
+		r, err := netlab.Ping(ctx, a.Host, addrB, netlab.PingOptions{Count: 1500, Interval: time.Millisecond, Timeout: 3 * time.Second})
+		done <- result{r, err}
+	}()
+	client := appliance.NewClient(a.socket)
+	set := func(state string) {
+		t.Helper()
+		if _, err := client.SetTaps(ctx, appliance.TapRequest{Kernel: state, Wire: state}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	toggles := 0
+	for {
+		for _, s := range []string{"closed", "active", "passive", "active", "passive", "closed", "active"} {
+			set(s)
+			toggles++
+		}
+		select {
+		case r := <-done:
+			t.Logf("%d changes of state, %v", toggles, r.PingResult)
+			if r.err != nil {
+				t.Fatal(r.err)
+			}
+			if r.Duplicates != 0 {
+				t.Errorf("%d pings were answered twice", r.Duplicates)
+			}
+			if r.Received != r.Sent {
+				t.Errorf("%d of %d pings were lost in %d changes of state", r.Sent-r.Received, r.Sent, toggles)
+			}
+			return
+		default:
+		}
+	}
+}
