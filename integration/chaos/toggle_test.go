@@ -1,0 +1,182 @@
+package chaos
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bitw/integration/netlab"
+	"bitw/netstack/ethtap"
+)
+
+// toggles is how often the taps go to Active and back.
+const toggles = 50
+
+// TestR11_Toggles cuts the interface of A by package ethtap alone, with the plain copy
+// loop, and makes both taps Active and Closed again fifty times: no frame is lost,
+// changed, doubled or overtaken by a later one of its flow.
+func TestR11_Toggles(t *testing.T) {
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	dev, err := ethtap.Open(ethtap.Options{Interface: "eth0", NetNS: pair.A.NetNSPath(), PinDir: ethtap.DefaultPinDir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := false
+	defer func() {
+		if !closed {
+			_ = dev.Close()
+		}
+	}()
+	tr := start(t, pair)
+	raw := startFrames(t, pair)
+	s := tr.begin()
+	for i := range toggles {
+		var pumps sync.WaitGroup
+		if err := dev.SetStates(ethtap.Active, ethtap.Active); err != nil {
+			t.Fatal(err)
+		}
+		copyFrames(t, &pumps, dev.Kernel(), dev.Wire())
+		copyFrames(t, &pumps, dev.Wire(), dev.Kernel())
+		time.Sleep(time.Duration(20+i%7) * time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		if err := dev.Drain(ctx); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		pumps.Wait()
+		time.Sleep(time.Duration(5+i%5) * time.Millisecond)
+	}
+	atMost(t, "toggles", s.end("copied: 50 times Closed, Active, Closed"), 0)
+	for i, tap := range []*ethtap.Tap{dev.Kernel(), dev.Wire()} {
+		stats, err := tap.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stats.Read < toggles || stats.Overflow+stats.Severed+stats.Refused+stats.Oversize+stats.Discarded > 0 {
+			t.Errorf("%s tap: %+v; expected many frames read and none lost", []string{"kernel", "wire"}[i], stats)
+		}
+	}
+	raw.finish()
+	s = tr.begin()
+	if err := dev.Close(); err != nil {
+		t.Error(err)
+	}
+	closed = true
+	atMost(t, "end of the cut", s.end("copied: the cut taken away"), 0)
+	tr.finish()
+	tr.ordered()
+}
+
+// copyFrames is the plain copy loop, until the tap is Closed.
+func copyFrames(t testing.TB, wg *sync.WaitGroup, from, to *ethtap.Tap) {
+	wg.Go(func() {
+		b := make([]byte, ethtap.MaxFrame)
+		for {
+			n, err := from.Read(b)
+			if err != nil {
+				return
+			}
+			if _, err := to.Write(b[:n]); err != nil {
+				t.Errorf("writing to %s: %v", to.Name(), err)
+			}
+		}
+	})
+}
+
+// frames are numbered frames of noise from A to B, sent and received as they are, of
+// an EtherType for local experiments (IEEE 802, 88B5), of all lengths from 60 to 1514.
+type frames struct {
+	t    testing.TB
+	stop chan struct{}
+	sent chan int
+	fd   int
+}
+
+const experimental = 0x88b5
+
+// frame is the frame of a number, without the addresses.
+func frame(seq int) []byte {
+	r := rand.New(rand.NewPCG(uint64(seq), 1))
+	b := binary.BigEndian.AppendUint16(nil, experimental)
+	b = binary.BigEndian.AppendUint64(b, uint64(seq))
+	for range 38 + r.IntN(1454) {
+		b = append(b, byte(r.Uint32()))
+	}
+	return b
+}
+
+func startFrames(t testing.TB, pair *netlab.Pair) *frames {
+	t.Helper()
+	f := &frames{t: t, stop: make(chan struct{}), sent: make(chan int, 1)}
+	var fds, index [2]int
+	var macs [2][]byte
+	for i, h := range []*netlab.Host{pair.A, pair.B} {
+		l, err := h.Netlink().LinkByName("eth0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		index[i], macs[i] = l.Attrs().Index, l.Attrs().HardwareAddr
+		if err := h.Do(func() (err error) {
+			fds[i], err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Close(fds[i]) })
+	}
+	f.fd = fds[1]
+	_ = unix.SetsockoptInt(f.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
+	if err := unix.Bind(f.fd, &unix.SockaddrLinklayer{Protocol: experimental>>8 | experimental&0xff<<8, Ifindex: index[1]}); err != nil {
+		t.Fatal(err)
+	}
+	header := append(bytes.Clone(macs[1]), macs[0]...)
+	go func() {
+		seq := 0
+		defer func() { f.sent <- seq }()
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-f.stop:
+				return
+			case <-tick.C:
+			}
+			if err := unix.Sendto(fds[0], append(header[:12:12], frame(seq)...), 0, &unix.SockaddrLinklayer{Ifindex: index[0]}); err != nil {
+				t.Errorf("sending frame %d: %v", seq, err)
+				return
+			}
+			seq++
+		}
+	}()
+	_ = unix.SetsockoptTimeval(f.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000})
+	return f
+}
+
+// finish ends the sending and checks that B got every frame once, as it was, in order.
+func (f *frames) finish() {
+	f.t.Helper()
+	close(f.stop)
+	sent := <-f.sent
+	b := make([]byte, 2048)
+	got := 0
+	for got < sent {
+		n, _, err := unix.Recvfrom(f.fd, b, 0)
+		if err != nil {
+			break // nothing more for a while
+		}
+		if !bytes.Equal(b[12:n], frame(got)) {
+			f.t.Errorf("frame %d of %d is not the one that was sent as that, or came in another place; it has %d octets, expected %d", got, sent, n-12, len(frame(got)))
+			return
+		}
+		got++
+	}
+	if got < sent || sent == 0 {
+		f.t.Errorf("%d frames were sent, %d received", sent, got)
+	}
+}
