@@ -209,6 +209,12 @@ func newBox(t testing.TB, host *netlab.Host, yaml string) *box {
 	t.Helper()
 	b := &box{t: t, host: host, dir: t.TempDir()}
 	b.file = filepath.Join(b.dir, "bitw.yaml")
+	t.Cleanup(func() { // pins outlive both the process and the namespace
+		if b.proc != nil {
+			b.proc.Kill()
+			b.giveBack()
+		}
+	})
 	b.configure(yaml)
 	return b
 }
