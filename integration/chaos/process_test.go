@@ -34,6 +34,7 @@ func TestR48_CleanStopAndStart(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			pair := netlab.New(t).Pair(netlab.PairOptions{})
 			b := boxes(t, pair, c.onFailure, both(bypass), c.args...)
+			seen := watch(pair)
 			tr := start(t, pair)
 			s := tr.begin()
 			b[0].term()
@@ -45,6 +46,16 @@ func TestR48_CleanStopAndStart(t *testing.T) {
 			atMost(t, "start", s.end("bypass, "+c.name+": start"), 0)
 			tr.flows("after all that")
 			tr.finish()
+			tr.ordered(overtaken)
+			// What other tests find nothing with finds something here.
+			if _, err := seen.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 3 {
+				if seen.Watched(i).Frames == 0 {
+					t.Errorf("the look at the wire that has number %d finds nothing in traffic without protection", i)
+				}
+			}
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"bitw/integration/netlab"
+	"bitw/netstack/ethtap"
 )
 
 // TestR10_DirectionsIndependent stalls one direction of the program, and floods it: the
@@ -54,6 +55,39 @@ func TestR10_DirectionsIndependent(t *testing.T) {
 			tr.finish()
 		})
 	}
+}
+
+// TestR10_StalledReader has nobody read the kernel's tap for a while: what comes from
+// the wire goes on, and what waited goes its way, in order, when the reader is back.
+func TestR10_StalledReader(t *testing.T) {
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	dev, err := ethtap.Open(ethtap.Options{Interface: "eth0", NetNS: pair.A.NetNSPath()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pumps sync.WaitGroup
+	defer pumps.Wait()
+	defer dev.Close()
+	tr := start(t, pair)
+	s := tr.begin()
+	if err := dev.SetStates(ethtap.Active, ethtap.Active); err != nil {
+		t.Fatal(err)
+	}
+	copyFrames(t, &pumps, dev.Wire(), dev.Kernel())
+	from := tr.probes[0].now()
+	time.Sleep(500 * time.Millisecond)
+	if n := tr.probes[0].arrived(from); n > 0 {
+		t.Errorf("nobody reads the kernel's tap, and %d probes from A to B came", n)
+	}
+	copyFrames(t, &pumps, dev.Kernel(), dev.Wire())
+	tr.flows("after the reader is back")
+	// A queue holds 1000 frames, and those of half a second are fewer.
+	atMost(t, "a reader stalled", s.end("copied: reader of the kernel's tap stalled for 500 ms"), 0)
+	if err := dev.Close(); err != nil {
+		t.Error(err)
+	}
+	tr.finish()
+	tr.ordered(0)
 }
 
 // flood sends datagrams from A to B as fast as two goroutines can, until stopped.
