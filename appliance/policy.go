@@ -1,0 +1,44 @@
+package appliance
+
+import (
+	"bitw/config"
+	"bitw/netstack/hook"
+	"bitw/sa"
+)
+
+// Databases are the policies and SAs of a configuration for whoever only asks what
+// they would do. They are made as an appliance makes its own, but no sequence number
+// is reserved for them, so nothing must be sent by these SAs.
+type Databases struct {
+	SPD *sa.SPD
+	SAD *sa.SAD
+	// Classes are the rules for frames that no policy decides.
+	Classes []hook.ClassRule
+
+	close func() error
+}
+
+// NewDatabases makes the databases of cfg. The errors are those of New. The caller
+// closes them.
+func NewDatabases(cfg Config) (*Databases, error) {
+	a, err := New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	keys, spd, err := a.databases(sa.NewMemoryStore())
+	if err != nil {
+		return nil, err
+	}
+	d := &Databases{SPD: spd, SAD: sa.NewSAD(), close: keys.Close}
+	if err := keys.Start(d.SAD); err != nil {
+		_ = keys.Close()
+		return nil, err
+	}
+	for _, c := range a.cfg.Classes {
+		d.Classes = append(d.Classes, hook.ClassRule{Name: c.Name, Bypass: c.Action == config.Bypass})
+	}
+	return d, nil
+}
+
+// Close ends the SAs and clears their keys.
+func (d *Databases) Close() error { return d.close() }
