@@ -70,8 +70,7 @@ func checkCapabilities() error {
 	if missing == nil {
 		return nil
 	}
-	return fmt.Errorf("ethtap: cutting an interface needs root or the capabilities CAP_NET_ADMIN and CAP_SYS_ADMIN; missing %s: %w",
-		strings.Join(missing, " and "), ErrPermission)
+	return because(ErrPermission, "ethtap: cutting an interface needs root or the capabilities CAP_NET_ADMIN and CAP_SYS_ADMIN; missing %s", strings.Join(missing, " and "))
 }
 
 // kernelRelease is the running kernel's version for error texts.
@@ -81,4 +80,19 @@ func kernelRelease() string {
 		return "unknown"
 	}
 	return unix.ByteSliceToString(u.Release[:])
+}
+
+// fault is a sentence that names what was found, and matches one of the errors of
+// this package without saying it again.
+type fault struct {
+	text string
+	kind error
+}
+
+func (f *fault) Error() string { return f.text }
+func (f *fault) Unwrap() error { return f.kind }
+
+// because makes a fault of one kind.
+func because(kind error, format string, args ...any) error {
+	return &fault{fmt.Sprintf(format, args...), kind}
 }

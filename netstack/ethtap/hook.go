@@ -181,7 +181,7 @@ func (c clsact) attach(p point) (attachment, error) {
 // noCLSACT words the failure of one of the two modules that clsact needs.
 func noCLSACT(module, config string, err error) error {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("ethtap: kernel %s has neither tcx (Linux 6.6, CONFIG_NET_XGRESS) nor %s (%s): %w", kernelRelease(), module, config, ErrNoHook)
+		return because(ErrNoHook, "ethtap: kernel %s has neither tcx (Linux 6.6, CONFIG_NET_XGRESS) nor %s (%s)", kernelRelease(), module, config)
 	}
 	return fmt.Errorf("ethtap: attach by clsact (%s): %w", module, permission(err))
 }

@@ -47,7 +47,7 @@ func takeLock(k key, name string) (*lockFile, error) {
 			b, _ := os.ReadFile(path)
 			f.Close()
 			if errors.Is(err, unix.EWOULDBLOCK) {
-				return nil, fmt.Errorf("ethtap: interface %s is already taken by process %s: %w", name, holder(b), ErrBusy)
+				return nil, because(ErrBusy, "ethtap: interface %s is already taken by process %s", name, holder(b))
 			}
 			return nil, fmt.Errorf("ethtap: lock %s: %w", path, err)
 		}

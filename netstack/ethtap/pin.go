@@ -45,7 +45,7 @@ func makePinDir(dir string) error {
 	}
 	if !on {
 		if !strings.HasPrefix(dir, bpfMount+"/") {
-			return fmt.Errorf("ethtap: the pin directory %s is not on a bpf filesystem; mount one with mount -t bpf: %w", dir, ErrOccupied)
+			return because(ErrOccupied, "ethtap: the pin directory %s is not on a bpf filesystem; mount one with mount -t bpf", dir)
 		}
 		if err := unix.Mount("bpf", bpfMount, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700"); err != nil {
 			return fmt.Errorf("ethtap: mount a bpf filesystem at %s: %w", bpfMount, permission(err))
@@ -96,7 +96,7 @@ func hostMounts() error {
 	if unix.Stat("/proc/self/ns/mnt", &own) != nil || unix.Stat("/proc/1/ns/mnt", &first) != nil || own.Ino == first.Ino {
 		return nil
 	}
-	return fmt.Errorf("ethtap: failing shut needs pins that outlive the process, but this mount namespace is not that of process 1 (ip netns exec makes its own); give the namespace by its path instead: %w", ErrOccupied)
+	return because(ErrOccupied, "ethtap: failing shut needs pins that outlive the process, but this mount namespace is not that of process 1 (ip netns exec makes its own); give the namespace by its path instead")
 }
 
 // removePinDir removes the interface's directory with all that is in it, and

@@ -44,7 +44,7 @@ func checkTUN() error {
 func openTUN() (int, error) {
 	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
-		return -1, fmt.Errorf("ethtap: %s cannot be opened (%w); load the module tun or enable CONFIG_TUN: %w", tunPath, err, ErrNoTUN)
+		return -1, because(ErrNoTUN, "ethtap: %s cannot be opened (%v); load the module tun or enable CONFIG_TUN", tunPath, err)
 	}
 	if err != nil {
 		return -1, fmt.Errorf("ethtap: open %s: %w", tunPath, permission(err))
@@ -238,7 +238,7 @@ func removeTap(nl *netlink.Handle, name string) error {
 		return fmt.Errorf("ethtap: look for the tap %s: %w", name, err)
 	}
 	if !ownTap(l) {
-		return fmt.Errorf("ethtap: a link %s (%s) stands where a tap must go: %w", name, l.Type(), ErrOccupied)
+		return because(ErrOccupied, "ethtap: a link %s (%s) stands where a tap must go", name, l.Type())
 	}
 	if err := nl.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("ethtap: delete the tap %s: %w", name, permission(err))
