@@ -10,6 +10,12 @@ import (
 func warnings(s *Status) []string {
 	var list []string
 	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	switch s.State {
+	case flowClear:
+		say("the taps were set by hand, and all passes in the clear: bitw tap %s active protects it again", s.Interface)
+	case flowSevered:
+		say("only one of the taps is active, so nothing passes: bitw tap %s active lets it flow again", s.Interface)
+	}
 	for i := range s.SAs {
 		warnSA(&s.SAs[i], say)
 	}

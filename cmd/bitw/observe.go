@@ -95,7 +95,7 @@ func (p *program) runObserve(ctx context.Context, iface string, f observeFlags) 
 	if live {
 		o.Tick = func(r *observe.Report) {
 			width, height, err := term.GetSize(int(screen.Fd()))
-			if err != nil {
+			if err != nil || width <= 0 || height <= 0 {
 				width, height = 80, 24
 			}
 			fmt.Fprint(p.out, "\x1b[H\x1b[2J", cutText(observeText(r, max(1, height-8)), width, height-1))
