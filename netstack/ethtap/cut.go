@@ -36,10 +36,16 @@ const (
 	offWireCut     = 56 // uint64, frames from the wire dropped since only htap was Active
 	offKernelDeny  = 64 // uint64, frames written to htap dropped without permission
 	offWireDeny    = 72 // uint64, frames written to ltap dropped without permission
-	cutSize        = 80
+	offKernelTaken = 80 // uint64, frames from the kernel that were handed to htap
+	offWireTaken   = 88 // uint64, frames from the wire that were handed to ltap
+	// While a tap is draining: how many frames it had been handed when all of them
+	// were seen to be dealt with, plus one; 0: not seen yet.
+	offKernelDone = 96  // uint64
+	offWireDone   = 104 // uint64
+	cutSize       = 112
 
 	// layoutVersion changes with the layout above or with the meaning of a word.
-	layoutVersion = 1
+	layoutVersion = 2
 )
 
 // cut is the shared value.
@@ -80,7 +86,7 @@ func loadCut(path string) (*cut, error) {
 	if m.ValueSize() != cutSize {
 		size := m.ValueSize()
 		m.Close()
-		return nil, fmt.Errorf("ethtap: the map pinned at %s has values of %d octets, expected %d: %w", path, size, cutSize, ErrOccupied)
+		return nil, because(ErrOccupied, "ethtap: the map pinned at %s has values of %d octets, expected %d", path, size, cutSize)
 	}
 	c, err := mapCut(m)
 	if err != nil {
@@ -88,7 +94,7 @@ func loadCut(path string) (*cut, error) {
 	}
 	if v := atomic.LoadUint32(c.u32(offVersion)); v != layoutVersion {
 		c.close()
-		return nil, fmt.Errorf("ethtap: the map pinned at %s is of layout version %d, expected %d: %w", path, v, layoutVersion, ErrOccupied)
+		return nil, because(ErrOccupied, "ethtap: the map pinned at %s is of layout version %d, expected %d", path, v, layoutVersion)
 	}
 	return c, nil
 }
@@ -145,6 +151,8 @@ func (c *cut) flow() flow {
 
 func (c *cut) get(off int) uint32    { return atomic.LoadUint32(c.u32(off)) }
 func (c *cut) set(off int, v uint32) { atomic.StoreUint32(c.u32(off), v) }
+
+func (c *cut) setDone(off int, n uint64) { atomic.StoreUint64(c.u64(off), n) }
 
 func (c *cut) setDeadline(ns uint64) { atomic.StoreUint64(c.u64(offDeadline), ns) }
 func (c *cut) count(off int) uint64  { return atomic.LoadUint64(c.u64(off)) }

@@ -150,11 +150,12 @@ func (d *Device) apply(kernel, wire State) {
 }
 
 // Drain brings both taps to Closed without losing a frame that an Active tap has
-// accepted: from the start new frames pass by themselves, while those queued can
-// still be read and written out. It returns when the queues have been empty, and
-// nothing was written, for some milliseconds, or with an error when ctx ends
-// first; the taps are Closed then too. The readers must keep on copying until
-// they get ErrClosed.
+// accepted: as soon as all that was queued has been read and written out, new frames
+// pass by themselves, so that none overtakes another; if that does not come to pass
+// within 50 ms they do so nevertheless. It returns when the queues have been empty,
+// and nothing was written, for some milliseconds, or with an error when ctx ends
+// first; the taps are Closed then too. The readers must keep on copying until they
+// get ErrClosed.
 func (d *Device) Drain(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -170,13 +171,6 @@ func (d *Device) drain(ctx context.Context) error {
 		d.apply(Closed, Closed)
 		return nil
 	}
-	active := make([]*Tap, 0, 2)
-	for _, t := range []*Tap{d.kernel, d.wire} {
-		if t.State() == Active {
-			active = append(active, t)
-		}
-		t.state.Store(uint32(Closed))
-	}
 	// Frames go astray as long as they pass by themselves to addresses that are not
 	// the neighbours' own. So the slow part comes before they do.
 	told, errs := []netlink.Neigh(nil), []error(nil)
@@ -185,7 +179,26 @@ func (d *Device) drain(ctx context.Context) error {
 		told, err = dynamicNeighbors(d.nl, d.info.Index)
 		errs = append(errs, err)
 	}
-	d.cut.setFlow(flow{kernelWrite: f.kernelWrite, wireWrite: f.wireWrite})
+	write := flow{kernelWrite: f.kernelWrite, wireWrite: f.wireWrite}
+	begun, active := write, make([]*Tap, 0, 2)
+	// The wire first: the kernel's next question for a neighbour needs a way back.
+	for _, t := range []struct {
+		*Tap
+		was  State
+		next *State
+	}{{d.wire, f.wire, &begun.wire}, {d.kernel, f.kernel, &begun.kernel}} {
+		t.state.Store(uint32(Closed))
+		if t.was == Active {
+			active, *t.next = append(active, t.Tap), draining
+		}
+	}
+	d.cut.setDone(offKernelDone, 0)
+	d.cut.setDone(offWireDone, 0)
+	d.cut.setFlow(begun)
+	for _, t := range active {
+		d.handOver(ctx, t)
+	}
+	d.cut.setFlow(write)
 	errs = append(errs, deleteNeighbors(d.nl, told), d.settle(ctx, active))
 	d.apply(Closed, Closed)
 	if d.opts.FlushNeighborsOnClose {
@@ -194,6 +207,39 @@ func (d *Device) drain(ctx context.Context) error {
 		errs = append(errs, flushNeighbors(d.nl, d.info.Index))
 	}
 	return errors.Join(errs...)
+}
+
+const (
+	// handOverTime bounds the wait for a moment at which a tap is idle; the frames of a
+	// flow that never pauses may change places then.
+	handOverTime = 50 * time.Millisecond
+	// handOverLook is how long a tap must be idle to be taken for it: a reader that
+	// has just got its frame looks as if it still waited.
+	handOverLook = 50 * time.Microsecond
+)
+
+// handOver waits until all that t was handed is dealt with and lets new frames pass
+// from then on.
+func (d *Device) handOver(ctx context.Context, t *Tap) {
+	taken, done := offKernelTaken, offKernelDone
+	if t == d.wire {
+		taken, done = offWireTaken, offWireDone
+	}
+	// The runtime's timers sleep for a millisecond at least.
+	look := unix.NsecToTimespec(int64(handOverLook))
+	for end := time.Now().Add(handOverTime); time.Now().Before(end) && ctx.Err() == nil; {
+		n := d.cut.count(taken)
+		idle := t.idle()
+		_ = unix.Nanosleep(&look, nil) // cut short, the look is short
+		if !idle || !t.idle() {
+			continue
+		}
+		// If one more has been taken meanwhile this says nothing to the programs.
+		d.cut.setDone(done, n+1)
+		if d.cut.count(taken) == n {
+			return
+		}
+	}
 }
 
 // settle waits until nothing was queued and nothing written for a while: a frame

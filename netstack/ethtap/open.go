@@ -68,7 +68,7 @@ func (o *Options) complete() error {
 	}
 	switch {
 	case o.Interface == "":
-		return fmt.Errorf("ethtap: no interface named: %w", ErrNoInterface)
+		return because(ErrNoInterface, "ethtap: no interface named")
 	case o.OnFailure > FailOpen:
 		return fmt.Errorf("ethtap: no such fail state: %v", o.OnFailure)
 	case o.Hook > HookCLSACT:
@@ -120,7 +120,7 @@ func (d *Device) open(u *undo) error {
 		d.cut, d.tookOver = left, true
 		u.add(d.cut.close)
 		if found := Hook(d.cut.get(offHook)); d.opts.Hook != HookAuto && d.opts.Hook != found {
-			return fmt.Errorf("ethtap: %s was left shut by %v, which %v cannot take over; recover it first: %w", d.info.Name, found, d.opts.Hook, ErrOccupied)
+			return because(ErrOccupied, "ethtap: %s was left shut by %v, which %v cannot take over; recover it first", d.info.Name, found, d.opts.Hook)
 		}
 	} else {
 		if err := clearLeft(d.nl, eth, d.pins); err != nil {
@@ -161,16 +161,16 @@ func findInterface(nl *netlink.Handle, name string) (netlink.Link, error) {
 		for _, l := range ls {
 			names = append(names, l.Attrs().Name)
 		}
-		return nil, fmt.Errorf("ethtap: no interface %q in this network namespace, there are %s: %w", name, strings.Join(names, ", "), ErrNoInterface)
+		return nil, because(ErrNoInterface, "ethtap: no interface %q in this network namespace, there are %s", name, strings.Join(names, ", "))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ethtap: look for the interface %s: %w", name, permission(err))
 	}
 	if e := l.Attrs().EncapType; e != "ether" {
-		return nil, fmt.Errorf("ethtap: interface %s is of kind %s, expected ether: %w", name, e, ErrNotEthernet)
+		return nil, because(ErrNotEthernet, "ethtap: interface %s is of kind %s, expected ether", name, e)
 	}
 	if ownTap(l) {
-		return nil, fmt.Errorf("ethtap: interface %s is itself a tap of a cut: %w", name, ErrOccupied)
+		return nil, because(ErrOccupied, "ethtap: interface %s is itself a tap of a cut", name)
 	}
 	return l, nil
 }
@@ -274,7 +274,7 @@ func (d *Device) chooseHook() (hooker, error) {
 	case !errors.Is(err, ebpf.ErrNotSupported):
 		return nil, err
 	case want == HookTCX:
-		return nil, fmt.Errorf("ethtap: kernel %s has no tcx (Linux 6.6, CONFIG_NET_XGRESS): %w", kernelRelease(), ErrNoHook)
+		return nil, because(ErrNoHook, "ethtap: kernel %s has no tcx (Linux 6.6, CONFIG_NET_XGRESS)", kernelRelease())
 	}
 	return byCLSACT, nil
 }
@@ -295,6 +295,11 @@ func (d *Device) settleFailure() error {
 	}
 	// A process that ended in the middle of a drain left the permissions to write.
 	f := d.cut.flow()
+	for _, s := range []*State{&f.kernel, &f.wire} {
+		if *s == draining {
+			*s = Closed
+		}
+	}
 	d.cut.setFlow(flowOf(f.kernel, f.wire))
 	for _, n := range []struct {
 		t *Tap
@@ -346,10 +351,18 @@ func findLeft(nl *netlink.Handle, eth netlink.Link, pins string) (*cut, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
+	index := eth.Attrs().Index
+	if errors.Is(err, ErrOccupied) {
+		// Of another version. It says nothing if its programs are gone, as after the end
+		// of a namespace whose number has been given to this one.
+		if fs, ferr := ownFilters(nl, eth); ferr == nil && len(fs) == 0 &&
+			!holdsTCX(filepath.Join(pins, "eth_in"), index) && !holdsTCX(filepath.Join(pins, "eth_out"), index) {
+			return nil, nil
+		}
+	}
 	if err != nil {
 		return nil, permission(err)
 	}
-	index := eth.Attrs().Index
 	force := false
 	switch Hook(c.get(offHook)) {
 	case HookTCX:

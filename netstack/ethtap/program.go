@@ -37,8 +37,8 @@ func loadPrograms(c *cut) (*programs, error) {
 	}{
 		{&p.kernelIn, "bitw_htap_in", tapProgram(c, offKernelWrite, offKernelDeny, redirIngress)},
 		{&p.wireIn, "bitw_ltap_in", tapProgram(c, offWireWrite, offWireDeny, 0)},
-		{&p.ethIn, "bitw_eth_in", ethProgram(c, offWireState, offKernelState, offWireIndex, offWireCut)},
-		{&p.ethOut, "bitw_eth_out", ethProgram(c, offKernelState, offWireState, offKernelIndex, offKernelCut)},
+		{&p.ethIn, "bitw_eth_in", ethProgram(c, offWireState, offKernelState, offWireIndex, offWireCut, offWireTaken, offWireDone)},
+		{&p.ethOut, "bitw_eth_out", ethProgram(c, offKernelState, offWireState, offKernelIndex, offKernelCut, offKernelTaken, offKernelDone)},
 	} {
 		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 			Name: s.name, Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: s.code,
@@ -50,7 +50,7 @@ func loadPrograms(c *cut) (*programs, error) {
 				return nil, fmt.Errorf("ethtap: the kernel's verifier refuses %s: %+v", s.name, ve)
 			}
 			if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.ENOSYS) {
-				return nil, fmt.Errorf("ethtap: kernel %s cannot load classifier programs (CONFIG_BPF_SYSCALL, Linux 5.8): %w", kernelRelease(), ErrNoHook)
+				return nil, because(ErrNoHook, "ethtap: kernel %s cannot load classifier programs (CONFIG_BPF_SYSCALL, Linux 5.8)", kernelRelease())
 			}
 			return nil, fmt.Errorf("ethtap: load %s: %w", s.name, err)
 		}
@@ -70,7 +70,7 @@ func (p *programs) close() {
 // ethProgram stands on the interface, at egress for the kernel's frames and at
 // ingress for the wire's. mine is the state of the tap on the side from which
 // the frame comes, other that of the opposite one, dev the tap's ifindex.
-func ethProgram(c *cut, mine, other, dev, dropped int16) asm.Instructions {
+func ethProgram(c *cut, mine, other, dev, dropped, taken, done int16) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMapValue(asm.R7, c.m.FD(), 0),
@@ -89,6 +89,7 @@ func ethProgram(c *cut, mine, other, dev, dropped int16) asm.Instructions {
 
 		asm.LoadMem(asm.R8, asm.R7, mine, asm.Half).WithSymbol("alive"),
 		asm.JEq.Imm(asm.R8, int32(Active), "active"),
+		asm.JEq.Imm(asm.R8, int32(draining), "draining"),
 		asm.JNE.Imm(asm.R8, int32(Passive), "other"),
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.LoadMem(asm.R2, asm.R7, dev, asm.Word),
@@ -103,7 +104,14 @@ func ethProgram(c *cut, mine, other, dev, dropped int16) asm.Instructions {
 		asm.Mov.Imm(asm.R0, actShot),
 		asm.Return(),
 
-		asm.LoadMem(asm.R1, asm.R7, dev, asm.Word).WithSymbol("active"),
+		asm.LoadMem(asm.R1, asm.R7, taken, asm.DWord).WithSymbol("draining"),
+		asm.Add.Imm(asm.R1, 1),
+		asm.LoadMem(asm.R2, asm.R7, done, asm.DWord),
+		asm.JEq.Reg(asm.R1, asm.R2, "next"),
+
+		asm.Mov.Imm(asm.R1, 1).WithSymbol("active"),
+		asm.AddAtomic.Mem(asm.R7, asm.R1, asm.DWord, taken),
+		asm.LoadMem(asm.R1, asm.R7, dev, asm.Word),
 		asm.Mov.Imm(asm.R2, 0),
 		asm.FnRedirect.Call(),
 		asm.Return(),

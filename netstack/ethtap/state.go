@@ -16,6 +16,11 @@ const (
 	Active
 )
 
+// draining is a state in the map alone. A tap in it queues each frame, as Active does,
+// until all that it was handed is dealt with; from then on each frame passes. So no
+// frame that passes overtakes one that was queued.
+const draining State = 3
+
 // String returns "Closed", "Passive" or "Active".
 func (s State) String() string {
 	switch s {

@@ -50,6 +50,9 @@ type Queue struct {
 	tap *Tap
 	w   *water.Interface
 	fd  int // of w, for polling under the device's lock
+
+	// reading says that nobody who read a frame here is still busy with it.
+	reading atomic.Bool
 }
 
 func newTap(d *Device, t *tapDevice) (*Tap, error) {
@@ -114,7 +117,9 @@ func (q *Queue) Read(p []byte) (int, error) {
 		if !t.readable.Load() {
 			return 0, ErrClosed
 		}
+		q.reading.Store(true)
 		n, err := q.w.Read(p)
+		q.reading.Store(false)
 		switch {
 		case err == nil && n == len(p):
 			t.oversize.Add(1)
@@ -227,6 +232,17 @@ func (t *Tap) discard() {
 			t.discarded.Add(1)
 		}
 	}
+}
+
+// idle tells whether no frame is queued and every reader is back for the next one. It
+// takes for granted that each queue has one reader.
+func (t *Tap) idle() bool {
+	for _, q := range t.queues {
+		if !q.reading.Load() {
+			return false
+		}
+	}
+	return !t.queued()
 }
 
 // queued tells whether a frame waits to be read.
