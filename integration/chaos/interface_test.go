@@ -58,7 +58,7 @@ func TestR12_InterfaceChanges(t *testing.T) {
 		}
 	}
 	tr.finish()
-	tr.ordered(0)
+	tr.ordered()
 	nothingClear(t, c)
 	// The new address answers by the other policy, in the clear.
 	eventually(t, "an answer of the added address", func() bool {

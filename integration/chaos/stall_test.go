@@ -87,7 +87,7 @@ func TestR10_StalledReader(t *testing.T) {
 		t.Error(err)
 	}
 	tr.finish()
-	tr.ordered(0)
+	tr.ordered()
 }
 
 // flood sends datagrams from A to B as fast as two goroutines can, until stopped.
