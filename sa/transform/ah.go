@@ -13,9 +13,20 @@ import (
 // SPI and sequence number (RFC 4302 §2).
 const ahFixedLen = 12
 
-// ahFamily is AH (RFC 4302) with every HMAC.
+// ahFamily is AH (RFC 4302) with every integrity algorithm, and with AES-GMAC
+// (RFC 4543 §4), for which swanctl has a name in ESP only.
 func ahFamily() family {
 	f := family{aliases: integrityAliases()}
+	add := func(a Algorithm, newMAC func(a *Algorithm, encryptionKey, integrityKey []byte) (*primitive.MAC, error)) {
+		a.New = func(encryptionKey, integrityKey []byte, opt Options) (Transform, error) {
+			mac, err := newMAC(&a, encryptionKey, integrityKey)
+			if err != nil {
+				return nil, err
+			}
+			return newAH(&a, mac, opt), nil
+		}
+		f.algorithms = append(f.algorithms, a)
+	}
 	for _, i := range integrities() {
 		a := Algorithm{
 			Name:            i.name,
@@ -25,27 +36,37 @@ func ahFamily() family {
 			BlockLen:        4,
 			Weak:            i.weak,
 		}
-		a.New = func(encryptionKey, integrityKey []byte, opt Options) (Transform, error) {
-			if err := checkKeys(&a, encryptionKey, integrityKey, 0); err != nil {
+		add(a, func(a *Algorithm, encryptionKey, integrityKey []byte) (*primitive.MAC, error) {
+			if err := checkKeys(a, encryptionKey, integrityKey, 0); err != nil {
 				return nil, err
 			}
-			t := &ah{name: a.Name, mac: i.mac(integrityKey), ipv6: opt.IPv6, hdrLen: (ahFixedLen + i.icvLen + 3) &^ 3}
-			if opt.IPv6 {
-				t.hdrLen = (t.hdrLen + 7) &^ 7
-			}
-			return t, nil
-		}
-		f.algorithms = append(f.algorithms, a)
+			return i.mac(integrityKey)
+		})
+	}
+	for _, bits := range []int{128, 192, 256} {
+		a := gmacAlgorithm(ProtoAH, bits)
+		a.Weak = "AES-GMAC in AH is optional, the other end may lack it (RFC 8221 §6)"
+		add(a, newGMAC)
 	}
 	return f
 }
 
-// An ah is AH with an HMAC. The IP header at Packet.Net is the one that AH follows: in
+func newAH(a *Algorithm, mac *primitive.MAC, opt Options) *ah {
+	t := &ah{name: a.Name, mac: mac, ipv6: opt.IPv6, icvLen: mac.IVLen() + mac.TagLen()}
+	t.hdrLen = (ahFixedLen + t.icvLen + 3) &^ 3
+	if opt.IPv6 {
+		t.hdrLen = (t.hdrLen + 7) &^ 7
+	}
+	return t
+}
+
+// An ah is AH with a MAC. The IP header at Packet.Net is the one that AH follows: in
 // transport mode the packet's own, in tunnel mode the outer one.
 type ah struct {
 	name   string
 	mac    *primitive.MAC
 	ipv6   bool
+	icvLen int // of the ICV field: the IV of a MAC that has one stands in it, in front
 	hdrLen int // ICV padding included (RFC 4302 §3.3.3.2.1)
 }
 
@@ -68,10 +89,13 @@ func (t *ah) Seal(p *Packet, s Sequence) wire.DropReason {
 	h[1] = t.payloadLen()
 	binary.BigEndian.PutUint32(h[4:], s.SPI)
 	binary.BigEndian.PutUint32(h[8:], uint32(s.Number))
+	if t.mac.IVLen() > 0 {
+		binary.BigEndian.PutUint64(h[ahFixedLen:], s.Number) // which an SA never uses twice
+	}
 	d := t.mac.Start()
 	icv, ok := t.icv(d, p, s)
 	if ok {
-		copy(h[ahFixedLen:], icv)
+		copy(h[ahFixedLen+t.mac.IVLen():], icv)
 	}
 	t.mac.Done(d)
 	if !ok {
@@ -90,7 +114,7 @@ func (t *ah) Open(p *Packet, s Sequence) wire.DropReason {
 	}
 	d := t.mac.Start()
 	icv, known := t.icv(d, p, s)
-	fits := known && subtle.ConstantTimeCompare(icv, h[ahFixedLen:ahFixedLen+t.mac.TagLen()]) == 1
+	fits := known && subtle.ConstantTimeCompare(icv, h[ahFixedLen+t.mac.IVLen():ahFixedLen+t.icvLen]) == 1
 	t.mac.Done(d)
 	switch {
 	case !known:
@@ -113,9 +137,11 @@ func (t *ah) icv(d *primitive.Digest, p *Packet, s Sequence) ([]byte, bool) {
 	if t.ipv6 && !hashIPv6(d, ip) || !t.ipv6 && !hashIPv4(d, ip) {
 		return nil, false
 	}
-	d.Write(p.Buf[p.Hdr : p.Hdr+ahFixedLen])
-	d.WriteZeros(t.mac.TagLen())
-	d.Write(p.Buf[p.Hdr+ahFixedLen+t.mac.TagLen() : p.End]) // ICV padding and payload
+	icv := p.Hdr + ahFixedLen
+	d.SetIV(p.Buf[icv : icv+t.mac.IVLen()])
+	d.Write(p.Buf[p.Hdr:icv])
+	d.WriteZeros(t.icvLen)
+	d.Write(p.Buf[icv+t.icvLen : p.End]) // ICV padding and payload
 	if s.ESN {
 		d.WriteUint32(s.high())
 	}

@@ -3,6 +3,7 @@ package transform
 import (
 	"bytes"
 	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -85,46 +86,53 @@ func TestR37_AHMutableFields(t *testing.T) {
 		{"IPv6 mobility header is taken as it is", true,
 			base6(sent6, "87", 9) + "3300010203040506", base6(hashed6, "87", 9) + "3300010203040506"},
 	} {
-		for _, i := range integrities() {
+		for _, a := range Algorithms() {
+			if a.Protocol != ProtoAH {
+				continue
+			}
 			for _, s := range []Sequence{{SPI: 0x01020304, Number: 0x05060708}, {SPI: 0x01020304, Number: 0x0a0b0c0d_05060708, ESN: true}} {
-				key := pattern(i.keyLen, 3)
-				x, err := mustLookup(t, ProtoAH, i.name).New(nil, key, Options{IPv6: c.ipv6})
+				key := pattern(a.IntegrityKeyLen, 3)
+				x, err := a.New(nil, key, Options{IPv6: c.ipv6})
 				if err != nil {
 					t.Fatal(err)
 				}
 				p := unsealed(x, unhex(t, c.sent), []byte("payload"), 17)
 				if r := x.Seal(p, s); r != wire.DropNone {
-					t.Errorf("%s: %s: Seal: %v", c.name, i.name, r)
+					t.Errorf("%s: %s: Seal: %v", c.name, a.Name, r)
 					continue
 				}
 				fixed := append([]byte{17, byte(x.HeaderLen()/4 - 2), 0, 0}, header(s)...)
-				h := hmac.New(i.newHash, key)
-				h.Write(unhex(t, c.hashed))
-				h.Write(fixed)
-				h.Write(make([]byte, x.HeaderLen()-12))
-				h.Write([]byte("payload"))
+				signed := append(append(unhex(t, c.hashed), fixed...), make([]byte, x.HeaderLen()-12)...)
+				signed = append(signed, "payload"...)
 				if s.ESN {
-					h.Write([]byte{0x0a, 0x0b, 0x0c, 0x0d})
+					signed = append(signed, 0x0a, 0x0b, 0x0c, 0x0d)
 				}
-				want := append(fixed, h.Sum(nil)[:i.icvLen]...)
+				want := fixed
+				if a.IVLen > 0 { // RFC 4543 §4: the IV stands in the ICV field
+					iv := binary.BigEndian.AppendUint64(nil, s.Number)
+					want = append(append(want, iv...), referenceGMAC(t, key, iv, signed)...)
+				} else {
+					want = append(want, referenceMAC(t, a.Name, key, signed)[:a.ICVLen]...)
+				}
 				want = append(want, make([]byte, x.HeaderLen()-len(want))...)
 				if got := p.Buf[p.Hdr:p.Pay]; !bytes.Equal(got, want) {
-					t.Errorf("%s: %s: AH is\n%x, want\n%x", c.name, i.name, got, want)
+					t.Errorf("%s: %s: AH is\n%x, want\n%x", c.name, a.Name, got, want)
 				}
 				if !bytes.Equal(p.Buf[p.Net:p.Hdr], unhex(t, c.sent)) {
-					t.Errorf("%s: %s: the IP header was changed", c.name, i.name)
+					t.Errorf("%s: %s: the IP header was changed", c.name, a.Name)
 				}
 				if r := x.Open(p, s); r != wire.DropNone {
-					t.Errorf("%s: %s: Open: %v", c.name, i.name, r)
+					t.Errorf("%s: %s: Open: %v", c.name, a.Name, r)
 				}
 			}
 		}
 	}
 }
 
-// RFC 4302 §2.2, §2.6, §3.3.3.2.1: header lengths in octets.
+// RFC 4302 §2.2, §2.6, §3.3.3.2.1, RFC 4543 §4: header lengths in octets.
 func TestAHHeaderLen(t *testing.T) {
-	for name, want := range map[string][2]int{"sha1": {24, 24}, "sha256": {28, 32}, "sha384": {36, 40}, "sha512": {44, 48}} {
+	for name, want := range map[string][2]int{"sha1": {24, 24}, "sha256": {28, 32}, "sha384": {36, 40}, "sha512": {44, 48},
+		"aesxcbc": {24, 24}, "aescmac": {24, 24}, "aes128gmac": {36, 40}, "aes256gmac": {36, 40}} {
 		for i, v6 := range []bool{false, true} {
 			if got := mustNew(t, mustLookup(t, ProtoAH, name), Options{IPv6: v6}).HeaderLen(); got != want[i] {
 				t.Errorf("%s, IPv6 %t: %d octets, want %d", name, v6, got, want[i])
@@ -175,8 +183,7 @@ func TestR37_AHForeignPadding(t *testing.T) {
 	if r := x.Open(clone(p), s); r != wire.DropICV {
 		t.Errorf("padding changed: %v, want %v", r, wire.DropICV)
 	}
-	i := integrities()[1]
-	h := hmac.New(i.newHash, pattern(i.keyLen, 2))
+	h := hmac.New(sha256.New, pattern(a.IntegrityKeyLen, 2))
 	ip := bytes.Clone(p.Buf[p.Net:p.Hdr])
 	binary.BigEndian.PutUint32(ip, 0x60000000)
 	ip[7] = 0

@@ -24,7 +24,7 @@ func TestNoAllocations(t *testing.T) {
 				if r := x.Seal(p, s); r != wire.DropNone {
 					t.Fatal(r)
 				}
-				p.Buf[p.Hdr] ^= tamper
+				p.Buf[p.End-1] ^= tamper
 				if r := x.Open(p, s); r != want {
 					t.Fatal(r)
 				}

@@ -43,7 +43,8 @@ func (e *UnknownAlgorithmError) Is(target error) bool { return target == ErrUnkn
 type KeyLengthError struct {
 	Algorithm string
 	Key       string // "encryption" or "integrity"
-	// Want and Found are in octets. Salt is how many of the wanted are salt.
+	// Want and Found are in octets. Salt is how many of the wanted are salt (RFC 3686
+	// calls it the nonce).
 	Want, Found, Salt int
 }
 
@@ -62,13 +63,16 @@ func (e *KeyLengthError) Error() string {
 func (e *KeyLengthError) Is(target error) bool { return target == ErrKeyLength }
 
 // checkKeys compares the lengths of the keys with those that a asks for. salt is how
-// many octets of the encryption key are salt.
+// many octets are salt of the encryption key, or of the integrity key if a has no other.
 func checkKeys(a *Algorithm, encryptionKey, integrityKey []byte, salt int) error {
 	if len(encryptionKey) != a.EncryptionKeyLen {
-		return &KeyLengthError{a.Name, "encryption", a.EncryptionKeyLen, len(encryptionKey), salt}
+		return &KeyLengthError{a.Name, "encryption", a.EncryptionKeyLen, len(encryptionKey), min(salt, a.EncryptionKeyLen)}
 	}
 	if len(integrityKey) != a.IntegrityKeyLen {
-		return &KeyLengthError{a.Name, "integrity", a.IntegrityKeyLen, len(integrityKey), 0}
+		if a.EncryptionKeyLen > 0 {
+			salt = 0
+		}
+		return &KeyLengthError{a.Name, "integrity", a.IntegrityKeyLen, len(integrityKey), salt}
 	}
 	return nil
 }

@@ -3,26 +3,31 @@ package transform
 import (
 	"crypto/cipher"
 	"encoding/binary"
+	"slices"
 	"sync"
 )
 
 const (
-	aeadSaltLen  = 4
-	aeadIVLen    = 8
+	aeadSaltLen = 4
+	aeadIVLen   = 8
+	// aeadNonceLen is the longest nonce: that of AES-CCM has a salt of 3 octets.
 	aeadNonceLen = aeadSaltLen + aeadIVLen
 )
 
-// An aeadSuite is a combined-mode algorithm in ESP. RFC 4106 and RFC 7634 share the
-// form: the nonce is salt and explicit IV, the additional data is SPI and sequence
+// An aeadSuite is a combined-mode algorithm in ESP. RFC 4106, RFC 4309 and RFC 7634
+// share the form: the nonce is salt and IV, the additional data is SPI and sequence
 // number, 8 octets or with ESN 12.
 //
-// The explicit IV is the sequence number, which an SA never uses twice; so the nonce
-// never repeats for a key (RFC 4106 §3.1). All 64 bits go in even without ESN: that
-// costs nothing, and a counter that ran too far would still not repeat a nonce.
+// The IV is the sequence number, which an SA never uses twice; so the nonce never
+// repeats for a key (RFC 4106 §3.1). In an explicit IV all 64 bits go in even without
+// ESN: that costs nothing, and a counter that ran too far would still not repeat a
+// nonce. An implicit one (RFC 8750 §4) is what the receiver knows of the number, and
+// without ESN that is the low half.
 type aeadSuite struct {
-	aead    cipher.AEAD
-	salt    [aeadSaltLen]byte
-	scratch sync.Pool // of *aeadScratch
+	aead     cipher.AEAD
+	salt     []byte
+	implicit bool
+	scratch  sync.Pool // of *aeadScratch
 }
 
 // An aeadScratch holds what the cipher reads besides the packet: behind an interface
@@ -33,29 +38,43 @@ type aeadScratch struct {
 }
 
 func newAEADSuite(aead cipher.AEAD, salt []byte) *aeadSuite {
-	a := &aeadSuite{aead: aead, salt: [aeadSaltLen]byte(salt)}
+	a := &aeadSuite{aead: aead, salt: slices.Clone(salt)}
 	a.scratch.New = func() any {
 		s := new(aeadScratch)
-		copy(s.nonce[:], a.salt[:])
+		copy(s.nonce[:], a.salt)
 		return s
 	}
 	return a
 }
 
 func (a *aeadSuite) seal(buf []byte, hdr, pay, end int, s Sequence) {
-	binary.BigEndian.PutUint64(buf[pay-aeadIVLen:], s.Number)
+	if !a.implicit {
+		binary.BigEndian.PutUint64(buf[pay-aeadIVLen:], s.Number)
+	}
 	t := a.scratch.Get().(*aeadScratch)
-	copy(t.nonce[aeadSaltLen:], buf[pay-aeadIVLen:pay])
-	a.aead.Seal(buf[pay:pay], t.nonce[:], buf[pay:end], t.additional(buf[hdr:], s))
+	a.aead.Seal(buf[pay:pay], a.nonce(t, buf, pay, s), buf[pay:end], t.additional(buf[hdr:], s))
 	a.scratch.Put(t)
 }
 
 func (a *aeadSuite) open(buf []byte, hdr, pay, end int, s Sequence) bool {
 	t := a.scratch.Get().(*aeadScratch)
-	copy(t.nonce[aeadSaltLen:], buf[pay-aeadIVLen:pay])
-	_, err := a.aead.Open(buf[pay:pay], t.nonce[:], buf[pay:end+a.aead.Overhead()], t.additional(buf[hdr:], s))
+	_, err := a.aead.Open(buf[pay:pay], a.nonce(t, buf, pay, s), buf[pay:end+a.aead.Overhead()], t.additional(buf[hdr:], s))
 	a.scratch.Put(t)
 	return err == nil
+}
+
+// nonce returns the nonce of a packet with its IV, if it has one, in front of pay.
+func (a *aeadSuite) nonce(t *aeadScratch, buf []byte, pay int, s Sequence) []byte {
+	n := len(a.salt)
+	switch {
+	case !a.implicit:
+		copy(t.nonce[n:], buf[pay-aeadIVLen:pay])
+	case s.ESN:
+		binary.BigEndian.PutUint64(t.nonce[n:], s.Number)
+	default:
+		binary.BigEndian.PutUint64(t.nonce[n:], uint64(uint32(s.Number)))
+	}
+	return t.nonce[:n+aeadIVLen]
 }
 
 // additional returns the additional authenticated data of RFC 4106 §5 for the header b.

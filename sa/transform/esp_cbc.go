@@ -10,7 +10,7 @@ import (
 )
 
 // cbcFamily is AES-CBC in ESP (RFC 3602) with keys of 128, 192 and 256 bits, each with
-// every HMAC: encrypted first, then authenticated.
+// every integrity algorithm: encrypted first, then authenticated.
 func cbcFamily() family {
 	f := family{aliases: map[string]string{"aes": "aes128"}}
 	maps.Copy(f.aliases, integrityAliases())
@@ -43,10 +43,14 @@ func newCBC(a *Algorithm, i *integrity, encryptionKey, integrityKey []byte, rand
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a.Name, err)
 	}
-	return newESP(a, &cbcSuite{cbc: cbc, mac: i.mac(integrityKey)}), nil
+	mac, err := i.mac(integrityKey)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.Name, err)
+	}
+	return newESP(a, &cbcSuite{cbc: cbc, mac: mac}), nil
 }
 
-// A cbcSuite is AES-CBC with an HMAC over header, IV and ciphertext.
+// A cbcSuite is AES-CBC with a MAC over header, IV and ciphertext.
 type cbcSuite struct {
 	cbc *primitive.CBC
 	mac *primitive.MAC

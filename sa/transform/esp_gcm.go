@@ -24,7 +24,11 @@ func gcmFamily() family {
 				CounterMode:      true,
 			}
 			a.New = func(encryptionKey, integrityKey []byte, _ Options) (Transform, error) {
-				return newGCM(&a, encryptionKey, integrityKey)
+				suite, err := newGCM(&a, encryptionKey, integrityKey)
+				if err != nil {
+					return nil, err
+				}
+				return newESP(&a, suite), nil
 			}
 			f.aliases[fmt.Sprintf("%s%d", cipherName, icv*8)] = a.Name
 			f.algorithms = append(f.algorithms, a)
@@ -33,7 +37,7 @@ func gcmFamily() family {
 	return f
 }
 
-func newGCM(a *Algorithm, encryptionKey, integrityKey []byte) (Transform, error) {
+func newGCM(a *Algorithm, encryptionKey, integrityKey []byte) (*aeadSuite, error) {
 	if err := checkKeys(a, encryptionKey, integrityKey, aeadSaltLen); err != nil {
 		return nil, err
 	}
@@ -42,5 +46,5 @@ func newGCM(a *Algorithm, encryptionKey, integrityKey []byte) (Transform, error)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a.Name, err)
 	}
-	return newESP(a, newAEADSuite(aead, encryptionKey[n:])), nil
+	return newAEADSuite(aead, encryptionKey[n:]), nil
 }

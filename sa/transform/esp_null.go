@@ -1,8 +1,12 @@
 package transform
 
-import "bitw/sa/transform/internal/primitive"
+import (
+	"fmt"
 
-// nullFamily is NULL encryption (RFC 2410) with every HMAC. NULL without integrity is
+	"bitw/sa/transform/internal/primitive"
+)
+
+// nullFamily is NULL encryption (RFC 2410) with every integrity algorithm. NULL without integrity is
 // not among them, and a key of its length is demanded, so it cannot be made.
 func nullFamily() family {
 	f := family{aliases: integrityAliases()}
@@ -22,7 +26,11 @@ func nullFamily() family {
 			if err := checkKeys(&a, encryptionKey, integrityKey, 0); err != nil {
 				return nil, err
 			}
-			return newESP(&a, &nullSuite{mac: i.mac(integrityKey)}), nil
+			mac, err := i.mac(integrityKey)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", a.Name, err)
+			}
+			return newESP(&a, &nullSuite{mac: mac}), nil
 		}
 		f.algorithms = append(f.algorithms, a)
 	}

@@ -14,20 +14,31 @@ import (
 type integrity struct {
 	name           string
 	keyLen, icvLen int // octets
-	newHash        func() hash.Hash
-	weak           string
+	// mac makes the MAC; the key has the right length and is copied.
+	mac  func(key []byte) (*primitive.MAC, error)
+	weak string
 }
 
-// integrities are the HMACs of RFC 2404 and RFC 4868. The key is as long as the hash;
-// RFC 4868 §2.1.1 allows no other length.
+// integrities are the HMACs of RFC 2404 and RFC 4868, AES-XCBC-96 (RFC 3566) and
+// AES-CMAC-96 (RFC 4494). The key of an HMAC is as long as the hash; RFC 4868 §2.1.1
+// allows no other length. RFC 8221 does not speak of AES-CMAC.
 func integrities() []integrity {
 	return []integrity{
-		{"sha1", 20, 12, sha1.New, "SHA-1 is being phased out (RFC 8221 §6)"},
-		{"sha256", 32, 16, sha256.New, ""},
-		{"sha384", 48, 24, sha512.New384, ""},
-		{"sha512", 64, 32, sha512.New, ""},
+		{"sha1", 20, 12, newHMAC(sha1.New, 12), "SHA-1 is being phased out (RFC 8221 §6)"},
+		{"sha256", 32, 16, newHMAC(sha256.New, 16), ""},
+		{"sha384", 48, 24, newHMAC(sha512.New384, 24), ""},
+		{"sha512", 64, 32, newHMAC(sha512.New, 32), ""},
+		{"aesxcbc", 16, 12, newXCBC, "AES-XCBC is recommended for the Internet of Things only (RFC 8221 §6)"},
+		{"aescmac", 16, 12, newCMAC, ""},
 	}
 }
+
+func newHMAC(newHash func() hash.Hash, icvLen int) func(key []byte) (*primitive.MAC, error) {
+	return func(key []byte) (*primitive.MAC, error) { return primitive.NewHMAC(newHash, key, icvLen), nil }
+}
+
+func newXCBC(key []byte) (*primitive.MAC, error) { return primitive.NewXCBC(key, 12) }
+func newCMAC(key []byte) (*primitive.MAC, error) { return primitive.NewCMAC(key, 12) }
 
 // integrityAliases are swanctl's other names.
 func integrityAliases() map[string]string {
@@ -37,10 +48,6 @@ func integrityAliases() map[string]string {
 		"sha2_384": "sha384",
 		"sha2_512": "sha512",
 	}
-}
-
-func (i *integrity) mac(key []byte) *primitive.MAC {
-	return primitive.NewMAC(i.newHash, key, i.icvLen)
 }
 
 // espICV computes the ICV over an ESP packet without its ICV, and the implicit high

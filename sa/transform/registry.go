@@ -19,8 +19,12 @@ type family struct {
 func families() []family {
 	return []family{
 		gcmFamily(),
+		ccmFamily(),
 		chachaFamily(),
+		iivFamily(),
 		cbcFamily(),
+		ctrFamily(),
+		gmacFamily(),
 		nullFamily(),
 		ahFamily(),
 	}

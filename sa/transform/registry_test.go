@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// The suites of issue 2 point 5: names, octets on the wire, and what discourages them.
+// All suites: names, octets on the wire, and what discourages them.
 func TestR37_Algorithms(t *testing.T) {
-	const sha1, null = "SHA-1", "confidentiality"
+	const sha1, xcbc, null, optional = "SHA-1", "AES-XCBC", "confidentiality", "optional"
 	type row struct {
 		protocol            uint8
 		name                string
@@ -50,6 +50,56 @@ func TestR37_Algorithms(t *testing.T) {
 		{ProtoAH, "sha256", 0, 32, 0, 16, 4, false, "", ""},
 		{ProtoAH, "sha384", 0, 48, 0, 24, 4, false, "", ""},
 		{ProtoAH, "sha512", 0, 64, 0, 32, 4, false, "", ""},
+		{ProtoESP, "aes128ccm8", 19, 0, 8, 8, 4, true, "", ""},
+		{ProtoESP, "aes128ccm12", 19, 0, 8, 12, 4, true, "", ""},
+		{ProtoESP, "aes128ccm16", 19, 0, 8, 16, 4, true, "", ""},
+		{ProtoESP, "aes192ccm8", 27, 0, 8, 8, 4, true, "", ""},
+		{ProtoESP, "aes192ccm12", 27, 0, 8, 12, 4, true, "", ""},
+		{ProtoESP, "aes192ccm16", 27, 0, 8, 16, 4, true, "", ""},
+		{ProtoESP, "aes256ccm8", 35, 0, 8, 8, 4, true, "", ""},
+		{ProtoESP, "aes256ccm12", 35, 0, 8, 12, 4, true, "", ""},
+		{ProtoESP, "aes256ccm16", 35, 0, 8, 16, 4, true, "", ""},
+		{ProtoESP, "aes128gcm16iiv", 20, 0, 0, 16, 4, true, "", ""},
+		{ProtoESP, "aes192gcm16iiv", 28, 0, 0, 16, 4, true, "", ""},
+		{ProtoESP, "aes256gcm16iiv", 36, 0, 0, 16, 4, true, "", ""},
+		{ProtoESP, "aes128ccm16iiv", 19, 0, 0, 16, 4, true, "", ""},
+		{ProtoESP, "aes192ccm16iiv", 27, 0, 0, 16, 4, true, "", ""},
+		{ProtoESP, "aes256ccm16iiv", 35, 0, 0, 16, 4, true, "", ""},
+		{ProtoESP, "chacha20poly1305iiv", 36, 0, 0, 16, 4, true, "", ""},
+		{ProtoESP, "aes128-aesxcbc", 16, 16, 16, 12, 16, false, xcbc, ""},
+		{ProtoESP, "aes128-aescmac", 16, 16, 16, 12, 16, false, "", ""},
+		{ProtoESP, "aes192-aesxcbc", 24, 16, 16, 12, 16, false, xcbc, ""},
+		{ProtoESP, "aes192-aescmac", 24, 16, 16, 12, 16, false, "", ""},
+		{ProtoESP, "aes256-aesxcbc", 32, 16, 16, 12, 16, false, xcbc, ""},
+		{ProtoESP, "aes256-aescmac", 32, 16, 16, 12, 16, false, "", ""},
+		{ProtoESP, "aes128ctr-sha1", 20, 20, 8, 12, 4, true, sha1, ""},
+		{ProtoESP, "aes128ctr-sha256", 20, 32, 8, 16, 4, true, "", ""},
+		{ProtoESP, "aes128ctr-sha384", 20, 48, 8, 24, 4, true, "", ""},
+		{ProtoESP, "aes128ctr-sha512", 20, 64, 8, 32, 4, true, "", ""},
+		{ProtoESP, "aes128ctr-aesxcbc", 20, 16, 8, 12, 4, true, xcbc, ""},
+		{ProtoESP, "aes128ctr-aescmac", 20, 16, 8, 12, 4, true, "", ""},
+		{ProtoESP, "aes192ctr-sha1", 28, 20, 8, 12, 4, true, sha1, ""},
+		{ProtoESP, "aes192ctr-sha256", 28, 32, 8, 16, 4, true, "", ""},
+		{ProtoESP, "aes192ctr-sha384", 28, 48, 8, 24, 4, true, "", ""},
+		{ProtoESP, "aes192ctr-sha512", 28, 64, 8, 32, 4, true, "", ""},
+		{ProtoESP, "aes192ctr-aesxcbc", 28, 16, 8, 12, 4, true, xcbc, ""},
+		{ProtoESP, "aes192ctr-aescmac", 28, 16, 8, 12, 4, true, "", ""},
+		{ProtoESP, "aes256ctr-sha1", 36, 20, 8, 12, 4, true, sha1, ""},
+		{ProtoESP, "aes256ctr-sha256", 36, 32, 8, 16, 4, true, "", ""},
+		{ProtoESP, "aes256ctr-sha384", 36, 48, 8, 24, 4, true, "", ""},
+		{ProtoESP, "aes256ctr-sha512", 36, 64, 8, 32, 4, true, "", ""},
+		{ProtoESP, "aes256ctr-aesxcbc", 36, 16, 8, 12, 4, true, xcbc, ""},
+		{ProtoESP, "aes256ctr-aescmac", 36, 16, 8, 12, 4, true, "", ""},
+		{ProtoESP, "aes128gmac", 0, 20, 8, 16, 4, true, null, ""},
+		{ProtoESP, "aes192gmac", 0, 28, 8, 16, 4, true, null, ""},
+		{ProtoESP, "aes256gmac", 0, 36, 8, 16, 4, true, null, ""},
+		{ProtoESP, "null-aesxcbc", 0, 16, 0, 12, 4, false, xcbc, null},
+		{ProtoESP, "null-aescmac", 0, 16, 0, 12, 4, false, null, ""},
+		{ProtoAH, "aesxcbc", 0, 16, 0, 12, 4, false, xcbc, ""},
+		{ProtoAH, "aescmac", 0, 16, 0, 12, 4, false, "", ""},
+		{ProtoAH, "aes128gmac", 0, 20, 8, 16, 4, true, optional, ""},
+		{ProtoAH, "aes192gmac", 0, 28, 8, 16, 4, true, optional, ""},
+		{ProtoAH, "aes256gmac", 0, 36, 8, 16, 4, true, optional, ""},
 	} {
 		rows = append(rows, r)
 		a, err := Lookup(r.protocol, r.name)
@@ -78,7 +128,10 @@ func TestLookupAliases(t *testing.T) {
 		"aes192gcm96":            "aes192gcm12",
 		"aes256gcm128":           "aes256gcm16",
 		"chacha20poly1305compat": "chacha20poly1305",
+		"aes128ccm":              "aes128ccm16",
+		"aes256ccm64":            "aes256ccm8",
 		"aes-sha":                "aes128-sha1",
+		"aes192ctr-sha2_256":     "aes192ctr-sha256",
 		"aes256-sha2_384":        "aes256-sha384",
 		"null-sha2_512":          "null-sha512",
 	} {
@@ -105,6 +158,8 @@ func TestLookupUnknown(t *testing.T) {
 		{ProtoESP, "null", "null-sha256"},
 		{ProtoESP, "null-null", "null-sha1"},
 		{ProtoESP, "sha256", "aes128-sha256"},
+		{ProtoESP, "aes128gmac-sha256", "aes128gmac"},
+		{ProtoESP, "aes256ctr", "aes256ctr-sha256"},
 		{ProtoAH, "sha-256", "sha256"},
 		{ProtoAH, "aes256-sha256", "sha256"},
 		{ProtoESP, "rot13", ""},
@@ -149,6 +204,15 @@ func TestKeyLengths(t *testing.T) {
 		{ProtoESP, "aes128-sha256", 17, 32, "aes128-sha256: encryption key is 17 octets, want 16"},
 		{ProtoESP, "aes128-sha256", 16, 20, "aes128-sha256: integrity key is 20 octets, want 32"},
 		{ProtoESP, "null-sha1", 16, 20, "null-sha1: encryption key is 16 octets, want 0 (the algorithm takes none)"},
+		{ProtoESP, "aes128ccm12", 20, 0, "aes128ccm12: encryption key is 20 octets, want 19 (16 of key, then 3 of salt)"},
+		{ProtoESP, "aes256ccm16iiv", 32, 0, "aes256ccm16iiv: encryption key is 32 octets, want 35 (32 of key, then 3 of salt)"},
+		{ProtoESP, "chacha20poly1305iiv", 32, 0, "chacha20poly1305iiv: encryption key is 32 octets, want 36 (32 of key, then 4 of salt)"},
+		{ProtoESP, "aes128ctr-sha256", 16, 32, "aes128ctr-sha256: encryption key is 16 octets, want 20 (16 of key, then 4 of salt)"},
+		{ProtoESP, "aes128ctr-sha256", 20, 36, "aes128ctr-sha256: integrity key is 36 octets, want 32"},
+		{ProtoESP, "aes128gmac", 20, 0, "aes128gmac: encryption key is 20 octets, want 0 (the algorithm takes none)"},
+		{ProtoESP, "aes128gmac", 0, 16, "aes128gmac: integrity key is 16 octets, want 20 (16 of key, then 4 of salt)"},
+		{ProtoESP, "null-aesxcbc", 0, 20, "null-aesxcbc: integrity key is 20 octets, want 16"},
+		{ProtoAH, "aes256gmac", 0, 32, "aes256gmac: integrity key is 32 octets, want 36 (32 of key, then 4 of salt)"},
 		{ProtoAH, "sha512", 0, 65, "sha512: integrity key is 65 octets, want 64"},
 	} {
 		_, err := mustLookup(t, c.protocol, c.name).New(make([]byte, c.enc), make([]byte, c.auth), Options{})

@@ -71,15 +71,18 @@ type Options struct {
 }
 
 // An Algorithm is a named suite that makes Transforms. Names are swanctl's:
-// "aes128gcm16", "chacha20poly1305", "aes256-sha384", "null-sha256"; for AH
-// the integrity algorithm alone: "sha256".
+// "aes128gcm16", "aes256ccm12", "chacha20poly1305", "aes256-sha384", "aes128ctr-aescmac",
+// "aes128gmac", "null-sha256"; for AH the integrity algorithm alone: "sha256". Where
+// swanctl has none the name is made of IANA's: "aes128gcm16iiv" is ENCR_AES_GCM_16_IIV
+// with a key of 128 bits, "aes128gmac" for AH is AUTH_AES_128_GMAC.
 type Algorithm struct {
 	Name     string
 	Protocol uint8
-	// EncryptionKeyLen is in octets, and includes the salt of an AEAD: an AEAD's key
-	// is key followed by salt, as RFC 4106 §8.1 orders the keying material.
+	// EncryptionKeyLen is in octets, and includes the salt of an AEAD and the nonce of
+	// AES-CTR: they follow the key, as RFC 4106 §8.1 and RFC 3686 §5.1 order the keying
+	// material. It is 0 for a suite that does not encrypt.
 	EncryptionKeyLen int
-	// IntegrityKeyLen is in octets; 0 for an AEAD.
+	// IntegrityKeyLen is in octets; 0 for an AEAD. That of AES-GMAC includes the salt.
 	IntegrityKeyLen int
 	// IVLen and ICVLen are the octets on the wire; BlockLen is what the plaintext is
 	// padded to a multiple of (at least 4).

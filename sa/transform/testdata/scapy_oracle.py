@@ -22,6 +22,7 @@ def run(case):
         spi=case["spi"],
         crypt_algo=case.get("crypt") or None,
         crypt_key=bytes.fromhex(case.get("crypt_key", "")) or None,
+        crypt_icv_size=case.get("crypt_icv") or None,
         auth_algo=case.get("auth") or None,
         auth_key=bytes.fromhex(case.get("auth_key", "")) or None,
         esn_en=case["esn"],

@@ -168,7 +168,7 @@ func TestR37_WycheproofHMAC(t *testing.T) {
 		file := "hmac_" + c.name + "_test.json"
 		var whole, packets int
 		for _, v := range load(t, file) {
-			m := primitive.NewMAC(c.newHash, v.Key, v.tagSize/8)
+			m := primitive.NewHMAC(c.newHash, v.Key, v.tagSize/8)
 			d := m.Start()
 			d.Write(v.Msg)
 			right := bytes.Equal(d.Tag(m), v.Tag)

@@ -1,8 +1,9 @@
 // Package primitive holds what the transforms need beyond the standard library:
-// AES-GCM with every ICV length of RFC 4106, HMAC truncated as RFC 2404 and RFC
-// 4868 do, and AES-CBC with unpredictable IVs (RFC 3602 §3). All of it works on
-// plain octets: it knows no packet, no SPI and no sequence number. Everything here
-// may be used from many goroutines at once and does not allocate per call.
+// AES-GCM with every ICV length of RFC 4106, AES-CCM, AES-CTR, AES-CBC with
+// unpredictable IVs (RFC 3602 §3), HMAC truncated as RFC 2404 and RFC 4868 do,
+// AES-XCBC, AES-CMAC and AES-GMAC. All of it works on plain octets: it knows no
+// packet, no SPI and no sequence number. Everything here may be used from many
+// goroutines at once and does not allocate per call.
 package primitive
 
 import (
@@ -15,7 +16,7 @@ import (
 	"sync"
 )
 
-// errOpen is what a shortGCM returns for a tag that does not fit.
+// errOpen is what a shortGCM or a ccm returns for a tag that does not fit.
 var errOpen = errors.New("message authentication failed")
 
 const gcmTagLen = 16

@@ -7,23 +7,31 @@ import (
 	"sync"
 )
 
-// A MAC is HMAC (RFC 2104) with one key, cut to its first octets.
+// A MAC is a keyed hash with one key, cut to its first octets.
 type MAC struct {
-	tagLen  int
-	digests sync.Pool // of *Digest
+	tagLen, ivLen int
+	digests       sync.Pool // of *Digest
 }
 
-// NewMAC returns HMAC over newHash with a tag of tagLen octets, no more than the hash
-// has. The key is copied.
-func NewMAC(newHash func() hash.Hash, key []byte, tagLen int) *MAC {
-	key = slices.Clone(key)
-	m := &MAC{tagLen: tagLen}
-	m.digests.New = func() any { return &Digest{h: hmac.New(newHash, key)} }
+// newMAC returns a MAC whose computations are made by make, for one Digest each.
+func newMAC(tagLen, ivLen int, make func() hash.Hash) *MAC {
+	m := &MAC{tagLen: tagLen, ivLen: ivLen}
+	m.digests.New = func() any { return &Digest{h: make()} }
 	return m
+}
+
+// NewHMAC returns HMAC (RFC 2104) over newHash with a tag of tagLen octets, no more
+// than the hash has. The key is copied.
+func NewHMAC(newHash func() hash.Hash, key []byte, tagLen int) *MAC {
+	key = slices.Clone(key)
+	return newMAC(tagLen, 0, func() hash.Hash { return hmac.New(newHash, key) })
 }
 
 // TagLen is the length of the tag in octets.
 func (m *MAC) TagLen() int { return m.tagLen }
+
+// IVLen is the length in octets of the IV that each computation wants; 0 for most.
+func (m *MAC) IVLen() int { return m.ivLen }
 
 // Start returns an empty Digest, which the caller gives back with Done.
 func (m *MAC) Start() *Digest {
@@ -45,6 +53,15 @@ type Digest struct {
 
 // zeros is only read.
 var zeros [64]byte
+
+// SetIV gives the IV of this computation, which has the MAC's IVLen and must never
+// come twice with one key. It may stand before, between or behind what is written; a
+// MAC without IV ignores it.
+func (d *Digest) SetIV(iv []byte) {
+	if g, ok := d.h.(*gmac); ok {
+		copy(g.nonce[len(g.nonce)-gmacIVLen:], iv)
+	}
+}
 
 // Write adds b to what is hashed.
 func (d *Digest) Write(b []byte) { d.h.Write(b) }

@@ -58,7 +58,7 @@ func TestMACVectors(t *testing.T) {
 		{"RFC 4868 §2.7.2 AUTH512-2", sha512.New, strings.Repeat("4a656665", 16), nothing, "cb370917ae8a7ce28cfd1d8f4705d6141c173b2a9362c15df235dfb251b15454"},
 	} {
 		want := unhex(t, c.tag)
-		m := NewMAC(c.newHash, unhex(t, c.key), len(want))
+		m := NewHMAC(c.newHash, unhex(t, c.key), len(want))
 		for range 2 { // the second time from the saved state
 			if got := tagOf(m, unhex(t, c.message)); !bytes.Equal(got, want) {
 				t.Errorf("%s: %x, want %x", c.source, got, want)
@@ -68,7 +68,7 @@ func TestMACVectors(t *testing.T) {
 }
 
 func TestDigestPieces(t *testing.T) {
-	m := NewMAC(sha256.New, []byte("key"), 16)
+	m := NewHMAC(sha256.New, []byte("key"), 16)
 	d := m.Start()
 	d.Write([]byte("a"))
 	d.WriteZeros(0)
