@@ -3,6 +3,7 @@
 package ethtap
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -87,17 +88,23 @@ func ethProgram(c *cut, mine, other, dev, dropped, taken, done int16) asm.Instru
 		asm.FnKtimeGetNs.Call(),
 		asm.JGT.Reg(asm.R0, asm.R8, "next"),
 
-		asm.LoadMem(asm.R8, asm.R7, mine, asm.Half).WithSymbol("alive"),
-		asm.JEq.Imm(asm.R8, int32(Active), "active"),
-		asm.JEq.Imm(asm.R8, int32(draining), "draining"),
-		asm.JNE.Imm(asm.R8, int32(Passive), "other"),
+		// One load for both states: between two, SetStates could make a frame see the
+		// one as it was and the other as it is.
+		asm.LoadMem(asm.R8, asm.R7, offKernelState, asm.DWord).WithSymbol("alive"),
+		asm.Mov.Reg(asm.R9, asm.R8),
+		asm.RSh.Imm(asm.R9, halfShift(mine)),
+		asm.And.Imm(asm.R9, 0xffff),
+		asm.JEq.Imm(asm.R9, int32(Active), "active"),
+		asm.JEq.Imm(asm.R9, int32(draining), "draining"),
+		asm.JNE.Imm(asm.R9, int32(Passive), "other"),
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.LoadMem(asm.R2, asm.R7, dev, asm.Word),
 		asm.Mov.Imm(asm.R3, 0),
 		asm.FnCloneRedirect.Call(),
 
 		// The opposite tap is Active: only what is written to it may pass.
-		asm.LoadMem(asm.R8, asm.R7, other, asm.Half).WithSymbol("other"),
+		asm.RSh.Imm(asm.R8, halfShift(other)).WithSymbol("other"),
+		asm.And.Imm(asm.R8, 0xffff),
 		asm.JNE.Imm(asm.R8, int32(Active), "next"),
 		asm.Mov.Imm(asm.R1, 1),
 		asm.AddAtomic.Mem(asm.R7, asm.R1, asm.DWord, dropped),
@@ -121,6 +128,15 @@ func ethProgram(c *cut, mine, other, dev, dropped, taken, done int16) asm.Instru
 		asm.Mov.Imm(asm.R0, actNext).WithSymbol("next"),
 		asm.Return(),
 	}
+}
+
+// halfShift is by how many bits the uint16 at an offset of the first word of the
+// cut is shifted in it, on this machine.
+func halfShift(off int16) int32 {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
+		return 8 * int32(off)
+	}
+	return 8 * (6 - int32(off))
 }
 
 // tapProgram stands at the ingress of a tap, where written frames appear, and
