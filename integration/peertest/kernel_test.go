@@ -46,7 +46,7 @@ func TestR35_ModesWithLinux(t *testing.T) {
 }
 
 // TestR37_AlgorithmsWithLinux has them talk with every other kind of algorithm
-// that both have.
+// of everyday use.
 func TestR37_AlgorithmsWithLinux(t *testing.T) {
 	runMatrix(t, []kase{
 		transport(4, little, gcm(128, 8)), tunnel(6, 6, little, gcm(256, 12)),
@@ -59,6 +59,18 @@ func TestR37_AlgorithmsWithLinux(t *testing.T) {
 		transport(4, little, ah(20)), transport(6, little, ah(48)), tunnel(4, 4, little, ah(64)),
 		withESN(transport(4, little, gcm(128, 16))), withESN(tunnel(6, 6, little, cbc(128, 32))),
 		withESN(transport(4, little, ah(32))), withESN(tunnel(4, 6, little, chacha())),
+	})
+}
+
+// TestR37_RarerAlgorithmsWithLinux has them talk with those that are not for everyday
+// use, two of which hide nothing.
+func TestR37_RarerAlgorithmsWithLinux(t *testing.T) {
+	runMatrix(t, []kase{
+		transport(4, little, ccm(128, 16)), withESN(tunnel(6, 6, little, ccm(256, 8))),
+		transport(6, little, ctr(128, hmac(32))), withESN(tunnel(4, 4, little, ctr(256, cmac()))),
+		transport(4, little, gmac(128)), withESN(tunnel(6, 6, little, gmac(256))),
+		transport(6, little, cbcWith(128, xcbc())), transport(4, little, nullWith(cmac())),
+		transport(4, little, ahWith(xcbc())), transport(6, little, ahWith(cmac())),
 	})
 }
 

@@ -33,36 +33,67 @@ func chacha() suite {
 	}}
 }
 
+func ccm(bits, icv int) suite {
+	return suite{config.ESP, fmt.Sprintf("aes%dccm%d", bits, icv), bits/8 + 3, 0, func(s *xfrmpeer.State, enc, _ []byte) {
+		s.AEAD = xfrmpeer.AESCCM(enc, 8*icv)
+	}}
+}
+
+func gmac(bits int) suite {
+	return suite{config.ESP, fmt.Sprintf("aes%dgmac", bits), 0, bits/8 + 4, func(s *xfrmpeer.State, _, auth []byte) {
+		s.AEAD = xfrmpeer.AESGMAC(auth)
+	}}
+}
+
+// mac is an integrity algorithm as the two ends call it.
+type mac struct {
+	name   string // bitw's
+	octets int    // of the key
+	linux  func(key []byte) *xfrmpeer.Algorithm
+}
+
 // hmac is an HMAC by the octets of its key, which are those of its sum.
-func hmac(auth int) (string, func(key []byte) *xfrmpeer.Algorithm) {
+func hmac(auth int) mac {
 	switch auth {
 	case 20:
-		return "sha1", xfrmpeer.HMACSHA1
+		return mac{"sha1", auth, xfrmpeer.HMACSHA1}
 	case 32:
-		return "sha256", xfrmpeer.HMACSHA256
+		return mac{"sha256", auth, xfrmpeer.HMACSHA256}
 	case 48:
-		return "sha384", xfrmpeer.HMACSHA384
+		return mac{"sha384", auth, xfrmpeer.HMACSHA384}
 	}
-	return "sha512", xfrmpeer.HMACSHA512
+	return mac{"sha512", 64, xfrmpeer.HMACSHA512}
 }
 
-func cbc(bits, auth int) suite {
-	name, h := hmac(auth)
-	return suite{config.ESP, fmt.Sprintf("aes%d-%s", bits, name), bits / 8, auth, func(s *xfrmpeer.State, enc, auth []byte) {
-		s.Enc, s.Auth = xfrmpeer.AESCBC(enc), h(auth)
+func xcbc() mac { return mac{"aesxcbc", 16, xfrmpeer.AESXCBC} }
+func cmac() mac { return mac{"aescmac", 16, xfrmpeer.AESCMAC} }
+
+func cbc(bits, auth int) suite { return cbcWith(bits, hmac(auth)) }
+
+func cbcWith(bits int, m mac) suite {
+	return suite{config.ESP, fmt.Sprintf("aes%d-%s", bits, m.name), bits / 8, m.octets, func(s *xfrmpeer.State, enc, auth []byte) {
+		s.Enc, s.Auth = xfrmpeer.AESCBC(enc), m.linux(auth)
 	}}
 }
 
-func null(auth int) suite {
-	name, h := hmac(auth)
-	return suite{config.ESP, "null-" + name, 0, auth, func(s *xfrmpeer.State, _, auth []byte) {
-		s.Enc, s.Auth = xfrmpeer.NullCipher(), h(auth)
+func ctr(bits int, m mac) suite {
+	return suite{config.ESP, fmt.Sprintf("aes%dctr-%s", bits, m.name), bits/8 + 4, m.octets, func(s *xfrmpeer.State, enc, auth []byte) {
+		s.Enc, s.Auth = xfrmpeer.AESCTR(enc), m.linux(auth)
 	}}
 }
 
-func ah(auth int) suite {
-	name, h := hmac(auth)
-	return suite{config.AH, name, 0, auth, func(s *xfrmpeer.State, _, auth []byte) { s.Auth = h(auth) }}
+func null(auth int) suite { return nullWith(hmac(auth)) }
+
+func nullWith(m mac) suite {
+	return suite{config.ESP, "null-" + m.name, 0, m.octets, func(s *xfrmpeer.State, _, auth []byte) {
+		s.Enc, s.Auth = xfrmpeer.NullCipher(), m.linux(auth)
+	}}
+}
+
+func ah(auth int) suite { return ahWith(hmac(auth)) }
+
+func ahWith(m mac) suite {
+	return suite{config.AH, m.name, 0, m.octets, func(s *xfrmpeer.State, _, auth []byte) { s.Auth = m.linux(auth) }}
 }
 
 // hides says whether the packets' contents cannot be read on the wire.

@@ -35,6 +35,18 @@ func ChaCha20Poly1305(key []byte) *Algorithm {
 	return &Algorithm{"rfc7539esp(chacha20,poly1305)", key, 128}
 }
 
+// AESCCM is ESP's AES-CCM (RFC 4309); key has 16, 24 or 32 octets and 3 of salt.
+func AESCCM(key []byte, icvBits int) *Algorithm {
+	return &Algorithm{"rfc4309(ccm(aes))", key, icvBits}
+}
+
+// AESGMAC is ESP's AES-GMAC (RFC 4543), an AEAD to the kernel though it hides nothing;
+// key has 16, 24 or 32 octets and 4 of salt.
+func AESGMAC(key []byte) *Algorithm { return &Algorithm{"rfc4543(gcm(aes))", key, 128} }
+
+// AESCTR is RFC 3686's; key has 16, 24 or 32 octets and 4 of nonce.
+func AESCTR(key []byte) *Algorithm { return &Algorithm{"rfc3686(ctr(aes))", key, 0} }
+
 // AESCBC is RFC 3602's.
 func AESCBC(key []byte) *Algorithm { return &Algorithm{"cbc(aes)", key, 0} }
 
@@ -52,6 +64,12 @@ func HMACSHA384(key []byte) *Algorithm { return &Algorithm{"hmac(sha384)", key, 
 
 // HMACSHA512 is HMAC-SHA-512-256.
 func HMACSHA512(key []byte) *Algorithm { return &Algorithm{"hmac(sha512)", key, 256} }
+
+// AESXCBC is AES-XCBC-MAC-96 (RFC 3566).
+func AESXCBC(key []byte) *Algorithm { return &Algorithm{"xcbc(aes)", key, 96} }
+
+// AESCMAC is AES-CMAC-96 (RFC 4494).
+func AESCMAC(key []byte) *Algorithm { return &Algorithm{"cmac(aes)", key, 96} }
 
 // State is a security association of one direction ("ip xfrm state").
 type State struct {

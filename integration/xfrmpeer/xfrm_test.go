@@ -33,6 +33,16 @@ func TestStateCommand(t *testing.T) {
 			s.AEAD, s.Enc, s.Auth = nil, xfrmpeer.NullCipher(), xfrmpeer.HMACSHA1([]byte{3})
 		}),
 			"ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000 mode tunnel reqid 7 replay-window 64 enc 'ecb(cipher_null)' '' auth-trunc 'hmac(sha1)' 0x03 96"},
+		{"CCM", with(func(s *xfrmpeer.State) { s.AEAD = xfrmpeer.AESCCM([]byte{1, 2}, 96) }),
+			"ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000 mode tunnel reqid 7 replay-window 64 aead 'rfc4309(ccm(aes))' 0x0102 96"},
+		{"GMAC", with(func(s *xfrmpeer.State) { s.AEAD = xfrmpeer.AESGMAC([]byte{1, 2}) }),
+			"ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000 mode tunnel reqid 7 replay-window 64 aead 'rfc4543(gcm(aes))' 0x0102 128"},
+		{"CTR with XCBC", with(func(s *xfrmpeer.State) {
+			s.AEAD, s.Enc, s.Auth = nil, xfrmpeer.AESCTR([]byte{1, 2}), xfrmpeer.AESXCBC([]byte{3})
+		}),
+			"ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1000 mode tunnel reqid 7 replay-window 64 enc 'rfc3686(ctr(aes))' 0x0102 auth-trunc 'xcbc(aes)' 0x03 96"},
+		{"AH with CMAC", ah(a4, b4, xfrmpeer.AESCMAC([]byte{1})),
+			"ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto ah spi 0x100 mode transport replay-window 64 auth-trunc 'cmac(aes)' 0x01 96"},
 		{"AH over IPv4", ah(a4, b4, xfrmpeer.HMACSHA256([]byte{1})),
 			"ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto ah spi 0x100 mode transport replay-window 64 flag align4 auth-trunc 'hmac(sha256)' 0x01 128"},
 		{"AH over IPv4, 96 bits", ah(a4, b4, xfrmpeer.HMACSHA1([]byte{1})),
