@@ -91,12 +91,15 @@ func open(x transform.Transform, packet []byte, s transform.Sequence) (*transfor
 
 // aead runs the vectors of one AEAD with each tag length, and as ESP packets where the
 // additional data is an SPI and a sequence number, and the ciphertext is aligned.
-func aead(t *testing.T, file string, tagLens []int, primitiveOf func(key []byte, tagLen int) (cipher.AEAD, error), name func(v vector, tagLen int) string) {
+//
+// The nonce is nonceLen octets, of which the last 8 are the IV.
+func aead(t *testing.T, file string, nonceLen int, tagLens []int, primitiveOf func(key []byte, tagLen int) (cipher.AEAD, error), name func(v vector, tagLen int) string) {
 	var whole, packets int
 	for _, v := range load(t, file) {
-		if v.ivSize != 96 || v.tagSize != 128 {
-			continue // RFC 4106 §4 and RFC 7634 §2 know no other
+		if v.ivSize != nonceLen*8 || v.tagSize != 128 {
+			continue // RFC 4106 §4, RFC 4309 §4 and RFC 7634 §2 know no other
 		}
+		salt := v.IV[:nonceLen-8]
 		valid := v.Result == "valid"
 		for _, tagLen := range tagLens {
 			a, err := primitiveOf(v.Key, tagLen)
@@ -128,8 +131,8 @@ func aead(t *testing.T, file string, tagLens []int, primitiveOf func(key []byte,
 				s.Number |= uint64(binary.BigEndian.Uint32(v.AAD[4:])) << 32
 			}
 			packet := append(bytes.Clone(v.AAD[:4]), v.AAD[n-4:]...)
-			packet = append(append(packet, v.IV[4:]...), sealed...)
-			x := newTransform(t, name(v, tagLen), append(bytes.Clone(v.Key), v.IV[:4]...), nil)
+			packet = append(append(packet, v.IV[len(salt):]...), sealed...)
+			x := newTransform(t, name(v, tagLen), append(bytes.Clone(v.Key), salt...), nil)
 			// The plaintext is seldom padded as ESP is; that shows after the ICV only.
 			if _, r := open(x, packet, s); (r == wire.DropICV) == right {
 				t.Errorf("%s %d (%s) as ESP with a tag of %d octets: %v", file, v.ID, v.Comment, tagLen, r)
@@ -143,15 +146,120 @@ func aead(t *testing.T, file string, tagLens []int, primitiveOf func(key []byte,
 }
 
 func TestR37_WycheproofGCM(t *testing.T) {
-	aead(t, "aes_gcm_test.json", []int{8, 12, 16}, primitive.NewGCM, func(v vector, tagLen int) string {
+	aead(t, "aes_gcm_test.json", 12, []int{8, 12, 16}, primitive.NewGCM, func(v vector, tagLen int) string {
 		return "aes" + strconv.Itoa(v.keySize) + "gcm" + strconv.Itoa(tagLen)
 	})
 }
 
 func TestR37_WycheproofChaCha(t *testing.T) {
-	aead(t, "chacha20_poly1305_test.json", []int{16},
+	aead(t, "chacha20_poly1305_test.json", 12, []int{16},
 		func(key []byte, _ int) (cipher.AEAD, error) { return chacha20poly1305.New(key) },
 		func(vector, int) string { return "chacha20poly1305" })
+}
+
+// All of the vectors that have ESP's nonce are valid; the others are made of them. The
+// tag depends on its length, so that it cannot be cut.
+func TestR37_WycheproofCCM(t *testing.T) {
+	const file = "aes_ccm_test.json"
+	aead(t, file, primitive.CCMNonceLen, []int{16}, primitive.NewCCM, func(v vector, tagLen int) string {
+		return "aes" + strconv.Itoa(v.keySize) + "ccm" + strconv.Itoa(tagLen)
+	})
+	for _, v := range load(t, file) {
+		if v.ivSize != primitive.CCMNonceLen*8 {
+			continue
+		}
+		a, err := primitive.NewCCM(v.Key, 16)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealed := append(bytes.Clone(v.CT), v.Tag...)
+		for _, b := range [][]byte{sealed, v.IV, v.AAD} {
+			for bit := range len(b) * 8 {
+				b[bit/8] ^= 1 << (bit % 8)
+				if _, err := a.Open(nil, v.IV, sealed, v.AAD); err == nil {
+					t.Errorf("%s %d (%s): opens with bit %d changed", file, v.ID, v.Comment, bit)
+				}
+				b[bit/8] ^= 1 << (bit % 8)
+			}
+		}
+	}
+}
+
+func TestR37_WycheproofGMAC(t *testing.T) {
+	const file = "aes_gmac_test.json"
+	whole := 0
+	for _, v := range load(t, file) {
+		if v.ivSize != 96 || v.tagSize != 128 {
+			continue // RFC 4543 §3.2 knows no other
+		}
+		m, err := primitive.NewGMAC(v.Key, v.IV[:4])
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := m.Start()
+		d.SetIV(v.IV[4:])
+		d.Write(v.Msg)
+		right := bytes.Equal(d.Tag(m), v.Tag)
+		m.Done(d)
+		whole++
+		if right != (v.Result == "valid") {
+			t.Errorf("%s %d (%s): %t, want %s", file, v.ID, v.Comment, right, v.Result)
+		}
+	}
+	t.Logf("%s: %d vectors", file, whole)
+	if whole == 0 {
+		t.Errorf("%s: no vectors of the form wanted", file)
+	}
+}
+
+// mac runs the vectors of one MAC, and as ESP packets with NULL encryption where the
+// key and the message have the form of them. What fits when the tag is cut is judged by
+// the MAC itself, which the whole tags prove.
+func mac(t *testing.T, file, name string, keyLen, icv int, newMAC func(key []byte, tagLen int) (*primitive.MAC, error)) {
+	tagOf := func(v vector, tagLen int) []byte {
+		m, err := newMAC(v.Key, tagLen)
+		if err != nil {
+			return nil
+		}
+		d := m.Start()
+		defer m.Done(d)
+		d.Write(v.Msg)
+		return bytes.Clone(d.Tag(m))
+	}
+	var whole, packets int
+	for _, v := range load(t, file) {
+		found := tagOf(v, v.tagSize/8)
+		right := found != nil && bytes.Equal(found, v.Tag) // nil: a key that is refused
+		whole++
+		if right != (v.Result == "valid") {
+			t.Errorf("%s %d (%s): %t, want %s", file, v.ID, v.Comment, right, v.Result)
+		}
+
+		if len(v.Key) != keyLen || len(v.Msg) < 12 || len(v.Msg)%4 != 0 || len(v.Tag) < icv {
+			continue
+		}
+		// The message as an ESP packet with NULL encryption, and once more with its end
+		// as the high half of an extended sequence number, which is not sent.
+		tag := v.Tag[:icv]
+		right = bytes.Equal(tagOf(v, icv), tag)
+		s := transform.Sequence{SPI: binary.BigEndian.Uint32(v.Msg), Number: uint64(binary.BigEndian.Uint32(v.Msg[4:]))}
+		x := newTransform(t, "null-"+name, nil, v.Key)
+		packets++
+		if _, r := open(x, append(bytes.Clone(v.Msg), tag...), s); (r == wire.DropICV) == right {
+			t.Errorf("%s %d (%s) as ESP: %v", file, v.ID, v.Comment, r)
+		}
+		if end := len(v.Msg) - 4; end >= 12 {
+			s.ESN = true
+			s.Number |= uint64(binary.BigEndian.Uint32(v.Msg[end:])) << 32
+			if _, r := open(x, append(bytes.Clone(v.Msg[:end]), tag...), s); (r == wire.DropICV) == right {
+				t.Errorf("%s %d (%s) as ESP with ESN: %v", file, v.ID, v.Comment, r)
+			}
+		}
+	}
+	t.Logf("%s: %d vectors, %d of them as ESP packets", file, whole, packets)
+	if whole == 0 || packets == 0 {
+		t.Errorf("%s: no vectors of the form wanted", file)
+	}
 }
 
 func TestR37_WycheproofHMAC(t *testing.T) {
@@ -165,47 +273,14 @@ func TestR37_WycheproofHMAC(t *testing.T) {
 		{"sha384", sha512.New384, 48, 24},
 		{"sha512", sha512.New, 64, 32},
 	} {
-		file := "hmac_" + c.name + "_test.json"
-		var whole, packets int
-		for _, v := range load(t, file) {
-			m := primitive.NewHMAC(c.newHash, v.Key, v.tagSize/8)
-			d := m.Start()
-			d.Write(v.Msg)
-			right := bytes.Equal(d.Tag(m), v.Tag)
-			m.Done(d)
-			whole++
-			if right != (v.Result == "valid") {
-				t.Errorf("%s %d (%s): %t, want %s", file, v.ID, v.Comment, right, v.Result)
-			}
-
-			if len(v.Key) != c.keyLen || len(v.Msg) < 12 || len(v.Msg)%4 != 0 || len(v.Tag) < c.icv {
-				continue
-			}
-			// The message as an ESP packet with NULL encryption, and once more with its end
-			// as the high half of an extended sequence number, which is not sent.
-			tag := v.Tag[:c.icv]
-			h := hmac.New(c.newHash, v.Key)
-			h.Write(v.Msg)
-			right = hmac.Equal(h.Sum(nil)[:c.icv], tag)
-			s := transform.Sequence{SPI: binary.BigEndian.Uint32(v.Msg), Number: uint64(binary.BigEndian.Uint32(v.Msg[4:]))}
-			x := newTransform(t, "null-"+c.name, nil, v.Key)
-			packets++
-			if _, r := open(x, append(bytes.Clone(v.Msg), tag...), s); (r == wire.DropICV) == right {
-				t.Errorf("%s %d (%s) as ESP: %v", file, v.ID, v.Comment, r)
-			}
-			if end := len(v.Msg) - 4; end >= 12 {
-				s.ESN = true
-				s.Number |= uint64(binary.BigEndian.Uint32(v.Msg[end:])) << 32
-				if _, r := open(x, append(bytes.Clone(v.Msg[:end]), tag...), s); (r == wire.DropICV) == right {
-					t.Errorf("%s %d (%s) as ESP with ESN: %v", file, v.ID, v.Comment, r)
-				}
-			}
-		}
-		t.Logf("%s: %d vectors, %d of them as ESP packets", file, whole, packets)
-		if whole == 0 || packets == 0 {
-			t.Errorf("%s: no vectors of the form wanted", file)
-		}
+		mac(t, "hmac_"+c.name+"_test.json", c.name, c.keyLen, c.icv, func(key []byte, tagLen int) (*primitive.MAC, error) {
+			return primitive.NewHMAC(c.newHash, key, tagLen), nil
+		})
 	}
+}
+
+func TestR37_WycheproofCMAC(t *testing.T) {
+	mac(t, "aes_cmac_test.json", "aescmac", 16, 12, primitive.NewCMAC)
 }
 
 // The padding of the vectors is PKCS #5. One more block, encrypted here, turns each
