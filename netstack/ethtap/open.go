@@ -167,7 +167,7 @@ func findInterface(nl *netlink.Handle, name string) (netlink.Link, error) {
 		return nil, fmt.Errorf("ethtap: look for the interface %s: %w", name, permission(err))
 	}
 	if e := l.Attrs().EncapType; e != "ether" {
-		return nil, because(ErrNotEthernet, "ethtap: interface %s is of kind %s, expected ether", name, e)
+		return nil, because(ErrNotEthernet, "ethtap: interface %s is of kind %s, expected Ethernet", name, e)
 	}
 	if ownTap(l) {
 		return nil, because(ErrOccupied, "ethtap: interface %s is itself a tap of a cut", name)
