@@ -208,11 +208,22 @@ func (n *namespace) do(f func() error) error {
 // ever finds itself in a namespace that is not its own.
 func onOwnThread(f func() error) error {
 	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		done <- f()
-	}()
+	go threadOf(f, done)
 	return <-done
+}
+
+func threadOf(f func() error, done chan<- error) {
+	runtime.LockOSThread()
+	if unix.Gettid() == os.Getpid() {
+		// The process's first thread never ends, and would keep the namespace: do it on
+		// another while this one is held.
+		defer runtime.UnlockOSThread()
+		next := make(chan error, 1)
+		go threadOf(f, next)
+		done <- <-next
+		return
+	}
+	done <- f()
 }
 
 func (n *namespace) listenTCP(ctx context.Context, at netip.AddrPort) (l net.Listener, err error) {

@@ -78,11 +78,10 @@ func makeNamed(name string) (netns.NsHandle, error) {
 		err error
 	}
 	done := make(chan result)
-	go func() {
-		runtime.LockOSThread()
+	go onOwnThread(func() {
 		ns, err := netns.NewNamed(name)
 		done <- result{ns, err}
-	}()
+	})
 	r := <-done
 	return r.ns, r.err
 }
@@ -91,8 +90,7 @@ func makeNamed(name string) (netns.NsHandle, error) {
 // and a veth pair in it. The namespace has no name and goes with its thread.
 func probeNamespace() error {
 	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
+	go onOwnThread(func() {
 		done <- func() error {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return fmt.Errorf("unshare: %w", err)
@@ -110,8 +108,26 @@ func probeNamespace() error {
 			}
 			return nil
 		}()
-	}()
+	})
 	return <-done
+}
+
+// onOwnThread runs f on a thread that ends with it and so cannot carry a namespace
+// into somebody else's goroutine. The process's first thread never ends: if the
+// scheduler gives that one, it is held while another does the work.
+func onOwnThread(f func()) {
+	runtime.LockOSThread()
+	if unix.Gettid() != os.Getpid() {
+		f() // never unlocked
+		return
+	}
+	defer runtime.UnlockOSThread()
+	done := make(chan struct{})
+	go onOwnThread(func() {
+		defer close(done)
+		f()
+	})
+	<-done
 }
 
 func attrs(name string) netlink.LinkAttrs {
@@ -136,16 +152,13 @@ func (n *Namespace) Netlink() *netlink.Handle { return n.nl }
 // goroutines that f starts are outside of it.
 func (n *Namespace) Do(f func() error) error {
 	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread ends here, and cannot carry the namespace
-		// into somebody else's goroutine.
-		runtime.LockOSThread()
+	go onOwnThread(func() {
 		if err := netns.Set(n.ns); err != nil {
 			done <- fmt.Errorf("netlab: entering %s: %w", n.name, err)
 			return
 		}
 		done <- f()
-	}()
+	})
 	return <-done
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -53,10 +52,9 @@ func (n *Namespace) StartPrepared(cmd *exec.Cmd, prepare func() error) (*Process
 		cmd.WaitDelay = 2 * time.Second
 	}
 	started := make(chan error, 1)
-	go func() {
+	go onOwnThread(func() {
 		// The parent-death signal comes when the starting *thread* ends, so
 		// the thread stays for as long as the process does.
-		runtime.LockOSThread()
 		if err := netns.Set(n.ns); err != nil {
 			started <- err
 			return
@@ -70,7 +68,7 @@ func (n *Namespace) StartPrepared(cmd *exec.Cmd, prepare func() error) (*Process
 		if err == nil {
 			p.reap()
 		}
-	}()
+	})
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("netlab: starting %s in %s: %w", cmd.Path, n.name, err)
 	}
