@@ -8,6 +8,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"bitw/netstack/hook"
+	"bitw/netstack/wire"
 )
 
 // The NICs of the bump's stack.
@@ -94,13 +95,17 @@ var _ stack.AddressableEndpoint = (*endpoint)(nil)
 
 // HandlePacket implements stack.NetworkEndpoint.
 func (e *endpoint) HandlePacket(pkt *stack.PacketBuffer) {
-	if !e.enabled.Load() {
-		return
-	}
+	engine, from := e.protocol.engine, hook.Right
 	if e.nic.ID() == LeftNIC {
-		e.protocol.engine.outbound(pkt)
-	} else {
-		e.protocol.engine.inbound(pkt)
+		from = hook.Left
+	}
+	switch {
+	case !e.enabled.Load():
+		engine.drop(from, wire.DropEndpointGone, nil, nil)
+	case from == hook.Left:
+		engine.outbound(pkt)
+	default:
+		engine.inbound(pkt)
 	}
 }
 

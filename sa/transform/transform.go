@@ -7,8 +7,8 @@ import "bitw/netstack/wire"
 
 // IP protocol numbers of the two security protocols.
 const (
-	ProtoESP = 50
-	ProtoAH  = 51
+	ProtoESP = wire.ProtoESP
+	ProtoAH  = wire.ProtoAH
 )
 
 // A Packet is one IP datagram inside a buffer with room at both ends. All
