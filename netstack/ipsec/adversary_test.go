@@ -175,7 +175,7 @@ func mutations() []mutation {
 			return unlessAH(g)
 		}},
 		{"protocol", at(9, 6, 0x40), always(wire.DropClearNotProtected, wire.DropNoPolicy)},
-		{"protocol: the other of ESP and AH", at(9, 6, wire.ProtoESP ^ wire.ProtoAH), always(wire.DropUnknownSPI, wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
+		{"protocol: the other of ESP and AH", at(9, 6, wire.ProtoESP^wire.ProtoAH), always(wire.DropUnknownSPI, wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
 		{"destination", at(19, 39, 0x40), always(wire.DropUnknownSPI)},
 		{"source", at(15, 23, 0x40), func(g target) []wire.DropReason {
 			switch {
@@ -197,12 +197,12 @@ func mutations() []mutation {
 		}, always(wire.DropOwnAddressSpoof)},
 		{"trailing octets in the IP length", resized(1), always(wire.DropICV, wire.DropBadLength)},
 		{"sixteen octets more", resized(16), icv},
-		{"a maximal packet", func(g target, b []byte) []byte { return resized(65535 - len(b))(g, b) }, always(wire.DropICV, wire.DropBadLength)},
+		{"a maximal packet", func(g target, b []byte) []byte { return resized(65535-len(b))(g, b) }, always(wire.DropICV, wire.DropBadLength)},
 		{"one octet less", resized(-1), always(wire.DropICV, wire.DropBadLength)},
 		{"sixteen octets less", resized(-16), icv},
-		{"the header alone", func(g target, b []byte) []byte { return resized(g.ipLen() + 8 - len(b))(g, b) }, always(wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
-		{"less than the header", func(g target, b []byte) []byte { return resized(g.ipLen() + 3 - len(b))(g, b) }, always(wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
-		{"no payload", func(g target, b []byte) []byte { return resized(g.ipLen() - len(b))(g, b) }, always(wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
+		{"the header alone", func(g target, b []byte) []byte { return resized(g.ipLen()+8-len(b))(g, b) }, always(wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
+		{"less than the header", func(g target, b []byte) []byte { return resized(g.ipLen()+3-len(b))(g, b) }, always(wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
+		{"no payload", func(g target, b []byte) []byte { return resized(g.ipLen()-len(b))(g, b) }, always(wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
 		{"last octet of the ICV or the payload", in(-1, 0x80), icv},
 	}
 	// The fields of ESP and AH.
