@@ -2,6 +2,7 @@ package sa
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -46,15 +47,18 @@ type EventKind uint8
 const (
 	ExpireSoft EventKind = iota + 1 // soft lifetime is over: time to make a successor
 	ExpireHard                      // hard lifetime is over: the SA drops everything
+	PeerMoved                       // the outbound SA's peer is at Event.Peer now (RFC 3948)
 )
 
-// String returns "expire-soft" or "expire-hard".
+// String returns "expire-soft", "expire-hard" or "peer-moved".
 func (k EventKind) String() string {
 	switch k {
 	case ExpireSoft:
 		return "expire-soft"
 	case ExpireHard:
 		return "expire-hard"
+	case PeerMoved:
+		return "peer-moved"
 	}
 	return fmt.Sprintf("EventKind(%d)", uint8(k))
 }
@@ -63,6 +67,8 @@ func (k EventKind) String() string {
 type Event struct {
 	Kind EventKind
 	SA   *SA
+	// Peer is where the peer's packets come from, for PeerMoved.
+	Peer netip.AddrPort
 }
 
 // Used counts packets that the SA carried, and the octets of their payload, at now
@@ -100,7 +106,7 @@ func (s *SA) expire(bit uint32) {
 	if bit == stateHard {
 		kind = ExpireHard
 	}
-	s.notify(Event{kind, s})
+	s.notify(Event{Kind: kind, SA: s})
 }
 
 // Expired says which lifetimes are over, as far as Usable, Used or Tick noticed.

@@ -14,6 +14,11 @@ import (
 type Lineage struct {
 	Name string
 	out  atomic.Pointer[SA]
+
+	// move is where the peer of the outbound SA is, nil while it is where it was
+	// configured. It is here, and not in the SA, so that a rollover keeps it.
+	move  atomic.Pointer[peerMove]
+	moves atomic.Uint64
 }
 
 // NewLineage returns a lineage that has no SA yet.

@@ -77,6 +77,16 @@ type SAConfig struct {
 	ReplayWindow int
 	Soft, Hard   Lifetime
 	Lineage      *Lineage
+	// Encap is the UDP encapsulation of an ESP SA, nil for none. It must not change.
+	Encap *Encap
+	// TFCPadding is to how many octets an outbound ESP SA pads the payload of each
+	// packet, as far as the path takes it, to hide how long it is (RFC 4303 §2.7);
+	// PadToMTU for all that the path takes, 0 for none. In transport mode, payloads that
+	// do not tell their own length stay as they are.
+	TFCPadding int
+	// Dummies is how many dummy packets an outbound ESP SA sends a second (RFC 4303
+	// §2.6), at most MaxDummies.
+	Dummies int
 	// Store keeps the sequence numbers of an outbound SA over a restart. A
 	// counter-mode algorithm needs one; others may have one, so that the peer's replay
 	// window still fits after a restart.
@@ -89,8 +99,8 @@ type SAConfig struct {
 	// Clock returns nanoseconds since 1970; nil stands for the system's clock. It is
 	// not called per packet.
 	Clock func() int64
-	// Notify is told about lifetimes, once for each kind. It is called on the packet
-	// path and must not block; nil is allowed.
+	// Notify is told about lifetimes, once for each kind, and about each move of the
+	// peer. It is called on the packet path and must not block; nil is allowed.
 	Notify func(Event)
 }
 
@@ -111,11 +121,16 @@ type SA struct {
 	Soft, Hard   Lifetime
 	Lineage      *Lineage
 	Created      int64 // nanoseconds since 1970
+	Encap        *Encap
+	TFCPadding   int // in octets or PadToMTU, 0 for inbound SAs
+	Dummies      int // packets a second, 0 for inbound SAs
 
 	// What the SA carried (see Used), and what was dropped on its account.
 	Packets, Bytes atomic.Uint64
 	LastUse        atomic.Int64 // nanoseconds since 1970, 0 if never used
 	Drops          wire.DropCounters
+	// What an outbound SA sent of itself.
+	DummiesSent, KeepalivesSent atomic.Uint64
 
 	discard bool
 	state   atomic.Uint32
@@ -156,9 +171,12 @@ func newSA(cfg *SAConfig) (*SA, error) {
 	s := &SA{
 		Name: cfg.Name, Key: cfg.Key, Direction: cfg.Direction, Mode: cfg.Mode, Src: cfg.Src.Unmap(),
 		Algorithm: cfg.Algorithm, ESN: cfg.ESN, Soft: cfg.Soft, Hard: cfg.Hard, Lineage: cfg.Lineage,
-		discard: cfg.Discard, notify: cfg.Notify, clock: cfg.Clock, pmtuAge: cfg.PMTUAge,
+		Encap: cfg.Encap, discard: cfg.Discard, notify: cfg.Notify, clock: cfg.Clock, pmtuAge: cfg.PMTUAge,
 	}
 	s.Key.Dst = s.Key.Dst.Unmap()
+	if s.Direction == Outbound {
+		s.TFCPadding, s.Dummies = cfg.TFCPadding, cfg.Dummies
+	}
 	if s.clock == nil {
 		s.clock = systemClock
 	}
@@ -232,6 +250,9 @@ func (cfg *SAConfig) check() error {
 		}
 	}
 	if err := checkLifetimes(cfg.Soft, cfg.Hard); err != nil {
+		return err
+	}
+	if err := cfg.checkEncap(); err != nil {
 		return err
 	}
 	if cfg.Discard {

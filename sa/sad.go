@@ -17,6 +17,7 @@ import (
 type SAD struct {
 	mu     sync.Mutex // held by those who change
 	tables [2]saTable // by Direction
+	encap  encapIndex
 }
 
 // NewSAD returns an empty database.
@@ -52,6 +53,7 @@ func (d *SAD) Add(s *SA) error {
 		return fmt.Errorf("SA %q and SA %q are both %v: %w", old.Name, s.Name, s.Key, ErrDuplicateSA)
 	}
 	t.add(s)
+	d.encap.add(s)
 	return nil
 }
 
@@ -60,7 +62,11 @@ func (d *SAD) Add(s *SA) error {
 func (d *SAD) Remove(s *SA) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.tables[s.Direction].replace(s, nil)
+	if !d.tables[s.Direction].replace(s, nil) {
+		return false
+	}
+	d.encap.remove(s)
+	return true
 }
 
 // Replace puts next in the place of old at once, so that no packet finds neither.
@@ -75,6 +81,8 @@ func (d *SAD) Replace(old, next *SA) error {
 	if !d.tables[old.Direction].replace(old, next) {
 		return fmt.Errorf("SA %q is not in the SAD", old.Name)
 	}
+	d.encap.add(next)
+	d.encap.remove(old)
 	return nil
 }
 

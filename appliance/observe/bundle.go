@@ -21,7 +21,9 @@ type step struct {
 	sa *sa.SA
 	// keep is what stays in front of the ESP or AH header: in tunnel mode the new outer
 	// header, in transport mode the datagram's own headers up to there.
-	keep   int
+	keep int
+	// udp is the length of the header of ESP in UDP, 0 without.
+	udp    int
 	tunnel bool
 }
 
@@ -47,7 +49,11 @@ func bundleOf(p *sa.Policy, in *wire.Info) (bundle, wire.DropReason) {
 			// A transport mode SA ends where the datagram does.
 			return bundle{}, wire.DropSelectorMismatch
 		}
-		b.steps = append(b.steps, step{sa: s, keep: at, tunnel: s.Mode == sa.Tunnel})
+		udp := 0
+		if s.Encap != nil {
+			udp = wire.UDPLen
+		}
+		b.steps = append(b.steps, step{sa: s, keep: at, udp: udp, tunnel: s.Mode == sa.Tunnel})
 	}
 	if len(b.steps) == 0 {
 		return bundle{}, wire.DropNoSA
@@ -70,7 +76,7 @@ func (b *bundle) sealedLen(n int) int {
 		if !st.tunnel {
 			pay -= st.keep
 		}
-		n = st.keep + t.HeaderLen() + pay + t.TrailerLen(pay)
+		n = st.keep + st.udp + t.HeaderLen() + pay + t.TrailerLen(pay)
 	}
 	return n
 }
@@ -80,7 +86,7 @@ func (b *bundle) sealedLen(n int) int {
 func (b *bundle) maxInner(limit int) int {
 	for i := len(b.steps) - 1; i >= 0; i-- {
 		st := &b.steps[i]
-		room := st.sa.Transform.MaxPayload(limit - st.keep)
+		room := st.sa.Transform.MaxPayload(limit - st.keep - st.udp)
 		if room < 0 {
 			return -1
 		}

@@ -134,6 +134,10 @@ func dropWords(reason string) string {
 		return "dummy packet of the other side, meant to be dropped"
 	case "wrong_transform":
 		return "ESP and AH not in the order that the policy lists"
+	case "encap_mismatch":
+		return "ESP in UDP for an SA without encap, or the other way round; do both sides have the same ports?"
+	case "nat_keepalive":
+		return "NAT keepalive of the other side, meant to be dropped"
 	case "ecn":
 		return "congestion was marked, and the packet inside cannot tell"
 	case "seq_exhausted":

@@ -22,6 +22,8 @@ type bundle struct {
 	front int
 	// dst is the destination on the wire.
 	dst netip.Addr
+	// dummy says that the innermost SA carries a dummy packet (RFC 4303 §2.6).
+	dummy bool
 	// pkt is the transform's argument; a field so that it needs no allocation.
 	pkt transform.Packet
 }
@@ -34,6 +36,12 @@ type step struct {
 	insertAt, protoAt int
 	// outer is the length of the outer IP header in tunnel mode, 0 in transport mode.
 	outer int
+	// udp is the length of the UDP header of ESP in UDP, 0 without encapsulation, and
+	// remote where the packet goes then.
+	udp    int
+	remote netip.AddrPort
+	// padTo is the least length of the payload (RFC 4303 §2.7), set by maxInner.
+	padTo int
 	// seq is the first of the run of sequence numbers taken for the batch.
 	seq uint64
 }
@@ -42,7 +50,7 @@ func (b *bundle) reset() {
 	for i := range b.steps[:b.n] {
 		b.steps[i].sa = nil
 	}
-	b.n, b.front = 0, 0
+	b.n, b.front, b.dummy = 0, 0, false
 	b.pkt.Buf = nil
 }
 
@@ -78,7 +86,12 @@ func (b *bundle) init(p *sa.Policy, in *wire.Info, now int64) (wire.DropReason, 
 			return wire.DropSelectorMismatch, s
 		}
 		st.insertAt, st.protoAt = insertAt, protoAt
-		b.front += st.outer + s.Transform.HeaderLen()
+		if s.Encap != nil {
+			st.udp, st.remote = wire.UDPLen, s.Remote()
+			b.dst = st.remote.Addr()
+		}
+		st.padTo = tfcPadding(s, i, in)
+		b.front += st.outer + st.udp + s.Transform.HeaderLen()
 	}
 	return wire.DropNone, nil
 }
@@ -89,24 +102,27 @@ func (b *bundle) sealedLen(n int) int {
 		st := &b.steps[i]
 		t := st.sa.Transform
 		if st.outer != 0 {
-			n = st.outer + t.HeaderLen() + n + t.TrailerLen(n)
+			n = max(n, st.padTo)
+			n = st.outer + st.udp + t.HeaderLen() + n + t.TrailerLen(n)
 		} else {
-			pay := n - st.insertAt
-			n = st.insertAt + t.HeaderLen() + pay + t.TrailerLen(pay)
+			pay := max(n-st.insertAt, st.padTo)
+			n = st.insertAt + st.udp + t.HeaderLen() + pay + t.TrailerLen(pay)
 		}
 	}
 	return n
 }
 
 // maxInner returns the largest datagram in octets whose sealed form has at most
-// limit, or a negative number if there is none.
+// limit, or a negative number if there is none. From then on no datagram is padded
+// beyond limit for the sake of its length.
 func (b *bundle) maxInner(limit int) int {
 	for i := b.n - 1; i >= 0; i-- {
 		st := &b.steps[i]
-		room := st.sa.Transform.MaxPayload(limit - st.insertAt)
+		room := st.sa.Transform.MaxPayload(limit - st.insertAt - st.udp)
 		if room < 0 {
 			return -1
 		}
+		st.padTo = min(st.padTo, room)
 		if limit = room; st.outer == 0 {
 			limit += st.insertAt
 		}
@@ -142,15 +158,20 @@ func (b *bundle) seal(buf []byte, start, end, index int, in *wire.Info, id func(
 			if buf[start]>>4 == 6 {
 				p.NextHeader = wire.ProtoIPv6
 			}
+			if b.dummy && i == 0 {
+				p.NextHeader = wire.ProtoNone
+			}
+			st.pad(p, p.NextHeader)
 			p.Hdr = start - headerLen
-			start = p.Hdr - st.outer
-			total := st.outer + headerLen + (end - p.Pay) + t.TrailerLen(end-p.Pay)
-			outerHeader(buf[start:p.Hdr], s, total, tos, df, id)
+			start = p.Hdr - st.udp - st.outer
+			total := st.outer + st.udp + headerLen + (p.End - p.Pay) + t.TrailerLen(p.End-p.Pay)
+			outerHeader(buf[start:start+st.outer], s, total, tos, df, id)
 		} else {
 			p.Pay = start + st.insertAt
+			st.pad(p, buf[start+st.protoAt])
 			p.Hdr = p.Pay - headerLen
-			copy(buf[start-headerLen:], buf[start:p.Pay])
-			start -= headerLen
+			copy(buf[start-headerLen-st.udp:], buf[start:p.Pay])
+			start -= headerLen + st.udp
 			p.NextHeader = buf[start+st.protoAt]
 			buf[start+st.protoAt] = s.Key.Proto
 			wire.SetLength(buf[start:], int(buf[start]>>4), p.End-start+t.TrailerLen(p.End-p.Pay))
@@ -161,6 +182,9 @@ func (b *bundle) seal(buf []byte, start, end, index int, in *wire.Info, id func(
 			return 0, 0, reason, s
 		}
 		end = p.End
+		if st.udp != 0 {
+			st.encapsulate(buf[start:end], p.Hdr-start)
+		}
 	}
 	return start, end, wire.DropNone, nil
 }

@@ -69,6 +69,8 @@ type Engine struct {
 	works      sync.Pool
 	sides      [2]side
 	waiting    unresolved
+	encap      encapsulation
+	dummies    dummies // of the goroutine that calls SendDummies
 }
 
 // side is what belongs to the datagrams that come from one side. Nothing of it
@@ -140,6 +142,7 @@ func (e *Engine) Tick() {
 		e.sides[i].fragments.expire(now)
 	}
 	e.waiting.expire(now, int64(unresolvedAge))
+	e.keepalives(now)
 }
 
 // Close frees what the engine still holds. No frame may come afterwards.

@@ -116,7 +116,7 @@ func (s *station) policies(list ...*sa.Policy) {
 
 // add makes an SA with a key that depends on the name alone, so that both
 // stations get the same.
-func (s *station) add(name, algorithm string, proto uint8, dir sa.Direction, mode sa.Mode, spi uint32, src, dst netip.Addr) *sa.SA {
+func (s *station) add(name, algorithm string, proto uint8, dir sa.Direction, mode sa.Mode, spi uint32, src, dst netip.Addr, change ...func(*sa.SAConfig)) *sa.SA {
 	s.t.Helper()
 	alg, err := transform.Lookup(proto, algorithm)
 	if err != nil {
@@ -130,11 +130,15 @@ func (s *station) add(name, algorithm string, proto uint8, dir sa.Direction, mod
 		return sa.NewSecret(b)
 	}
 	l := sa.NewLineage(name)
-	x, err := sa.New(sa.SAConfig{
+	cfg := sa.SAConfig{
 		Name: name, Key: sa.Key{SPI: spi, Dst: dst, Proto: proto}, Src: src, Direction: dir, Mode: mode, Algorithm: alg,
 		EncryptionKey: key(alg.EncryptionKeyLen, 1), IntegrityKey: key(alg.IntegrityKeyLen, 2),
 		Lineage: l, Store: sa.NewMemoryStore(), Clock: func() int64 { return s.now },
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	x, err := sa.New(cfg)
 	if err != nil {
 		s.t.Fatal(err)
 	}

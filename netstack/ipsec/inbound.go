@@ -15,12 +15,14 @@ type opening struct {
 	n       int
 	removed [maxBundle]*sa.SA // the outermost first
 	pkt     transform.Packet
+	encap   encapState
 }
 
 func (o *opening) reset() {
 	clear(o.removed[:o.n])
 	o.n = 0
 	o.pkt.Buf = nil
+	o.encap = encapState{}
 }
 
 // inbound takes a datagram from the right (RFC 4301 §5.2). pkt is borrowed for
@@ -57,6 +59,9 @@ func (e *Engine) inbound(pkt *stack.PacketBuffer) {
 		w.d.Net = nil
 	}
 	src := tcpip.LinkAddress(link[6:12])
+	if e.stripUDP(w) {
+		return
+	}
 	if proto := w.d.Info.Proto; proto == wire.ProtoESP || proto == wire.ProtoAH {
 		e.inboundProtected(w, src, pkt, set)
 		return
@@ -117,7 +122,7 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 	d := &w.d
 	for d.Info.Proto == wire.ProtoESP || d.Info.Proto == wire.ProtoAH {
 		reason, s := e.unwrap(w)
-		if reason == wire.DropUnknownSPI && w.open.n == 0 {
+		if reason == wire.DropUnknownSPI && w.open.n == 0 && w.open.encap.port == 0 {
 			if p := e.bypassesIPsec(w); p != nil {
 				e.bypassIn(w, p, pkt, set)
 				return
@@ -129,6 +134,9 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		}
 		if d.Info.IsFragment {
 			break
+		}
+		if e.stripUDP(w) {
+			return
 		}
 	}
 	d.Net = nil // it spoke of the outer datagram
@@ -151,6 +159,7 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		e.drop(hook.Right, reason, p, last)
 		return
 	}
+	e.follow(w, p)
 	e.toHost(w, d.Bytes, src)
 	e.flush(w, hook.Left)
 	p.Counters[sa.Inbound].Add(1, len(d.Bytes), w.now)
@@ -188,6 +197,9 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 	if reason := s.Usable(w.now); reason != wire.DropNone {
 		return reason, s
 	}
+	if reason := s.EncapMatches(o.encap.port); reason != wire.DropNone {
+		return reason, s
+	}
 	full, reason := s.CheckReplay(seq)
 	if reason != wire.DropNone {
 		return reason, s
@@ -196,6 +208,7 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 	if reason = s.Transform.Open(&o.pkt, transform.Sequence{SPI: spi, Number: full, ESN: s.ESN}); reason != wire.DropNone {
 		return reason, s
 	}
+	newest := s.Newest(full)
 	if reason = s.Accept(full); reason != wire.DropNone {
 		return reason, s
 	}
@@ -205,6 +218,7 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 	}
 	s.Used(1, octets, w.now)
 	o.removed[o.n] = s
+	o.encap.opened(o.n, full, newest)
 	o.n++
 	if o.pkt.NextHeader == wire.ProtoNone {
 		return wire.DropDummy, s
@@ -212,19 +226,28 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 	if s.Mode == sa.Tunnel {
 		return w.leaveTunnel(), s
 	}
-	return w.leaveTransport(), s
+	return w.leaveTransport(s), s
 }
 
 // leaveTransport puts the IP header in front of the opened payload.
-func (w *work) leaveTransport() wire.DropReason {
+func (w *work) leaveTransport(s *sa.SA) wire.DropReason {
 	d, o := &w.d, &w.open
 	start := o.pkt.Pay - d.Info.HeaderLen
 	b := d.Bytes[start:o.pkt.End]
 	copy(b, d.Bytes[:d.Info.HeaderLen])
 	b[d.Info.ProtoAt] = o.pkt.NextHeader
+	if s.Encap != nil {
+		wire.SetSrc(b, s.Src) // what the host and the policies know the peer by
+	}
 	wire.SetLength(b, int(d.Info.Version), len(b))
 	d.Bytes = b
-	return wire.Parse(b, &d.Info)
+	if reason := wire.Parse(b, &d.Info); reason != wire.DropNone {
+		return reason
+	}
+	if s.Encap != nil {
+		repairChecksum(b, &d.Info, s)
+	}
+	return wire.DropNone
 }
 
 // leaveTunnel takes the outer header away (RFC 4301 §5.1.2), but for what RFC 6040

@@ -178,7 +178,9 @@ func (e *Engine) toWire(w *work, hop route) {
 		}
 	}
 	if !known {
-		e.waiting.remember(w, hop.nextHop)
+		if len(w.d.Bytes) > 0 { // else the host did not send it
+			e.waiting.remember(w, hop.nextHop)
+		}
 		w.out.Reset()
 		return
 	}

@@ -123,14 +123,10 @@ func (e *Engine) learnPathMTU(w *work) bool {
 		return false
 	}
 	quoted, reason := wire.Enclosed(d.Bytes, &d.Info, &w.inner)
-	if reason != wire.DropNone || w.inner.Proto != wire.ProtoESP && w.inner.Proto != wire.ProtoAH {
+	if reason != wire.DropNone {
 		return false
 	}
-	spi, seq, ok := spiAndSeq(quoted, &w.inner)
-	if !ok {
-		return false
-	}
-	s := e.sad.LookupOutbound(spi, w.inner.Dst, w.inner.Proto)
+	s, seq := e.quotedSA(quoted, &w.inner)
 	if s == nil {
 		return false
 	}
@@ -151,6 +147,26 @@ func (e *Engine) learnPathMTU(w *work) bool {
 		e.sides[hook.Right].learned.Add(1)
 	}
 	return true
+}
+
+// quotedSA returns the SA by which a packet left that an ICMP error quotes, and the
+// packet's sequence number (host order); nil if it is none of ours.
+func (e *Engine) quotedSA(quoted []byte, in *wire.Info) (s *sa.SA, seq uint32) {
+	if in.Proto == wire.ProtoUDP {
+		return e.quotedEncap(quoted, in)
+	}
+	if in.Proto != wire.ProtoESP && in.Proto != wire.ProtoAH {
+		return nil, 0
+	}
+	spi, seq, ok := spiAndSeq(quoted, in)
+	if !ok {
+		return nil, 0
+	}
+	s = e.sad.LookupOutbound(spi, in.Dst, in.Proto)
+	if s != nil && s.Encap != nil {
+		return nil, 0
+	}
+	return s, seq
 }
 
 // spiAndSeq reads SPI and sequence number (host order) of the ESP or AH header

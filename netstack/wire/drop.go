@@ -29,6 +29,8 @@ const (
 	DropBadNextHeader  // next header that the SA's mode does not allow
 	DropDummy          // ESP dummy packet, next header 59 (RFC 4303 §2.6)
 	DropWrongTransform // bundle not applied in the listed order
+	DropEncapMismatch  // in UDP for an SA without encapsulation, or the other way round, or for another port
+	DropKeepalive      // NAT keepalive (RFC 3948 §2.3); nothing is wrong
 	DropECN            // tunnel marked congestion that the inner packet cannot tell (RFC 6040 §4.2)
 
 	// Outbound ESP and AH.
@@ -82,6 +84,8 @@ var dropNames = [NumDropReasons]string{
 	DropBadNextHeader:     "bad_next_header",
 	DropDummy:             "dummy",
 	DropWrongTransform:    "wrong_transform",
+	DropEncapMismatch:     "encap_mismatch",
+	DropKeepalive:         "nat_keepalive",
 	DropECN:               "ecn",
 	DropSeqExhausted:      "seq_exhausted",
 	DropSeqUnreserved:     "seq_unreserved",

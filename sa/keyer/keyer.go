@@ -56,6 +56,9 @@ type Spec struct {
 	ESN                         bool
 	ReplayWindow                int // packets; 0 is sa.DefaultReplayWindow, sa.ReplayOff none
 	Soft, Hard                  sa.Lifetime
+	// Encap, TFCPadding and Dummies are as in sa.SAConfig.
+	Encap               *sa.Encap
+	TFCPadding, Dummies int
 }
 
 // Key returns the name of the SA in the SAD.
@@ -66,5 +69,6 @@ func (s *Spec) config() sa.SAConfig {
 		Name: s.Name, Key: s.Key(), Direction: s.Direction, Mode: s.Mode, Src: s.Src,
 		EncryptionKey: s.EncryptionKey, IntegrityKey: s.IntegrityKey,
 		ESN: s.ESN, ReplayWindow: s.ReplayWindow, Soft: s.Soft, Hard: s.Hard,
+		Encap: s.Encap, TFCPadding: s.TFCPadding, Dummies: s.Dummies,
 	}
 }
