@@ -66,6 +66,12 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 	if a.opt.host == nil && cfg.Interface == "" {
 		return nil, errors.New("appliance: the configuration names no interface, and there is no WithLinks")
 	}
+	if err := cfg.CheckTwoNIC(); err != nil {
+		return nil, fmt.Errorf("appliance: %w", err)
+	}
+	if cfg.Inside != "" {
+		return nil, errors.New("appliance: it cuts one interface, and inside and outside name two")
+	}
 	if h := a.opt.host; h != nil && len(h.MAC) != 6 {
 		return nil, fmt.Errorf("appliance: WithLinks: the host's MAC has %d octets, expected 6", len(h.MAC))
 	}

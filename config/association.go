@@ -14,6 +14,7 @@ type saNode struct {
 	// whole says that direction, mode and endpoints are all known.
 	whole bool
 	index int
+	mode  place
 }
 
 type saID struct {
@@ -51,7 +52,10 @@ func (d *decoder) securityAssociations(n *node) {
 		d.saKeys(f, &sa, what, algorithm, known)
 		d.config.SAs = append(d.config.SAs, sa)
 
-		sn := saNode{sa.Name, item.place, sa.Direction, sa.Direction != "" && sa.Mode != "" && sa.Source.IsValid() && sa.Destination.IsValid(), len(d.config.SAs) - 1}
+		sn := saNode{sa.Name, item.place, sa.Direction, sa.Direction != "" && sa.Mode != "" && sa.Source.IsValid() && sa.Destination.IsValid(), len(d.config.SAs) - 1, item.place}
+		if x := f.by["mode"]; x != nil {
+			sn.mode = x.place
+		}
 		d.sas = append(d.sas, sn)
 		if sa.SPI != 0 && sa.Destination.IsValid() && sa.Protocol != "" {
 			id := saID{sa.SPI, sa.Destination, sa.Protocol}

@@ -26,7 +26,7 @@ type decoder struct {
 }
 
 func (d *decoder) decode(root *node) {
-	f := d.fields(root, "a configuration", "interface", "on_failure", "control", "state_dir", "log_level",
+	f := d.fields(root, "a configuration", "interface", "inside", "outside", "protected", "mirror_link", "on_failure", "control", "state_dir", "log_level",
 		"classes", "neighbors", "routes", "mtu", "security_associations", "policies")
 	if f == nil {
 		return
@@ -37,7 +37,7 @@ func (d *decoder) decode(root *node) {
 			d.config.marks[key] = mark{d.position(n.place), d.line(n.place.line)}
 		}
 	}
-	d.interfaceName(f)
+	d.nics(f)
 	c := &d.config
 	if n := f.by["on_failure"]; n != nil {
 		c.OnFailure = enum(d.source, n, Shut, Open)
@@ -79,6 +79,7 @@ func (d *decoder) decode(root *node) {
 	if n := f.by["policies"]; n != nil {
 		d.policies(n)
 	}
+	d.betweenTwo(f)
 	if n := f.by["policies"]; n == nil || n.kind == null || n.kind == list && len(n.items) == 0 {
 		d.warn(root.place, "add policies", "no policies: every packet is discarded")
 	}
@@ -93,23 +94,32 @@ func (d *decoder) interfaceName(f *fields) {
 	n := f.by["interface"]
 	if n == nil {
 		if !d.opt.NoInterface && !f.meant["interface"] {
-			d.fail(f.place, "add interface: with the name of the interface to cut", "no interface")
+			d.fail(f.place, "add interface: with the name of the interface to cut, or inside: and outside:", "no interface")
 		}
 		return
 	}
-	t, ok := d.text(n, "the name of an interface")
+	t, ok := d.nicName(n)
 	if !ok {
-		return
-	}
-	// What Linux's dev_valid_name refuses, and ":" which it keeps for aliases.
-	if len(t) > 15 || t == "." || t == ".." || strings.ContainsAny(t, "/: \t") {
-		d.fail(n.place, "a name has 1 to 15 octets without spaces, / and :", "%s cannot be the name of an interface", quote(t))
 		return
 	}
 	d.config.Interface = t
 	if d.config.Control == "" {
 		d.config.Control = DefaultControl(t)
 	}
+}
+
+// nicName reads the name of an interface.
+func (d *decoder) nicName(n *node) (string, bool) {
+	t, ok := d.text(n, "the name of an interface")
+	if !ok {
+		return "", false
+	}
+	// What Linux's dev_valid_name refuses, and ":" which it keeps for aliases.
+	if len(t) > 15 || t == "." || t == ".." || strings.ContainsAny(t, "/: \t") {
+		d.fail(n.place, "a name has 1 to 15 octets without spaces, / and :", "%s cannot be the name of an interface", quote(t))
+		return "", false
+	}
+	return t, true
 }
 
 func (d *decoder) control(n *node) {

@@ -59,7 +59,8 @@ func (c Change) String() string {
 func Diff(old, new *Config) []Change {
 	var r []Change
 	for _, key := range differing([]item{
-		{"interface", old.Interface, new.Interface}, {"on_failure", old.OnFailure, new.OnFailure},
+		{"interface", old.Interface, new.Interface}, {"inside", old.Inside, new.Inside},
+		{"protected", old.Protected, new.Protected}, {"mirror_link", old.MirrorLink, new.MirrorLink}, {"on_failure", old.OnFailure, new.OnFailure},
 		{"control", old.Control, new.Control}, {"state_dir", old.StateDir, new.StateDir},
 		{"log_level", old.LogLevel, new.LogLevel}, {"mtu", old.MTU, new.MTU},
 	}) {

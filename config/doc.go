@@ -73,6 +73,24 @@
 // keeps the IP header of a packet, so that a policy that uses it may name no
 // addresses but the two ends of the SA.
 //
+// # Between two interfaces
+//
+// Instead of interface: stand inside: and outside:, and bitw is a box between the
+// hosts on the one and the wire on the other. The box's own kernel has no part in either.
+//
+//	inside: eth1                      # towards the protected hosts
+//	outside: eth0                     # towards the wire
+//	protected: [192.0.2.10]           # addresses and prefixes of the hosts on the inside; required
+//	mirror_link: false                # true: when one side loses its link, the other is set down; default false
+//	routes:                           # all that there are, for what leaves on the outside
+//	  - {destination: 192.0.2.0/24}   # on the link
+//	  - {destination: 0.0.0.0/0, via: 192.0.2.254}
+//
+// The control socket is named after outside:, and mtu: is at most the lesser of the two
+// interfaces'. An SA's end on this side that is no protected address is bitw's own on the
+// outside. With more than one protected address of a family, what is protected for
+// these goes in tunnel mode (RFC 4301 §3.3).
+//
 // # Keys
 //
 // A key is hexadecimal with or without 0x; spaces, colons and underscores may group

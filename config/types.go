@@ -71,9 +71,19 @@ const (
 // A Config is everything that one appliance is told. Load and Parse return only
 // configurations that passed every check; one built by hand passed none.
 type Config struct {
-	// Interface is the name of the network interface that bitw cuts.
+	// Interface is the name of the network interface that bitw cuts, in the two-NIC
+	// form of the one on the outside.
 	Interface string
-	OnFailure OnFailure
+	// Inside is the interface towards the protected hosts in the two-NIC form, and
+	// empty otherwise.
+	Inside string
+	// Protected are the addresses of the hosts on the inside, in the two-NIC form. No
+	// bits are set outside a prefix, and none overlaps another.
+	Protected []netip.Prefix
+	// MirrorLink says that each of two interfaces loses its link while the other has
+	// none.
+	MirrorLink bool
+	OnFailure  OnFailure
 	// Control is the path of the UNIX socket for bitw status and bitw down.
 	Control string
 	// StateDir is where sequence numbers are reserved ahead; empty means nowhere,
