@@ -54,8 +54,8 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 	if a.cfg.OnFailure == "" {
 		a.cfg.OnFailure = config.Shut
 	}
-	if a.cfg.OnFailure == config.Open && a.opt.host == nil {
-		a.cfg.Classes = relayNeighbors(a.cfg.Classes)
+	if a.cfg.Neighbors == "" {
+		a.cfg.Neighbors = config.DefaultNeighbors(a.cfg.OnFailure)
 	}
 	a.openOnStop.Store(a.opt.openOnStop)
 	a.log = a.opt.log

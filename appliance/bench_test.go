@@ -39,8 +39,8 @@ func benchmarkGraph(b *testing.B, action config.Action) {
 			}
 		}
 	}
-	cfgA.Neighbors = []config.Neighbor{{Address: addrB, MAC: macB}}
-	cfgB.Neighbors = []config.Neighbor{{Address: addrA, MAC: macA}}
+	cfgA.StaticNeighbors = []config.Neighbor{{Address: addrB, MAC: macB}}
+	cfgB.StaticNeighbors = []config.Neighbor{{Address: addrA, MAC: macA}}
 	hostA, leftA := link.Pipe(link.PipeOptions{Queue: 8192})
 	hostB, leftB := link.Pipe(link.PipeOptions{Queue: 8192})
 	rightA, rightB := link.Pipe(link.PipeOptions{Queue: 8192})

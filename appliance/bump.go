@@ -119,7 +119,19 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 			return nil, err
 		}
 	}
-	return b, b.attach()
+	if err := b.attach(); err != nil {
+		return nil, err
+	}
+	return b, b.trueNeighbors()
+}
+
+// trueNeighbors makes the kernel ask anew what it may have been told by a bitw that
+// answered for its neighbours and left the interface shut.
+func (b *bump) trueNeighbors() error {
+	if b.device == nil || !b.device.TookOver() || b.cfg.Neighbors != config.Relay {
+		return nil
+	}
+	return b.device.FlushNeighbors()
 }
 
 // cutInterface opens the taps, still Closed, and begins to follow the interface.
@@ -135,7 +147,7 @@ func (b *bump) cutInterface(ctx context.Context, o *options) (devices [2][]link.
 	}
 	b.device, err = ethtap.Open(ethtap.Options{
 		Interface: b.cfg.Interface, NetNS: o.netNS, OnFailure: onFailure, Hook: o.hook, Queues: o.queues,
-		FlushNeighborsOnClose: true,
+		FlushNeighborsOnClose: b.cfg.Neighbors == config.Proxy,
 	})
 	if err != nil {
 		return devices, err
@@ -165,7 +177,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	b.engine = ipsec.New(ipsec.Config{
 		SAD: b.sad, SPD: spd, Routes: ipsec.NewRoutes(b.routes(host)),
 		HostMAC: host.mac, WireMAC: host.mac, MTU: b.mtu(host),
-		IsLocal: b.own, Clock: b.clock,
+		IsLocal: b.own, Clock: b.clock, HostResolves: b.cfg.Neighbors == config.Relay,
 	})
 	b.resolver = hook.NewResolver(hook.ResolverOptions{
 		Clock: clock, Failed: b.engine.Unresolved, Drops: &b.drops[hook.Right],
@@ -189,16 +201,17 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	if err != nil {
 		return err
 	}
-	b.left = hook.NewProxyARP(inner, hook.ProxyOptions{
-		MAC: host.mac, Own: b.own, Wire: &toRight, Probes: probes, Drops: &b.drops[hook.Left],
-	})
+	atRight := hook.NeighborOptions{MAC: host.mac, Own: b.own, Announced: b.resolver.Announced, Drops: &b.drops[hook.Right]}
+	if b.left = inner; b.cfg.Neighbors == config.Proxy {
+		b.left = hook.NewProxyARP(inner, hook.ProxyOptions{
+			MAC: host.mac, Own: b.own, Wire: &toRight, Probes: probes, Drops: &b.drops[hook.Left],
+		})
+		atRight.Host, atRight.Probes = &toLeft, probes
+	}
 	if inner, err = b.decorate(b.dev, hook.Right, &toLeft); err != nil {
 		return err
 	}
-	b.right = hook.NewNeighbor(inner, hook.NeighborOptions{
-		MAC: host.mac, Own: b.own, Host: &toLeft, Probes: probes,
-		Announced: b.resolver.Announced, Drops: &b.drops[hook.Right],
-	})
+	b.right = hook.NewNeighbor(inner, atRight)
 	toLeft.Bind(b.left)
 	toRight.Bind(b.right)
 	b.engine.Bind(b.left, b.right, b.resolver)
@@ -220,7 +233,9 @@ func (b *bump) decorate(end stack.LinkEndpoint, side hook.Side, other *hook.Rela
 	for _, c := range b.cfg.Classes {
 		rules = append(rules, hook.ClassRule{Name: c.Name, Bypass: c.Action == config.Bypass})
 	}
-	class, err := hook.NewClass(end, hook.ClassOptions{Rules: rules, Other: other, Drops: &b.drops[side]})
+	class, err := hook.NewClass(end, hook.ClassOptions{
+		Rules: rules, Neighbors: crossing(b.cfg.Neighbors)[side], Other: other, Drops: &b.drops[side],
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +250,7 @@ func (b *bump) attach() error {
 		return fmt.Errorf("right NIC: %v", err)
 	}
 	b.follow()
-	for _, n := range b.cfg.Neighbors {
+	for _, n := range b.cfg.StaticNeighbors {
 		if err := b.stack.AddStaticNeighbor(ipsec.RightNIC, protocolOf(n.Address), addressOf(n.Address), tcpip.LinkAddress(n.MAC)); err != nil {
 			return fmt.Errorf("neighbor %v: %v", n.Address, err)
 		}

@@ -3,7 +3,6 @@ package appliance
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"bitw/config"
 	"bitw/netstack/hook"
@@ -132,15 +131,11 @@ func ports(list []config.PortRange) []sa.PortRange {
 	return out
 }
 
-// relayNeighbors lets ARP and neighbour discovery cross where no rule says
-// otherwise. An interface that a crash opens needs it: the kernel then has to know
-// the neighbours' own addresses, and nobody is there to correct what it was told.
-func relayNeighbors(classes []config.Class) []config.Class {
-	all := slices.Clone(classes)
-	for _, name := range []string{"arp", "ndp"} {
-		if !slices.ContainsFunc(classes, func(c config.Class) bool { return c.Name == name }) {
-			all = append(all, config.Class{Name: name, Action: config.Bypass})
-		}
+// crossing says by side how ARP and neighbour discovery are dealt with. The stack has
+// its next hops on the right.
+func crossing(n config.Neighbors) [2]hook.Neighbors {
+	if n == config.Relay {
+		return [2]hook.Neighbors{hook.Left: hook.Cross, hook.Right: hook.CrossAndLearn}
 	}
-	return all
+	return [2]hook.Neighbors{}
 }

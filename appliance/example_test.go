@@ -22,7 +22,7 @@ func ExampleNew() {
 	}
 	peer := net.HardwareAddr{2, 0, 0, 0, 0, 2}
 	cfg := appliance.Config{
-		Neighbors: []config.Neighbor{{Address: addr("192.0.2.2"), MAC: peer}},
+		StaticNeighbors: []config.Neighbor{{Address: addr("192.0.2.2"), MAC: peer}},
 		SAs: []config.SA{{
 			Name: "out", Direction: config.Out, Protocol: config.ESP, Mode: config.Transport,
 			SPI: 0x1001, Source: addr("192.0.2.1"), Destination: addr("192.0.2.2"),

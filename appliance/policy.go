@@ -14,6 +14,8 @@ type Databases struct {
 	SAD *sa.SAD
 	// Classes are the rules for frames that no policy decides.
 	Classes []hook.ClassRule
+	// Neighbors says what becomes of arp and ndp from the host.
+	Neighbors hook.Neighbors
 
 	close func() error
 }
@@ -29,7 +31,7 @@ func NewDatabases(cfg Config) (*Databases, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Databases{SPD: spd, SAD: sa.NewSAD(), close: keys.Close}
+	d := &Databases{SPD: spd, SAD: sa.NewSAD(), Neighbors: crossing(a.cfg.Neighbors)[hook.Left], close: keys.Close}
 	if err := keys.Start(d.SAD); err != nil {
 		_ = keys.Close()
 		return nil, err

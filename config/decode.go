@@ -27,7 +27,7 @@ type decoder struct {
 
 func (d *decoder) decode(root *node) {
 	f := d.fields(root, "a configuration", "interface", "inside", "outside", "protected", "mirror_link", "on_failure", "control", "state_dir", "log_level",
-		"classes", "neighbors", "routes", "mtu", "security_associations", "policies")
+		"classes", "neighbors", "static_neighbors", "routes", "mtu", "security_associations", "policies")
 	if f == nil {
 		return
 	}
@@ -66,8 +66,9 @@ func (d *decoder) decode(root *node) {
 	if n := f.by["classes"]; n != nil {
 		d.classes(n)
 	}
-	if n := f.by["neighbors"]; n != nil {
-		d.neighbors(n)
+	d.neighbors(f)
+	if n := f.by["static_neighbors"]; n != nil {
+		d.staticNeighbors(n)
 	}
 	if n := f.by["routes"]; n != nil {
 		d.routes(n)
@@ -136,13 +137,15 @@ func (d *decoder) control(n *node) {
 	d.config.Control = p
 }
 
-// etherTypes that no class decides: for IP the policies do.
+// etherTypes that no rule may name by its number: for IP the policies decide, and ARP
+// is a class of its own.
 var etherTypes = []struct {
-	number uint64
-	reason string
+	number       uint64
+	reason, hint string
 }{
-	{0x0800, "is IPv4, which the policies decide"},
-	{0x86dd, "is IPv6, which the policies decide"},
+	{0x0800, "is IPv4, which the policies decide", "write a policy"},
+	{0x0806, "is ARP", "name the class arp, or see neighbors"},
+	{0x86dd, "is IPv6, which the policies decide", "write a policy"},
 }
 
 func (d *decoder) classes(n *node) {
@@ -168,7 +171,7 @@ func (d *decoder) classes(n *node) {
 			refused := false
 			for _, x := range etherTypes {
 				if x.number == v {
-					d.fail(e.place, "write a policy", "EtherType 0x%04x %s", v, x.reason)
+					d.fail(e.place, x.hint, "EtherType 0x%04x %s", v, x.reason)
 					refused = true
 				}
 			}
@@ -195,9 +198,9 @@ func (d *decoder) classes(n *node) {
 	}
 }
 
-func (d *decoder) neighbors(n *node) {
+func (d *decoder) staticNeighbors(n *node) {
 	seen := make(map[netip.Addr]place)
-	for _, item := range d.list(n, "neighbors") {
+	for _, item := range d.list(n, "static neighbors") {
 		f := d.fields(item, "a neighbor", "address", "mac")
 		if f == nil {
 			continue
@@ -226,7 +229,7 @@ func (d *decoder) neighbors(n *node) {
 				v.MAC = mac
 			}
 		}
-		d.config.Neighbors = append(d.config.Neighbors, v)
+		d.config.StaticNeighbors = append(d.config.StaticNeighbors, v)
 	}
 }
 

@@ -27,7 +27,7 @@ type Subject string
 const (
 	SettingEdit  Subject = "setting"
 	ClassEdit    Subject = "class"
-	NeighborEdit Subject = "neighbor"
+	NeighborEdit Subject = "static neighbor"
 	RouteEdit    Subject = "route"
 	SAEdit       Subject = "security association"
 	PolicyEdit   Subject = "policy"
@@ -63,13 +63,14 @@ func Diff(old, new *Config) []Change {
 		{"protected", old.Protected, new.Protected}, {"mirror_link", old.MirrorLink, new.MirrorLink}, {"on_failure", old.OnFailure, new.OnFailure},
 		{"control", old.Control, new.Control}, {"state_dir", old.StateDir, new.StateDir},
 		{"log_level", old.LogLevel, new.LogLevel}, {"mtu", old.MTU, new.MTU},
+		{"neighbors", old.Neighbors, new.Neighbors},
 	}) {
 		r = append(r, Change{Kind: Changed, Subject: SettingEdit, Name: key})
 	}
 	r = append(r, diff(ClassEdit, old.Classes, new.Classes,
 		func(x Class) string { return x.Name },
 		func(a, b Class) []item { return []item{{"action", a.Action, b.Action}} })...)
-	r = append(r, diff(NeighborEdit, old.Neighbors, new.Neighbors,
+	r = append(r, diff(NeighborEdit, old.StaticNeighbors, new.StaticNeighbors,
 		func(x Neighbor) string { return x.Address.String() },
 		func(a, b Neighbor) []item { return []item{{"mac", a.MAC.String(), b.MAC.String()}} })...)
 	r = append(r, diff(RouteEdit, old.Routes, new.Routes,

@@ -18,7 +18,8 @@
 //	  dhcp: bypass
 //	  lldp: bypass
 //	  ethertype 0x8899: discard
-//	neighbors:                        # static neighbours on the wire side
+//	neighbors: proxy                  # proxy (default): bitw answers for all neighbours | relay (default under open): the host finds them itself
+//	static_neighbors:                 # on the wire side; they never age, and traffic never changes them
 //	  - {address: 192.0.2.9, mac: "02:00:00:00:00:09"}
 //	routes:                           # overrides of what the host's interface says; without via: on the link
 //	  - {destination: 198.51.100.0/24, via: 192.0.2.254}
@@ -72,6 +73,12 @@
 // host behind bitw and remote the wire's, in both directions. An SA in transport mode
 // keeps the IP header of a packet, so that a policy that uses it may name no
 // addresses but the two ends of the SA.
+//
+// Under neighbors: proxy bitw answers the host's ARP and neighbour discovery with the
+// host's own Ethernet address, and finds every next hop itself by routes and
+// static_neighbors. Under relay both cross, the classes arp and ndp are bypass unless
+// said otherwise, and a frame goes to the station that the host chose; routes and
+// static_neighbors then hold for packets that get a tunnel's header.
 //
 // # Between two interfaces
 //

@@ -38,7 +38,7 @@ func testOptions(files map[string]string) Options {
 			slices.Sort(names)
 			return names
 		},
-		Classes: []string{"arp", "dhcp", "lldp", "multicast", "broadcast"},
+		Classes: []string{"arp", "ndp", "dhcp", "lldp", "multicast", "broadcast"},
 		ReadFile: func(path string) ([]byte, fs.FileMode, error) {
 			text, ok := files[path]
 			if !ok {

@@ -92,8 +92,9 @@ func TestExample(t *testing.T) {
 		Interface: "eth0", OnFailure: Shut, Control: "/run/bitw/eth0.sock", StateDir: "/var/lib/bitw", LogLevel: "info", MTU: 1500,
 		Classes: []Class{
 			{Name: "dhcp", Action: Bypass}, {Name: "lldp", Action: Bypass}, {Name: "ethertype 0x8899", EtherType: 0x8899, Action: Discard}},
-		Neighbors: []Neighbor{{Address: a("192.0.2.9"), MAC: []byte{2, 0, 0, 0, 0, 9}}},
-		Routes:    []Route{{Destination: netip.MustParsePrefix("198.51.100.0/24"), Via: a("192.0.2.254")}},
+		Neighbors:       Proxy,
+		StaticNeighbors: []Neighbor{{Address: a("192.0.2.9"), MAC: []byte{2, 0, 0, 0, 0, 9}}},
+		Routes:          []Route{{Destination: netip.MustParsePrefix("198.51.100.0/24"), Via: a("192.0.2.254")}},
 		SAs: []SA{
 			{Name: "to-b", Direction: Out, Protocol: ESP, Mode: Transport, SPI: 0x1001, Source: a("192.0.2.1"), Destination: a("192.0.2.2"),
 				Algorithm: "aes128gcm16", KeyFile: "keys/b.key", ReplayWindow: 64,
@@ -116,8 +117,8 @@ func TestExample(t *testing.T) {
 	if d := cmp.Diff(want, c, ignore, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Errorf("the example means something else (-want +got):\n%s", d)
 	}
-	if p := c.SAs[1].Pos; p != (Position{"bitw.yaml", 27, 5}) {
-		t.Errorf("expected from-b at bitw.yaml:27:5, found %v", p)
+	if p := c.SAs[1].Pos; p != (Position{"bitw.yaml", 28, 5}) {
+		t.Errorf("expected from-b at bitw.yaml:28:5, found %v", p)
 	}
 	if e := c.ErrorAt("interface", "no interface eth0", "", nil).Error(); e != "bitw.yaml:1:12: no interface eth0" {
 		t.Errorf("ErrorAt: %s", e)

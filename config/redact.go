@@ -21,8 +21,9 @@ func (c *Config) Redacted() string {
 	for _, x := range c.Classes {
 		w.line(2, x.Name, string(x.Action))
 	}
-	w.head("neighbors", len(c.Neighbors))
-	for _, x := range c.Neighbors {
+	w.line(0, "neighbors", string(c.Neighbors))
+	w.head("static_neighbors", len(c.StaticNeighbors))
+	for _, x := range c.StaticNeighbors {
 		fmt.Fprintf(&w, "  - {address: %s, mac: %q}\n", plain(x.Address.String()), x.MAC)
 	}
 	w.head("routes", len(c.Routes))

@@ -18,6 +18,19 @@ const (
 	Open OnFailure = "open"
 )
 
+// Neighbors says how the host finds the Ethernet addresses of its neighbours.
+type Neighbors string
+
+// The two ways.
+const (
+	// Proxy answers the host's ARP and neighbour discovery with the host's own Ethernet
+	// address; bitw finds every next hop itself.
+	Proxy Neighbors = "proxy"
+	// Relay lets ARP and neighbour discovery cross, so that the host learns the true
+	// addresses; bitw looks up those of tunnel headers only.
+	Relay Neighbors = "relay"
+)
+
 // Direction is seen from the host behind bitw: Out is towards the wire.
 type Direction string
 
@@ -92,9 +105,11 @@ type Config struct {
 	// LogLevel is one of error, warn, info, debug and trace.
 	LogLevel string
 	// Classes are in the order of the file, each name and EtherType once.
-	Classes   []Class
-	Neighbors []Neighbor
-	Routes    []Route
+	Classes []Class
+	// Neighbors is how the host finds its neighbours.
+	Neighbors       Neighbors
+	StaticNeighbors []Neighbor
+	Routes          []Route
 	// MTU is the largest IP packet on the wire in octets, IP header included; 0 means
 	// what the interface says.
 	MTU int
@@ -217,8 +232,9 @@ type Position struct {
 	Line, Column int
 }
 
-// Default is a configuration in which all that has a default has it. Its Control
-// is empty; it follows from the interface by DefaultControl.
+// Default is a configuration in which all that has a default has it. Control and
+// Neighbors are empty; they follow from the interface by DefaultControl, and from
+// OnFailure by DefaultNeighbors.
 func Default() Config {
 	return Config{
 		OnFailure: Shut,
@@ -230,6 +246,15 @@ func Default() Config {
 // DefaultControl is the control socket of the appliance on an interface.
 func DefaultControl(iface string) string {
 	return filepath.Join("/run/bitw", iface+".sock")
+}
+
+// DefaultNeighbors is how the host finds its neighbours when nothing is said. Under
+// Open nobody may be there to correct what it was told.
+func DefaultNeighbors(f OnFailure) Neighbors {
+	if f == Open {
+		return Relay
+	}
+	return Proxy
 }
 
 // DefaultReplayWindow is the replay window of an SA that names none, in packets.

@@ -113,11 +113,14 @@ const ethernetLen = 14
 
 // class names the class of a frame and what becomes of it.
 func (t *table) class(dir sa.Direction, frame []byte) (class, action string) {
-	var rules []hook.ClassRule
+	var (
+		rules     []hook.ClassRule
+		neighbors hook.Neighbors
+	)
 	if t.judge != nil {
-		rules = t.judge.db.Classes
+		rules, neighbors = t.judge.db.Classes, t.judge.db.Neighbors
 	}
-	class, bypass, handled := hook.ClassOf(frame, rules)
+	class, bypass, handled := hook.ClassOf(frame, rules, neighbors)
 	if class == hook.Policy && dir == sa.Inbound && !bytes.Equal(frame[:6], t.mac) {
 		class, handled = wire.DropForeignMAC.String(), false
 	}

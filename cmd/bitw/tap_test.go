@@ -200,7 +200,7 @@ func TestR01_TapToggle(t *testing.T) {
 	// What the kernel has queued for a neighbour may go when that is forgotten; here
 	// only the taps are looked at.
 	a.knows(t, b, addrB)
-	text := "interface: eth0\ncontrol: " + a.socket + "\nclasses: {arp: bypass}\npolicies:\n  - {name: all, action: bypass}\n"
+	text := "interface: eth0\ncontrol: " + a.socket + "\nneighbors: relay\npolicies:\n  - {name: all, action: bypass}\n"
 	if err := os.WriteFile(a.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

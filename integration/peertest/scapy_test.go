@@ -78,7 +78,7 @@ func TestR37_Scapy(t *testing.T) {
 			all = append(all, e)
 			cfg.SAs, cfg.Policies = append(cfg.SAs, e.sas...), append(cfg.Policies, e.policy)
 			// Nobody is there to answer for them.
-			cfg.Neighbors = append(cfg.Neighbors,
+			cfg.StaticNeighbors = append(cfg.StaticNeighbors,
 				config.Neighbor{Address: k.peerAddr(4), MAC: b.station}, config.Neighbor{Address: k.peerAddr(6), MAC: b.station})
 		}
 	}

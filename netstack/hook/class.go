@@ -66,8 +66,10 @@ type ClassRule struct {
 // ClassOptions describe a Class.
 type ClassOptions struct {
 	// Rules hold for the frames that come from this side, each name once. A class
-	// without a rule is discarded.
+	// without a rule is discarded, but see Neighbors for arp and ndp.
 	Rules []ClassRule
+	// Neighbors says what becomes of arp and ndp.
+	Neighbors Neighbors
 	// Other takes what is let through to the other side.
 	Other *Relay
 	// Drops counts wire.DropClassDiscard and wire.DropBadFrame; it may be shared.
@@ -81,20 +83,33 @@ type ClassCount struct {
 	Discarded uint64 `json:"discarded"`
 }
 
+// Neighbors says how ARP and neighbour discovery of one side are dealt with.
+type Neighbors uint8
+
+const (
+	// Answer hands them to the hooks and the stack, which answer and learn on each side.
+	// No rule changes that.
+	Answer Neighbors = iota
+	// Cross lets them cross, so that each side learns the other's true addresses; a rule
+	// may discard them.
+	Cross
+	// CrossAndLearn is Cross, and what tells an address goes to the hooks and the stack
+	// as well: for the side on which the stack has next hops of its own.
+	CrossAndLearn
+)
+
 // A Class wraps a link and decides, by one rule for each class, what no policy decides:
 // frames that are not IP, and IP multicast and broadcast. Unicast IP goes on to the
 // policies, but for DHCP where a rule lets it through, and router discovery.
 //
-// arp and ndp are special: without a rule that lets them cross they go on to the hooks
-// and the stack, which answer and learn on each side. With one, the kernel learns the
-// true addresses; answers from the wire go both ways then, because the stack
-// needs the Ethernet addresses of its own next hops too.
+// arp and ndp are special: see Neighbors.
 type Class struct {
 	nested.Endpoint
-	other  *Relay
-	drops  *wire.DropCounters
-	bypass [numClasses]bool
-	counts [numClasses]classCounter
+	other     *Relay
+	drops     *wire.DropCounters
+	neighbors Neighbors
+	bypass    [numClasses]bool
+	counts    [numClasses]classCounter
 	// types are the EtherTypes with a rule of their own, sorted by number.
 	types []etherRule
 }
@@ -111,13 +126,14 @@ var _ stack.LinkEndpoint = (*Class)(nil)
 
 // NewClass wraps child. It fails if a rule's name is unknown or comes twice.
 func NewClass(child stack.LinkEndpoint, o ClassOptions) (*Class, error) {
-	c := &Class{other: o.Other, drops: o.Drops}
+	c := &Class{other: o.Other, drops: o.Drops, neighbors: o.Neighbors}
+	c.bypass[classARP], c.bypass[classNDP] = o.Neighbors != Answer, o.Neighbors != Answer
 	var seen [numClasses]bool
 	for _, r := range o.Rules {
 		if text, ok := strings.CutPrefix(r.Name, "ethertype "); ok {
 			n, err := strconv.ParseUint(strings.TrimSpace(text), 0, 16)
-			if err != nil || n < minEtherType || n == wire.EtherTypeIPv4 || n == wire.EtherTypeIPv6 {
-				return nil, fmt.Errorf("class %q: expected an EtherType from 0x0600 that is not IP", r.Name)
+			if err != nil || n < minEtherType || n == wire.EtherTypeIPv4 || n == wire.EtherTypeIPv6 || n == wire.EtherTypeARP {
+				return nil, fmt.Errorf("class %q: expected an EtherType from 0x0600 that is neither IP nor ARP", r.Name)
 			}
 			c.types = append(c.types, etherRule{uint16(n), r.Bypass, new(classCounter)})
 			continue
@@ -169,7 +185,7 @@ func (c *Class) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *sta
 	}
 	k := classify(eth, datagram(pkt), c.bypass[classDHCP])
 	bypass, count := c.bypass[k], &c.counts[k]
-	if k >= classLLDP || k == classARP {
+	if k >= classLLDP {
 		if r := c.etherRule(eth); r != nil {
 			bypass, count = r.bypass, r.count
 		}
@@ -177,14 +193,14 @@ func (c *Class) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *sta
 	switch {
 	case k == classNone:
 		c.Endpoint.DeliverNetworkPacket(proto, pkt)
+	case c.neighbors == Answer && (k == classARP || k == classNDP):
+		c.Endpoint.DeliverNetworkPacket(proto, pkt)
 	case bypass:
 		count.bypassed.Add(1)
 		c.other.Send(pkt, c.drops)
-		if k == classARP && isARPReply(pkt) || k == classNDP && isAdvertisement(pkt) {
+		if c.neighbors == CrossAndLearn && (k == classARP && tellsAddress(pkt) || k == classNDP && isAdvertisement(pkt)) {
 			c.Endpoint.DeliverNetworkPacket(proto, pkt)
 		}
-	case k == classARP || k == classNDP:
-		c.Endpoint.DeliverNetworkPacket(proto, pkt)
 	default:
 		count.discarded.Add(1)
 		c.drops.Add(wire.DropClassDiscard)

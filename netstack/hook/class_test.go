@@ -155,11 +155,14 @@ func TestR19_Classify(t *testing.T) {
 	}
 }
 
-// With rules for arp and ndp the kernel learns the true addresses.
+// crossing is how a bump deals with ARP and neighbour discovery that are to cross.
+var crossing = [2]Neighbors{Left: Cross, Right: CrossAndLearn}
+
+// A kernel that finds its neighbours itself learns the true addresses.
 func TestR19_ARPAndNDPCross(t *testing.T) {
 	for _, a := range []netip.Addr{peer4, peer6} {
 		t.Run(a.String(), func(t *testing.T) {
-			b := newBump(t, ClassRule{"arp", true}, ClassRule{"ndp", true})
+			b := newBumpWith(t, crossing)
 			kernel := b.host(b.kern, macHost, host4, host6)
 			peer := b.host(b.dev, macPeer, peer4, peer6)
 			b.run(3 * time.Second) // until their IPv6 addresses are theirs
@@ -182,6 +185,55 @@ func TestR19_ARPAndNDPCross(t *testing.T) {
 	}
 }
 
+// What crosses does so once, also what the stack learns from; a rule discards it.
+func TestR19_ARPCrossesOnce(t *testing.T) {
+	reply := func(sha, tha tcpip.LinkAddress, spa, tpa netip.Addr) []byte {
+		return arpFrame(tha, 2, sha, spa, tha, tpa)
+	}
+	announce := func(mac tcpip.LinkAddress, a netip.Addr) []byte {
+		return arpFrame(macAll, 1, mac, a, "\x00\x00\x00\x00\x00\x00", a)
+	}
+	for _, tt := range []struct {
+		name     string
+		fromWire bool
+		frame    []byte
+	}{
+		{"the host's answer", false, reply(macHost, macPeer, host4, peer4)},
+		{"the host's announcement", false, announce(macHost, host4)},
+		{"an answer", true, reply(macPeer, macHost, peer4, host4)},
+		{"an announcement", true, announce(macPeer, peer4)},
+		{"a claim of the host's address", true, announce(macPeer, host4)},
+		{"a question for the host", true, arpFrame(macAll, 1, macPeer, peer4, "\x00\x00\x00\x00\x00\x00", host4)},
+	} {
+		for _, discard := range []bool{false, true} {
+			var rules []ClassRule
+			if discard {
+				rules = []ClassRule{{"arp", false}, {"ndp", false}}
+			}
+			b := newBumpWith(t, crossing, rules...)
+			from, near, far := b.kern, &b.fromLeft, &b.fromRight
+			if tt.fromWire {
+				from, near, far = b.dev, far, near
+			}
+			take(near)
+			take(far)
+			b.send(from, tt.frame)
+			b.run(time.Second)
+			back, over := take(near), take(far)
+			want := 1
+			if discard {
+				want = 0
+			}
+			if len(back) != 0 || len(over) != want || want == 1 && !bytes.Equal(over[0], tt.frame) {
+				t.Errorf("%s, discarded %v: crossed %x, came back %x", tt.name, discard, over, back)
+			}
+			if n := b.drops.Load(wire.DropClassDiscard); n != uint64(1-want) {
+				t.Errorf("%s, discarded %v: drops %v", tt.name, discard, b.drops.Snapshot())
+			}
+		}
+	}
+}
+
 func TestClassRules(t *testing.T) {
 	for _, tt := range []struct {
 		rules []ClassRule
@@ -193,6 +245,7 @@ func TestClassRules(t *testing.T) {
 		{[]ClassRule{{"ethertype", true}}, false},
 		{[]ClassRule{{"dchp", true}}, false},
 		{[]ClassRule{{"ethertype 0x0800", true}}, false},
+		{[]ClassRule{{"ethertype 0x0806", true}}, false},
 		{[]ClassRule{{"ethertype 0x86dd", true}}, false},
 		{[]ClassRule{{"ethertype 0x05ff", true}}, false},
 		{[]ClassRule{{"lldp", true}, {"lldp", false}}, false},

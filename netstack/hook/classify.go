@@ -177,9 +177,10 @@ func hasPort(b []byte, port uint16) bool {
 	return wire.Parse(b, &in) == wire.DropNone && in.HasPorts && in.DstPort == port
 }
 
-func isARPReply(pkt *stack.PacketBuffer) bool {
+// tellsAddress reports whether an ARP packet answers a request or announces.
+func tellsAddress(pkt *stack.PacketBuffer) bool {
 	a, ok := parseARP(pkt)
-	return ok && a.reply
+	return ok && (a.reply || a.isAnnouncement())
 }
 
 func isAdvertisement(pkt *stack.PacketBuffer) bool {

@@ -10,16 +10,16 @@ const Policy = "policy"
 
 // ClassOf names the class of a frame, given from its Ethernet header on and without
 // virtio-net header, and says what a Class with these rules does with it: whether it
-// lets it cross. For Policy, and for arp and ndp without a rule of their own, which
-// the hooks and the stack answer, handled is true instead.
-func ClassOf(frame []byte, rules []ClassRule) (name string, bypass, handled bool) {
+// lets it cross. For Policy, and for arp and ndp that the hooks and the stack answer,
+// handled is true instead.
+func ClassOf(frame []byte, rules []ClassRule, neighbors Neighbors) (name string, bypass, handled bool) {
 	if len(frame) < ethernetLen {
 		return classNames[classOther], false, false
 	}
 	bypasses := func(name string) bool { return slices.Contains(rules, ClassRule{Name: name, Bypass: true}) }
 	eth := frame[:ethernetLen]
 	k := classify(eth, frame[ethernetLen:], bypasses(classNames[classDHCP]))
-	if k >= classLLDP || k == classARP {
+	if k >= classLLDP {
 		ether := fmt.Sprintf("ethertype 0x%04x", etherType(eth))
 		if i := slices.IndexFunc(rules, func(r ClassRule) bool { return r.Name == ether }); i >= 0 {
 			return ether, rules[i].Bypass, false
@@ -28,6 +28,9 @@ func ClassOf(frame []byte, rules []ClassRule) (name string, bypass, handled bool
 	if k == classNone {
 		return Policy, false, true
 	}
-	bypass = bypasses(classNames[k])
-	return classNames[k], bypass, !bypass && (k == classARP || k == classNDP)
+	if k == classARP || k == classNDP {
+		discards := slices.Contains(rules, ClassRule{Name: classNames[k]})
+		return classNames[k], neighbors != Answer && !discards, neighbors == Answer
+	}
+	return classNames[k], bypasses(classNames[k]), false
 }

@@ -17,9 +17,10 @@ type NeighborOptions struct {
 	MAC tcpip.LinkAddress
 	// Own says whether an address is one of the host's. The answer may change.
 	Own func(netip.Addr) bool
-	// Host takes what the host itself must see.
-	Host *Relay
-	// Probes are the addresses that the host probes.
+	// Host takes what the host itself must see, and Probes are the addresses that the host
+	// probes. Both are nil where the host sees all of ARP and neighbour discovery before
+	// it comes here (CrossAndLearn).
+	Host   *Relay
 	Probes *Probes
 	// Announced, if not nil, learns that a station announced an address, not the
 	// host's, unasked. Resolver.Announced is the one to give.
@@ -76,7 +77,7 @@ func (n *Neighbor) arp(pkt *stack.PacketBuffer) bool {
 		// Our own words come back, or somebody uses our Ethernet address.
 		n.o.Drops.Add(wire.DropOwnAddressSpoof)
 	case a.isProbe() && n.o.Probes.Active(a.target), n.claimed(a.sender) && !n.asked(a):
-		n.o.Host.Send(pkt, n.o.Drops)
+		n.toHost(pkt)
 	case a.isProbe() && n.o.Own(a.target):
 		r := a.answer(n.o.MAC)
 		defer r.DecRef()
@@ -118,10 +119,17 @@ func (n *Neighbor) nd(pkt *stack.PacketBuffer, b []byte) bool {
 		return true
 	case m.typ == icmpNA && (n.o.Own(m.target) || m.dst.IsMulticast() && n.o.Probes.Active(m.target)),
 		m.typ == icmpNS && m.src.IsUnspecified() && n.o.Probes.Active(m.target):
-		n.o.Host.Send(pkt, n.o.Drops)
+		n.toHost(pkt)
 		return true
 	}
 	return false
+}
+
+// toHost gives the host what it must see, unless it has seen it.
+func (n *Neighbor) toHost(pkt *stack.PacketBuffer) {
+	if n.o.Host != nil {
+		n.o.Host.Send(pkt, n.o.Drops)
+	}
 }
 
 // HandleND does neighbour discovery on nic (RFC 4861 §7.2) for the IPv6 network

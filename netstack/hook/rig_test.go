@@ -58,6 +58,12 @@ type bump struct {
 
 func newBump(t *testing.T, rules ...ClassRule) *bump {
 	t.Helper()
+	return newBumpWith(t, [2]Neighbors{}, rules...)
+}
+
+// newBumpWith is newBump where ARP and neighbour discovery are dealt with as said.
+func newBumpWith(t *testing.T, neighbors [2]Neighbors, rules ...ClassRule) *bump {
+	t.Helper()
 	b := &bump{t: t, clock: faketime.NewManualClock(), own: map[netip.Addr]bool{host4: true, host6: true}}
 	isOwn := func(a netip.Addr) bool { return b.own[a] }
 	newLink := func(log *[][]byte) (*link.Endpoint, *link.PipeEnd) {
@@ -90,7 +96,7 @@ func newBump(t *testing.T, rules ...ClassRule) *bump {
 		}})
 	wrap := func(e stack.LinkEndpoint, side Side, other *Relay) (stack.LinkEndpoint, *Class) {
 		h := b.capture.Wrap(e, side)
-		c, err := NewClass(h, ClassOptions{Rules: rules, Other: other, Drops: &b.drops})
+		c, err := NewClass(h, ClassOptions{Rules: rules, Neighbors: neighbors[side], Other: other, Drops: &b.drops})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,9 +115,13 @@ func newBump(t *testing.T, rules ...ClassRule) *bump {
 		Clock: b.clock, NUDDisp: b.resolver,
 	})
 	b.resolver.Attach(b.s, 2, outerRight)
-	proxy := NewProxyARP(cl, ProxyOptions{MAC: macHost, Own: isOwn, Wire: &toRight, Probes: probes, Drops: &b.drops})
-	neighbor := NewNeighbor(cr, NeighborOptions{MAC: macHost, Own: isOwn, Host: &toLeft, Probes: probes,
-		Announced: b.resolver.Announced, Drops: &b.drops})
+	var proxy stack.LinkEndpoint = cl
+	atRight := NeighborOptions{MAC: macHost, Own: isOwn, Announced: b.resolver.Announced, Drops: &b.drops}
+	if neighbors[Right] == Answer {
+		proxy = NewProxyARP(cl, ProxyOptions{MAC: macHost, Own: isOwn, Wire: &toRight, Probes: probes, Drops: &b.drops})
+		atRight.Host, atRight.Probes = &toLeft, probes
+	}
+	neighbor := NewNeighbor(cr, atRight)
 	for nic, e := range map[tcpip.NICID]stack.LinkEndpoint{1: proxy, 2: neighbor} {
 		if err := b.s.CreateNIC(nic, e); err != nil {
 			t.Fatal(err)

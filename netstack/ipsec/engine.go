@@ -36,6 +36,12 @@ type Config struct {
 	HostMAC tcpip.LinkAddress
 	// WireMAC is the source of every frame to the right.
 	WireMAC tcpip.LinkAddress
+	// HostResolves says that the host finds its next hops itself: ARP and neighbour
+	// discovery cross the bump. A frame of the host that names a station goes to that
+	// one, as long as its datagram keeps its destination; next hops are looked up where
+	// an SA gives it another, and for frames to the host's own Ethernet address, which is
+	// what the host was told before.
+	HostResolves bool
 	// MTU is the largest datagram in octets that the right link takes.
 	MTU int
 	// IsLocal says whether an address belongs to the protected host.
@@ -58,6 +64,7 @@ type Engine struct {
 	routes  atomic.Pointer[Routes]
 	hostMAC tcpip.LinkAddress
 	wireMAC tcpip.LinkAddress
+	named   bool // Config.HostResolves
 	mtu     atomic.Int64
 	isLocal func(netip.Addr) bool
 	clock   func() int64
@@ -94,7 +101,7 @@ func New(cfg Config) *Engine {
 		cfg.FragmentTimeout = DefaultFragmentTimeout
 	}
 	e := &Engine{
-		sad: cfg.SAD, hostMAC: cfg.HostMAC, wireMAC: cfg.WireMAC,
+		sad: cfg.SAD, hostMAC: cfg.HostMAC, wireMAC: cfg.WireMAC, named: cfg.HostResolves,
 		isLocal: cfg.IsLocal, clock: cfg.Clock,
 		forwarders: hook.NewForwarders(),
 	}
@@ -184,6 +191,9 @@ type work struct {
 	out      stack.PacketBufferList
 	wireInfo wire.Info // of a sealed datagram that has to be fragmented
 	icmp     []byte
+	// station is where the host's frame goes if there is one and it names a station;
+	// else all zeros.
+	station [6]byte
 }
 
 func (e *Engine) work() *work {
@@ -194,6 +204,7 @@ func (e *Engine) work() *work {
 
 func (e *Engine) done(w *work) {
 	w.d.Bytes, w.d.Net = nil, nil
+	w.station = [6]byte{}
 	w.plan.reset()
 	w.open.reset()
 	e.works.Put(w)

@@ -5,9 +5,11 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"bitw/netstack/hook"
+	"bitw/netstack/link"
 	"bitw/netstack/wire"
 	"bitw/sa"
 	"bitw/sa/transform"
@@ -503,6 +505,51 @@ func TestR22_NoRouteIsToldToTheHost(t *testing.T) {
 	}
 	if in := parse(t, got[0]); in.ICMPType != 3 || in.ICMPCode != 1 {
 		t.Errorf("ICMP type %d code %d", in.ICMPType, in.ICMPCode)
+	}
+}
+
+// TestR22_HostResolves has the host find its next hops: its choice holds for what keeps
+// its destination, with a route or without, and for nothing else.
+func TestR22_HostResolves(t *testing.T) {
+	const chosen, lookedUp = tcpip.LinkAddress("\x02\x00\x00\x00\x00\x77"), macB
+	for _, tt := range []struct {
+		name     string
+		mode     sa.Mode // of ESP
+		bypass   bool
+		noRoutes bool
+		to, want tcpip.LinkAddress
+	}{
+		{"bypass", 0, true, false, chosen, chosen},
+		{"bypass, no route", 0, true, true, chosen, chosen},
+		{"transport", sa.Transport, false, false, chosen, chosen},
+		{"transport, to the host's own address", sa.Transport, false, false, macA, lookedUp},
+		{"bypass, to the host's own address", 0, true, false, macA, lookedUp},
+		{"bypass, to a group", 0, true, false, "\xff\xff\xff\xff\xff\xff", lookedUp},
+		{"bypass, to the host's own address, no route", 0, true, true, macA, ""},
+		{"tunnel to the destination itself", sa.Tunnel, false, false, chosen, chosen},
+		{"tunnel to another end", sa.Tunnel, false, false, chosen, lookedUp},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPair(t, "aes128gcm16", transform.ProtoESP, tt.mode, false, tt.name == "tunnel to another end")
+			s := p.a
+			s.e.named = true
+			if tt.bypass {
+				s.policies(&sa.Policy{Name: "all", Selector: sa.Selector{Proto: sa.AnyProto}, Action: sa.Bypass})
+			}
+			if tt.noRoutes {
+				s.e.SetRoutes(NewRoutes(nil))
+			}
+			pkt := link.NewPacket(frame(s.mac, tt.to, udpTo(addrA4, addrB4, 1, 2, 100), nil), s.mac)
+			s.e.outbound(pkt)
+			pkt.DecRef()
+			if tt.want == "" {
+				s.expectDrop(hook.Left, wire.DropNoRoute)
+				return
+			}
+			if n := len(s.right.take(t, macA, tt.want)); n != 1 {
+				t.Errorf("%d frames left", n)
+			}
+		})
 	}
 }
 

@@ -17,6 +17,7 @@ func (e *Engine) outbound(pkt *stack.PacketBuffer) {
 		e.drop(hook.Left, reason, nil, nil)
 		return
 	}
+	w.station = e.stationOf(pkt.LinkHeader().Slice())
 	if !w.d.Info.IsFragment {
 		e.outboundWhole(w, pkt, nil)
 		return
@@ -72,7 +73,7 @@ func (e *Engine) bypassOut(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *
 	if set != nil {
 		set.originals(&w.out)
 	}
-	hop, reason := e.nextHop(w.d.Info.Dst)
+	hop, reason := e.nextHop(w, w.d.Info.Dst)
 	if reason != wire.DropNone {
 		w.out.Reset()
 		e.unreachable(w, p, reason)
@@ -91,7 +92,7 @@ func (e *Engine) protect(w *work, p *sa.Policy) {
 		e.drop(hook.Left, reason, p, s)
 		return
 	}
-	hop, reason := e.nextHop(b.dst)
+	hop, reason := e.nextHop(w, b.dst)
 	if reason != wire.DropNone {
 		e.unreachable(w, p, reason)
 		return
@@ -164,9 +165,18 @@ func (e *Engine) fragment(w *work, p *sa.Policy, sealed []byte, limit int) {
 	}
 }
 
-// toWire sends the batch to the next hop, or leaves it with the neighbours until
-// the hop's Ethernet address is known.
+// toWire sends the batch to the station that the host has named or to the next hop,
+// or leaves it with the neighbours until the hop's Ethernet address is known.
 func (e *Engine) toWire(w *work, hop route) {
+	if hop.named {
+		for _, pkt := range w.out.AsSlice() {
+			h := pkt.LinkHeader().Slice()
+			copy(h, w.station[:])
+			copy(h[6:12], e.wireMAC)
+		}
+		e.flush(w, hook.Right)
+		return
+	}
 	mac, known := e.neighbors.Lookup(hop.nextHop)
 	for _, pkt := range w.out.AsSlice() {
 		h := pkt.LinkHeader().Slice()

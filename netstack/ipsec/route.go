@@ -90,16 +90,28 @@ func (r *Routes) Lookup(dst netip.Addr) (Route, bool) {
 type route struct {
 	nextHop netip.Addr
 	mtu     int
+	// named says that the host has chosen the station, work.station.
+	named bool
 }
 
-// nextHop finds the next hop for dst on the right.
-func (e *Engine) nextHop(dst netip.Addr) (route, wire.DropReason) {
+// nextHop finds the next hop on the right for w.d, whose destination there is dst.
+func (e *Engine) nextHop(w *work, dst netip.Addr) (route, wire.DropReason) {
 	r, ok := e.routes.Load().Lookup(dst)
-	if !ok {
+	hop := route{nextHop: dst, mtu: r.MTU, named: dst == w.d.Info.Dst && w.station != [6]byte{}}
+	if !ok && !hop.named {
 		return route{}, wire.DropNoRoute
 	}
 	if r.Via.IsValid() {
-		return route{r.Via, r.MTU}, wire.DropNone
+		hop.nextHop = r.Via
 	}
-	return route{dst, r.MTU}, wire.DropNone
+	return hop, wire.DropNone
+}
+
+// stationOf returns the destination of a frame of the host, given its Ethernet header,
+// or zeros if that names no station or is not to be heeded.
+func (e *Engine) stationOf(eth []byte) (to [6]byte) {
+	if !e.named || len(eth) < 6 || eth[0]&1 != 0 || string(eth[:6]) == string(e.hostMAC) {
+		return to
+	}
+	return [6]byte(eth)
 }

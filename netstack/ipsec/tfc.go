@@ -132,7 +132,7 @@ func (e *Engine) sendDummy(p *sa.Policy, s *sa.SA) {
 		return
 	}
 	b.dummy = true
-	hop, reason := e.nextHop(b.dst)
+	hop, reason := e.nextHop(w, b.dst)
 	if reason != wire.DropNone {
 		e.drop(hook.Left, reason, p, s)
 		return

@@ -138,7 +138,7 @@ func (e *encapsulation) silences(list []*sa.SA, now int64) []*silence {
 func (e *Engine) keepalive(s *sa.SA, m mapping) {
 	w := e.work()
 	defer e.done(w)
-	hop, reason := e.nextHop(m.remote.Addr())
+	hop, reason := e.nextHop(w, m.remote.Addr())
 	if reason != wire.DropNone {
 		e.drop(hook.Left, reason, nil, s)
 		return
