@@ -94,6 +94,9 @@ type SAConfig struct {
 	// SequenceBlock is how many numbers are reserved in the store at once; 0 stands
 	// for DefaultSequenceBlock.
 	SequenceBlock uint64
+	// Resume may know what a predecessor in another process has become; the SA then goes
+	// on from there. nil is allowed.
+	Resume *Resume
 	// PMTUAge is how long a learned path MTU holds; 0 stands for DefaultPMTUAge.
 	PMTUAge time.Duration
 	// Clock returns nanoseconds since 1970; nil stands for the system's clock. It is
@@ -133,6 +136,7 @@ type SA struct {
 	DummiesSent, KeepalivesSent atomic.Uint64
 
 	discard bool
+	keyID   string // fingerprint of the key, empty without
 	state   atomic.Uint32
 	notify  func(Event)
 	clock   func() int64
@@ -204,10 +208,15 @@ func newSA(cfg *SAConfig) (*SA, error) {
 		return nil, err
 	}
 	s.Transform = t
+	s.keyID = fingerprint(&cfg.Algorithm, s.Key, cfg.EncryptionKey, cfg.IntegrityKey)
+	was := cfg.Resume.of(s)
 	if s.Direction == Outbound {
-		if err := s.seq.open(cfg, s.clock); err != nil {
+		if err := s.seq.open(cfg, s.keyID, was, s.clock); err != nil {
 			return nil, err
 		}
+	}
+	if was != nil {
+		s.restore(was)
 	}
 	return s, nil
 }

@@ -30,6 +30,7 @@ type sequence struct {
 	limit atomic.Uint64 // last number that may be handed out
 	first uint64        // first number of this SA
 	last  uint64        // last number that there is
+	ended atomic.Uint64 // after close: last number handed out
 
 	block   uint64
 	clock   func() int64
@@ -43,7 +44,8 @@ type sequence struct {
 // closedUsed in sequence.used stands for a closed SA.
 const closedUsed = math.MaxUint64
 
-func (q *sequence) open(cfg *SAConfig, clock func() int64) error {
+// open claims the numbers of the key. was is what a predecessor has become, or nil.
+func (q *sequence) open(cfg *SAConfig, keyID string, was *State, clock func() int64) error {
 	q.clock, q.block = clock, cfg.SequenceBlock
 	if q.block == 0 {
 		q.block = DefaultSequenceBlock
@@ -52,21 +54,35 @@ func (q *sequence) open(cfg *SAConfig, clock func() int64) error {
 	if cfg.ESN {
 		q.last = closedUsed - 1
 	}
-	q.first = 1
-	if cfg.Store == nil {
-		q.limit.Store(q.last)
-		return nil
-	}
-	name := fingerprint(&cfg.Algorithm, cfg.Key, cfg.EncryptionKey, cfg.IntegrityKey)
-	claim, next, err := cfg.Store.Claim(name)
+	floor, err := cfg.Resume.floor(keyID)
 	if err != nil {
 		return err
 	}
+	var claim SequenceClaim
+	next := uint64(1)
+	if cfg.Store != nil {
+		if claim, next, err = cfg.Store.Claim(keyID); err != nil {
+			return err
+		}
+	}
+	if next != 0 {
+		next = max(next, floor)
+	}
 	if next == 0 || next > q.last {
-		return errors.Join(ErrSequenceExhausted, claim.Release(next))
+		if claim != nil {
+			return errors.Join(ErrSequenceExhausted, claim.Release(next))
+		}
+		return ErrSequenceExhausted
 	}
 	q.claim, q.first = claim, next
+	if was != nil {
+		q.first = min(was.First, next)
+	}
 	q.used.Store(next - 1)
+	if claim == nil {
+		q.limit.Store(q.last)
+		return nil
+	}
 	q.limit.Store(next - 1)
 	if err := q.reserve(next - 1 + q.block); err != nil {
 		return errors.Join(err, claim.Release(next))
@@ -115,6 +131,7 @@ func (q *sequence) reserveAhead() {
 // close hands back what was not used. Nothing can be taken after it.
 func (q *sequence) close() error {
 	used := q.used.Swap(closedUsed)
+	q.ended.Store(used)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.claim == nil {

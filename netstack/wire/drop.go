@@ -147,3 +147,13 @@ func (c *DropCounters) Snapshot() map[string]uint64 {
 	}
 	return m
 }
+
+// AddSnapshot adds what Snapshot of another returned. Names that are no reason are
+// left out.
+func (c *DropCounters) AddSnapshot(m map[string]uint64) {
+	for r := DropNone + 1; r < NumDropReasons; r++ {
+		if v := m[r.String()]; v != 0 {
+			c.n[r].Add(v)
+		}
+	}
+}

@@ -14,12 +14,12 @@ import (
 // protocol in one direction, or a counter-mode key. It touches no store and keeps
 // no key. The error joins one error for each fault.
 func Check(specs []Spec, lookup AlgorithmLookup) error {
-	return check(specs, lookup, sa.NewMemoryStore())
+	return check(specs, lookup, sa.NewMemoryStore(), nil)
 }
 
-// check is Check with the store that the SAs would be tried with; nil stands for
-// a user without store.
-func check(specs []Spec, lookup AlgorithmLookup, store sa.SequenceStore) error {
+// check is Check with the store that the SAs would be tried with, nil standing for
+// a user without store, and with what they would go on from.
+func check(specs []Spec, lookup AlgorithmLookup, store sa.SequenceStore, resume *sa.Resume) error {
 	errs := []error{checkNames(specs)}
 	var keys keySet
 	for i := range specs {
@@ -34,7 +34,7 @@ func check(specs []Spec, lookup AlgorithmLookup, store sa.SequenceStore) error {
 			continue
 		}
 		cfg := s.config()
-		cfg.Algorithm, cfg.Store = alg, store
+		cfg.Algorithm, cfg.Store, cfg.Resume = alg, store, resume
 		trial, err := sa.New(cfg)
 		if err != nil {
 			errs = append(errs, err)

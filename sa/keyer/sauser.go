@@ -38,6 +38,8 @@ type SAUserConfig struct {
 	// Store keeps the outbound sequence numbers of the keys. Counter-mode keys are
 	// refused without it.
 	Store sa.SequenceStore
+	// Resume may know what the SAs were in another process; nil is allowed.
+	Resume *sa.Resume
 	// Clock returns nanoseconds since 1970; nil stands for the system's clock.
 	Clock func() int64
 	// Events is told what happens to the SAs, on the packet path; it must not block.
@@ -75,7 +77,7 @@ func NewSAUser(cfg SAUserConfig) (*SAUser, error) {
 	if cfg.Store != nil {
 		trial = sa.NewMemoryStore()
 	}
-	if err := check(cfg.Specs, cfg.Algorithms, trial); err != nil {
+	if err := check(cfg.Specs, cfg.Algorithms, trial, cfg.Resume); err != nil {
 		return nil, err
 	}
 	u := &SAUser{cfg: cfg, byName: make(map[string]*entry)}
@@ -183,6 +185,7 @@ func (u *SAUser) make(e *entry, encryptionKey, integrityKey sa.Secret) (*sa.SA, 
 	cfg := e.spec.config()
 	cfg.Algorithm, cfg.EncryptionKey, cfg.IntegrityKey = e.alg, encryptionKey, integrityKey
 	cfg.Lineage, cfg.Store, cfg.Clock, cfg.Notify = e.lineage, u.cfg.Store, u.cfg.Clock, u.Notify
+	cfg.Resume = u.cfg.Resume
 	return sa.New(cfg)
 }
 
