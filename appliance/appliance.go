@@ -181,6 +181,6 @@ func (a *Appliance) setState(s string) { a.state.Store(&s) }
 // Recover restores by hand the flow of an interface that a dead appliance left
 // shut. It is an error if a live one holds it.
 func Recover(iface string) error {
-	// What the kernel knows of its neighbours is what the dead one told it.
+	// The dead one may have told the kernel that its neighbours are where itself is.
 	return ethtap.Recover(ethtap.Options{Interface: iface, FlushNeighborsOnClose: true})
 }

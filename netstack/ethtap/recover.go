@@ -3,10 +3,12 @@
 package ethtap
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -14,7 +16,9 @@ import (
 
 // Recover restores the flow of an interface that a process left shut, without
 // taking it over: it removes programs, pins and taps. Of o it uses Interface,
-// NetNS, PinDir and FlushNeighborsOnClose. If nothing was left it does nothing; if
+// NetNS, PinDir and FlushNeighborsOnClose, by which it deletes those neighbour entries
+// alone that hold the interface's own Ethernet address: it cannot know who taught the
+// kernel what. If nothing was left it does nothing; if
 // a process holds the interface it returns ErrBusy.
 func Recover(o Options) error {
 	if err := o.complete(); err != nil {
@@ -47,7 +51,9 @@ func Recover(o Options) error {
 		_, notLeft := os.Stat(pins)
 		err = clearLeft(nl, eth, pins)
 		if o.FlushNeighborsOnClose && notLeft == nil {
-			err = errors.Join(err, flushNeighbors(nl, k.ifindex))
+			ns, lerr := dynamicNeighbors(nl, k.ifindex)
+			ns = slices.DeleteFunc(ns, func(n netlink.Neigh) bool { return !bytes.Equal(n.HardwareAddr, eth.Attrs().HardwareAddr) })
+			err = errors.Join(err, lerr, deleteNeighbors(nl, ns))
 		}
 		return errors.Join(err, lock.release())
 	})
