@@ -83,13 +83,17 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 	return a, keys.Close()
 }
 
-// databases makes the key manager and the SPD of the configuration.
+// databases makes the key managers and the SPD of the configuration.
 func (a *Appliance) databases(store sa.SequenceStore) (keyer.Manager, *sa.SPD, error) {
-	keys, err := keyer.NewSAUser(keyer.SAUserConfig{
+	own, err := keyer.NewSAUser(keyer.SAUserConfig{
 		Specs: specs(&a.cfg), Algorithms: transform.Lookup, Store: store, Clock: a.opt.clock,
 		Events: a.keyEvent,
 	})
 	if err != nil {
+		return nil, nil, err
+	}
+	keys := &keyers{SAUser: own, others: a.opt.keyManagers, clock: a.opt.clock}
+	if err := keys.check(&a.cfg); err != nil {
 		return nil, nil, err
 	}
 	rules, err := policies(&a.cfg, keys)
@@ -101,12 +105,6 @@ func (a *Appliance) databases(store sa.SequenceStore) (keyer.Manager, *sa.SPD, e
 		return nil, nil, err
 	}
 	return keys, spd, nil
-}
-
-// keyEvent is told on the packet path, so it hands the logging to another
-// goroutine. There are at most two events in the life of an SA.
-func (a *Appliance) keyEvent(ev sa.Event) {
-	go a.log.WithFields(logrus.Fields{"sa": ev.SA.Name, "event": ev.Kind.String()}).Warn("lifetime of an SA is over")
 }
 
 // Ready is closed once the appliance has both sides in its hands. It stays open
