@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,9 @@ import (
 	"bitw/sa/keyer"
 	"bitw/sa/transform"
 )
+
+// dummyInterval is how often it is looked whether dummy packets are due.
+const dummyInterval = 10 * time.Millisecond
 
 // An Appliance is one bump in the wire. It runs once.
 type Appliance struct {
@@ -33,6 +37,8 @@ type Appliance struct {
 	// openOnStop says that stopping restores the direct flow even where the
 	// configuration says shut.
 	openOnStop atomic.Bool
+	// moveLogged is when a peer's move was logged last, nanoseconds since 1970.
+	moveLogged atomic.Int64
 
 	// bump is what runs between start and stop; nil before, kept after for Status.
 	bump  atomic.Pointer[bump]
@@ -83,17 +89,13 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 	return a, keys.Close()
 }
 
-// databases makes the key managers and the SPD of the configuration.
+// databases makes the key manager and the SPD of the configuration.
 func (a *Appliance) databases(store sa.SequenceStore) (keyer.Manager, *sa.SPD, error) {
-	own, err := keyer.NewSAUser(keyer.SAUserConfig{
+	keys, err := keyer.NewSAUser(keyer.SAUserConfig{
 		Specs: specs(&a.cfg), Algorithms: transform.Lookup, Store: store, Clock: a.opt.clock,
 		Events: a.keyEvent,
 	})
 	if err != nil {
-		return nil, nil, err
-	}
-	keys := &keyers{SAUser: own, others: a.opt.keyManagers, clock: a.opt.clock}
-	if err := keys.check(&a.cfg); err != nil {
 		return nil, nil, err
 	}
 	rules, err := policies(&a.cfg, keys)
@@ -105,6 +107,21 @@ func (a *Appliance) databases(store sa.SequenceStore) (keyer.Manager, *sa.SPD, e
 		return nil, nil, err
 	}
 	return keys, spd, nil
+}
+
+// keyEvent is told on the packet path, so it hands the logging to another
+// goroutine. There are at most two events about lifetimes in the life of an SA. Of a
+// peer's moves, at most one a second is logged: what is between two NATs, or between
+// the peer and somebody who copies its packets, may move as often as packets come.
+func (a *Appliance) keyEvent(ev sa.Event) {
+	if ev.Kind == sa.PeerMoved {
+		now, last := a.opt.clock(), a.moveLogged.Load()
+		if now-last >= int64(time.Second) && a.moveLogged.CompareAndSwap(last, now) {
+			go a.log.WithFields(logrus.Fields{"sa": ev.SA.Name, "event": ev.Kind.String(), "peer": ev.Peer.String()}).Info("the peer has moved")
+		}
+		return
+	}
+	go a.log.WithFields(logrus.Fields{"sa": ev.SA.Name, "event": ev.Kind.String()}).Warn("lifetime of an SA is over")
 }
 
 // Ready is closed once the appliance has both sides in its hands. It stays open
@@ -133,10 +150,18 @@ func (a *Appliance) Run(ctx context.Context) error {
 
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var dummies <-chan time.Time
+	if slices.ContainsFunc(a.cfg.SAs, func(s config.SA) bool { return s.Dummies > 0 }) {
+		often := time.NewTicker(dummyInterval)
+		defer often.Stop()
+		dummies = often.C
+	}
 	for running := true; running; {
 		select {
 		case <-tick.C:
 			b.tick()
+		case <-dummies:
+			b.engine.SendDummies()
 		case err = <-a.failed:
 			running = false
 		case <-ctx.Done():

@@ -95,7 +95,7 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 		return nil, err
 	}
 	b.keys = keys
-	if err := keys.Start(&keyer.Commands{SAD: b.sad, Store: store, Clock: b.clock}); err != nil {
+	if err := keys.Start(b.sad); err != nil {
 		return nil, err
 	}
 	if a.opt.capture != nil {
@@ -304,9 +304,7 @@ func (b *bump) stop(open bool) error {
 // tick does what has to be done once a second.
 func (b *bump) tick() {
 	b.engine.Tick()
-	if err := b.sad.Tick(b.clock()); err != nil {
-		b.log.WithError(err).Warn("sequence numbers of a deleted SA cannot be handed back")
-	}
+	b.sad.Tick(b.clock())
 }
 
 // cut says how the frames come.

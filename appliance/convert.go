@@ -56,9 +56,23 @@ func specs(cfg *Config) []keyer.Spec {
 		if c.Mode == config.Tunnel {
 			s.Mode = sa.Tunnel
 		}
+		s.Encap, s.TFCPadding, s.Dummies = encap(c.Encap), c.TFCPadding, c.Dummies
+		if c.TFCPadding == config.PadToMTU {
+			s.TFCPadding = sa.PadToMTU
+		}
 		list = append(list, s)
 	}
 	return list
+}
+
+func encap(c *config.Encap) *sa.Encap {
+	if c == nil {
+		return nil
+	}
+	return &sa.Encap{
+		LocalPort: c.LocalPort, RemotePort: c.RemotePort, Checksum: c.Checksum, Keepalive: c.Keepalive, Float: c.Float,
+		OriginalLocal: c.OriginalLocal, OriginalRemote: c.OriginalRemote,
+	}
 }
 
 // policies are the rules of a configuration, with their SAs from the key manager.

@@ -117,13 +117,28 @@ func saStatus(x *sa.SA, now int64) SAStatus {
 		st.Source = x.Src.String()
 	}
 	if x.Direction == sa.Outbound {
-		st.Sequence = x.LastSeq()
+		st.Sequence, st.DummiesSent = x.LastSeq(), x.DummiesSent.Load()
 	}
+	st.Encap = encapStatus(x)
 	switch soft, hard := x.Expired(); {
 	case hard:
 		st.Expired = "hard"
 	case soft:
 		st.Expired = "soft"
+	}
+	return st
+}
+
+func encapStatus(x *sa.SA) *EncapStatus {
+	if x.Encap == nil {
+		return nil
+	}
+	st := &EncapStatus{LocalPort: x.Encap.LocalPort, RemotePort: x.Encap.RemotePort}
+	if x.Direction == sa.Outbound {
+		st.Peer, st.KeepalivesSent = x.Remote().String(), x.KeepalivesSent.Load()
+		if x.Lineage != nil {
+			st.Moves = x.Lineage.Moves()
+		}
 	}
 	return st
 }

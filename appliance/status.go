@@ -74,11 +74,26 @@ type SAStatus struct {
 	Sequence uint64 `json:"sequence,omitempty"`
 	// PathMTU is what was learned from the wire, 0 if nothing was.
 	PathMTU int `json:"path_mtu,omitempty"`
+	// Encap is there for ESP in UDP.
+	Encap *EncapStatus `json:"encap,omitempty"`
+	// DummiesSent counts the dummy packets of outbound SAs.
+	DummiesSent uint64 `json:"dummies_sent,omitempty"`
 	// Expired is "", "soft" or "hard".
 	Expired string `json:"expired,omitempty"`
 	// Weak says why the algorithm is discouraged.
 	Weak string `json:"weak,omitempty"`
 	Traffic
+}
+
+// An EncapStatus is the UDP encapsulation of an SA.
+type EncapStatus struct {
+	LocalPort  uint16 `json:"local_port"`
+	RemotePort uint16 `json:"remote_port"`
+	// For outbound SAs: where packets go now, how often the peer has moved, and the
+	// keepalives that were sent.
+	Peer           string `json:"peer,omitempty"`
+	Moves          uint64 `json:"moves,omitempty"`
+	KeepalivesSent uint64 `json:"keepalives_sent,omitempty"`
 }
 
 // A ForwarderStatus is what one forwarder turned round, superframes counting as

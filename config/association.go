@@ -30,7 +30,8 @@ func (d *decoder) securityAssociations(n *node) {
 	d.countKeyFiles(items)
 	for _, item := range items {
 		f := d.fields(item, "a security association", "name", "direction", "protocol", "mode", "spi", "source", "destination",
-			"algorithm", "encryption_key", "integrity_key", "key_file", "esn", "replay_window", "lifetime")
+			"algorithm", "encryption_key", "integrity_key", "key_file", "esn", "replay_window", "lifetime",
+			"encap", "tfc_padding", "dummy")
 		if f == nil {
 			continue
 		}
@@ -48,6 +49,7 @@ func (d *decoder) securityAssociations(n *node) {
 		}
 		d.saIdentity(f, &sa, what)
 		d.saTuning(f, &sa)
+		d.saEncap(f, &sa)
 		algorithm, known := d.algorithm(f, &sa, what)
 		d.saKeys(f, &sa, what, algorithm, known)
 		d.config.SAs = append(d.config.SAs, sa)

@@ -95,6 +95,7 @@ func saItems(a, b SA) []item {
 		{"encryption_key", true, a.EncryptionKey.Equal(b.EncryptionKey)},
 		{"integrity_key", true, a.IntegrityKey.Equal(b.IntegrityKey)},
 		{"esn", a.ESN, b.ESN}, {"replay_window", a.ReplayWindow, b.ReplayWindow}, {"lifetime", a.Lifetime, b.Lifetime},
+		{"encap", a.Encap, b.Encap}, {"tfc_padding", a.TFCPadding, b.TFCPadding}, {"dummy", a.Dummies, b.Dummies},
 	}
 }
 

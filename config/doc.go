@@ -35,6 +35,9 @@
 //	    key_file: keys/b.key          # mode 0600; relative to this file; or encryption_key: and integrity_key: here
 //	    esn: false                    # 64-bit sequence numbers; default false
 //	    lifetime: {packets: 4000000000, bytes: 64GiB, time: 8h}   # hard limits; default: none
+//	    encap: no                     # yes: ESP in UDP, see below; default no
+//	    tfc_padding: 0                # out: pad what is protected to so many octets, mtu: to what the path takes; default 0
+//	    dummy: 0                      # out: dummy packets a second, 0 to 1000; default 0
 //	  - name: from-b
 //	    direction: in
 //	    protocol: esp
@@ -97,6 +100,33 @@
 // interfaces'. An SA's end on this side that is no protected address is bitw's own on the
 // outside. With more than one protected address of a family, what is protected for
 // these goes in tunnel mode (RFC 4301 §3.3).
+//
+// # NAT, padding, dummies
+//
+// With encap, ESP goes in UDP (RFC 3948). "encap: yes" stands for the defaults of
+//
+//	encap:
+//	  local_port: 4500                # of this host, for both directions
+//	  remote_port: 4500               # of the peer
+//	  checksum: false                 # out: fill the UDP checksum; default: true over IPv6, false over IPv4
+//	  keepalive: 20s                  # out: one octet to the peer after so long a silence; 0s: never
+//	  float: yes                      # in: the peer's address and port follow its packets
+//	  original_remote: 10.0.0.5       # in, transport mode: the address that the peer's host has behind its NAT
+//	  original_local: 10.9.0.1        # in, transport mode: the address that the peer's host knows this host by
+//
+// An SA has encap at both ends or at neither; what comes otherwise is dropped. IKE and
+// everything else on the port is for the host, if a policy bypasses it; NAT keepalives
+// end here. Float moves the peer of the SA that stands at the same place of a policy's
+// out as the SA that the packet came by has in in, and only by a packet that is
+// authentic, fits the policy and has a higher number than all before. In transport mode
+// the host and the policies know a peer that has moved, or is behind a NAT, by the SA's
+// source and destination. Its TCP and UDP checksums are moved from the original
+// addresses, or without those made anew where they are wrong.
+//
+// TFC padding hides how long packets are (RFC 4303 §2.7): in tunnel mode of all, in
+// transport mode of UDP and of IP in IP, which tell their own length. Dummy packets (RFC
+// 4303 §2.6) have the length of padded ones, without padding any length; at the other
+// end they are dropped and counted.
 //
 // # Keys
 //

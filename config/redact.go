@@ -106,6 +106,7 @@ func (w *writer) sa(sa *SA) {
 	if sa.Lifetime != (Lifetime{}) {
 		fmt.Fprintf(w, "    lifetime: {packets: %d, bytes: %d, time: %s}\n", sa.Lifetime.Packets, sa.Lifetime.Bytes, sa.Lifetime.Time)
 	}
+	w.encap(sa)
 }
 
 func (w *writer) policy(p *Policy) {

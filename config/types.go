@@ -174,7 +174,14 @@ type SA struct {
 	// ReplayWindow is in packets, a multiple of 64.
 	ReplayWindow int
 	Lifetime     Lifetime
-	Pos          Position
+	// Encap is nil without UDP encapsulation.
+	Encap *Encap
+	// TFCPadding is to how many octets an outbound SA pads what it protects (RFC 4303
+	// §2.7): 0 for none, PadToMTU for as many as fit.
+	TFCPadding int
+	// Dummies is how many dummy packets an outbound SA sends a second (RFC 4303 §2.6).
+	Dummies int
+	Pos     Position
 }
 
 // A Lifetime holds hard limits of an SA; 0 means no limit.

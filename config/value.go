@@ -53,12 +53,17 @@ func (s *source) name(n *node) string {
 	return t
 }
 
+// boolean reads true or false; yes and no are how swanctl says it.
 func (s *source) boolean(n *node) bool {
 	t, ok := s.text(n, "true or false")
-	if ok && t != "true" && t != "false" {
+	switch {
+	case !ok:
+	case t == "true", t == "yes":
+		return true
+	case t != "false" && t != "no":
 		s.fail(n.place, "", "expected true or false, found %s", quote(t))
 	}
-	return t == "true"
+	return false
 }
 
 // number reads a decimal or 0x number from lo to hi; underscores may group digits.

@@ -152,7 +152,9 @@ func (l *Lineage) Follow(in *SA, full uint64, from netip.AddrPort) (moved bool) 
 		}
 	}
 	l.moves.Add(1)
-	out.tell(PeerMoved, from)
+	if out.notify != nil {
+		out.notify(Event{Kind: PeerMoved, SA: out, Peer: from})
+	}
 	return true
 }
 

@@ -113,6 +113,22 @@ func (t *text) sa(a *appliance.SAStatus) {
 	if a.PathMTU > 0 {
 		t.line("path mtu", "%d", a.PathMTU)
 	}
+	if e := a.Encap; e != nil {
+		line := fmt.Sprintf("UDP, local port %d, remote port %d", e.LocalPort, e.RemotePort)
+		if e.Peer != "" {
+			line += ", peer at " + e.Peer
+		}
+		if e.Moves > 0 {
+			line += " after " + count(e.Moves, "move")
+		}
+		if e.KeepalivesSent > 0 {
+			line += ", " + count(e.KeepalivesSent, "keepalive") + " sent"
+		}
+		t.line("encap", "%s", line)
+	}
+	if a.DummiesSent > 0 {
+		t.line("dummies", "%s sent", count(a.DummiesSent, "dummy packet"))
+	}
 	switch a.Expired {
 	case "":
 	case "hard":
