@@ -42,10 +42,16 @@ const (
 	// were seen to be dealt with, plus one; 0: not seen yet.
 	offKernelDone = 96  // uint64
 	offWireDone   = 104 // uint64
-	cutSize       = 112
+	// In the two-NIC form:
+	offInsideIndex = 112 // uint32, the inside NIC; 0: the other form
+	offPromisc     = 116 // uint32, where promiscuous mode was turned on by us
+	offInsideQdisc = 120 // uint32, not 0: the clsact qdisc of the inside NIC was made by us
+	offInsideOwn   = 128 // uint64, frames of the box's own kernel dropped at the inside NIC
+	offOutsideOwn  = 136 // uint64, and at the outside NIC
+	cutSize        = 144
 
 	// layoutVersion changes with the layout above or with the meaning of a word.
-	layoutVersion = 2
+	layoutVersion = 3
 )
 
 // cut is the shared value.

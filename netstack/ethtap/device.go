@@ -18,6 +18,12 @@ import (
 // Options say what to cut and how. Only Interface is needed.
 type Options struct {
 	Interface string // name of the interface, such as "eth0"
+	// Inside is the name of a second interface, for the two-NIC form, in which
+	// Interface is the outside. What Inside receives is read from the kernel tap, and what
+	// is written there leaves by Inside. While both taps are Closed each of the two sends
+	// what it receives out by the other. The box's own kernel neither receives nor sends by
+	// them in any state. Both are in promiscuous mode.
+	Inside string
 	// NetNS is the path of the interface's network namespace, "" for that of the
 	// calling goroutine's thread. A process can hold devices in several.
 	NetNS     string
@@ -50,6 +56,10 @@ type Info struct {
 	Hook      Hook             // the one in use, never HookAuto
 	KernelTap string           // name of htap
 	WireTap   string           // name of ltap
+	// Of the two-NIC form only; MTU is the lesser one of both there.
+	Inside      string
+	InsideIndex int
+	InsideMAC   net.HardwareAddr
 }
 
 // Device is a cut interface. All methods may be called from any goroutine.
@@ -61,11 +71,15 @@ type Device struct {
 	nl       *netlink.Handle // in the namespace
 	lock     *lockFile
 	pins     string // this interface's directory of pins
-	cut      *cut
-	progs    *programs
-	attached []attachment
-	kernel   *Tap
-	wire     *Tap
+	// Of the two-NIC form.
+	insideLock *lockFile
+	insidePins string
+	leftOpen   bool // what was taken over had been left open
+	cut        *cut
+	progs      *programs
+	attached   []attachment
+	kernel     *Tap
+	wire       *Tap
 
 	stop chan struct{} // ends the dead man's switch
 	wg   sync.WaitGroup
@@ -87,13 +101,14 @@ func (d *Device) Wire() *Tap { return d.wire }
 func (d *Device) Info() Info {
 	i := d.info
 	i.MAC = append(net.HardwareAddr(nil), i.MAC...)
+	i.InsideMAC = append(net.HardwareAddr(nil), i.InsideMAC...)
 	return i
 }
 
 // TookOver tells that an earlier process left the interface shut and this device
 // carries on: both taps are in the states in which that process left them,
 // without a moment in between in which a frame could pass.
-func (d *Device) TookOver() bool { return d.tookOver }
+func (d *Device) TookOver() bool { return d.tookOver && !d.leftOpen }
 
 // InNamespace runs fn on an OS thread inside the interface's network namespace
 // and waits for it. Descriptors opened there work anywhere afterwards. The thread
@@ -317,7 +332,8 @@ func deleteNeighbors(nl *netlink.Handle, ns []netlink.Neigh) error {
 }
 
 // Close drains the taps while their readers still copy, restores the direct flow
-// and removes all that Open made. It may be called more than once. After errors
+// and removes all that Open made; of two NICs the box's own kernel has both again, and
+// nothing passes between them (see Leave). It may be called more than once. After errors
 // the device is closed nevertheless, and Recover removes what is left.
 func (d *Device) Close() error {
 	d.mu.Lock()
@@ -325,20 +341,25 @@ func (d *Device) Close() error {
 	if d.closed {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), d.opts.DrainTimeout)
-	defer cancel()
-	// That the time was up is no failure of closing: nobody may be reading.
-	d.drain(ctx)
+	d.drainInTime()
 	d.end()
 	return d.InNamespace(d.remove)
 }
 
+// drainInTime is the drain of an end. That the time was up is no failure of that:
+// nobody may be reading.
+func (d *Device) drainInTime() {
+	ctx, cancel := context.WithTimeout(context.Background(), d.opts.DrainTimeout)
+	defer cancel()
+	d.drain(ctx)
+}
+
 // Release ends the device but leaves under FailShut the cut as it stands, as the end
 // of the process would: nothing that an Active tap stopped passes until a later
-// Open takes over. Under FailOpen it is Close.
+// Open takes over. Under FailOpen it is Leave.
 func (d *Device) Release() error {
 	if d.opts.OnFailure == FailOpen {
-		return d.Close()
+		return d.Leave()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -378,6 +399,7 @@ func (d *Device) remove() error {
 			errs = append(errs, removeQdisc(d.nl, l))
 		}
 	}
+	errs = append(errs, clearInside(d.nl, d.cut, d.pins))
 	errs = append(errs, removePinDir(d.pins), removeTap(d.nl, d.info.KernelTap), removeTap(d.nl, d.info.WireTap))
 	return errors.Join(append(errs, d.letGo())...)
 }
@@ -393,6 +415,9 @@ func (d *Device) letGo() error {
 	d.progs.close()
 	d.cut.close()
 	errs = append(errs, d.lock.release())
+	if d.insideLock != nil {
+		errs = append(errs, d.insideLock.release())
+	}
 	d.nl.Close()
 	d.ns.Close()
 	return errors.Join(errs...)

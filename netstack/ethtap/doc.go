@@ -28,6 +28,10 @@
 //     pass to the NIC.
 //  4. From the wire to the kernel it is the same with the taps exchanged.
 //
+// In the two-NIC form (Options.Inside) a second NIC stands in the kernel's place: the
+// device is a bump between the two, and the kernel of the box has no part in either.
+// Closed then means that the programs pass each frame from the one NIC to the other.
+//
 // What happens when the process ends without Close is the Options' OnFailure:
 // FailShut leaves the cut in place (nothing passes until the next Open takes it over
 // or Recover removes it), FailOpen restores the flow.

@@ -21,6 +21,8 @@ type point struct {
 	ifindex int
 	egress  bool
 	prog    *ebpf.Program
+	stays   bool // outlives the process under FailOpen too
+	last    bool // stands behind all others, also at ingress
 }
 
 // points gives the four in the order in which they are attached: the taps'
@@ -28,11 +30,30 @@ type point struct {
 // opposite order, the interface's first.
 func points(p *programs, eth, htap, ltap int) []point {
 	return []point{
-		{"htap_in", htap, false, p.kernelIn},
-		{"ltap_in", ltap, false, p.wireIn},
-		{"eth_in", eth, false, p.ethIn},
-		{"eth_out", eth, true, p.ethOut},
+		{name: "htap_in", ifindex: htap, prog: p.kernelIn},
+		{name: "ltap_in", ifindex: ltap, prog: p.wireIn},
+		{name: "eth_in", ifindex: eth, prog: p.ethIn},
+		{name: "eth_out", ifindex: eth, egress: true, prog: p.ethOut},
 	}
+}
+
+// pointsBetween is points for the two-NIC form; direct says whether the plain pair is
+// wanted.
+func pointsBetween(p *programs, in, eth, htap, ltap int, direct bool) []point {
+	list := []point{
+		{name: pinInsideOut, ifindex: in, egress: true, prog: p.insideOut, stays: true},
+		{name: "eth_out", ifindex: eth, egress: true, prog: p.ethOut, stays: true},
+		{name: "htap_in", ifindex: htap, prog: p.kernelIn},
+		{name: "ltap_in", ifindex: ltap, prog: p.wireIn},
+		{name: pinInsideIn, ifindex: in, prog: p.insideIn},
+		{name: "eth_in", ifindex: eth, prog: p.ethIn},
+	}
+	if direct {
+		list = append(list,
+			point{name: pinInsideDirect, ifindex: in, prog: p.insideDirect, stays: true, last: true},
+			point{name: pinOutsideDirect, ifindex: eth, prog: p.outsideDirect, stays: true, last: true})
+	}
+	return list
 }
 
 // hooker attaches programs. attach takes over what an earlier process left at
@@ -76,8 +97,11 @@ func (t tcx) attach(p point) (attachment, error) {
 	}
 	o := link.TCXOptions{Interface: p.ifindex, Program: p.prog, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()}
 	if p.egress {
+		o.Attach = ebpf.AttachTCXEgress
+	}
+	if p.egress || p.last {
 		// Last before the device: what others do to a frame is done by then.
-		o.Attach, o.Anchor = ebpf.AttachTCXEgress, link.Tail()
+		o.Anchor = link.Tail()
 	}
 	l, err := link.AttachTCX(o)
 	if err != nil {

@@ -43,6 +43,9 @@ func Left(o Options) (bool, error) {
 		c, err := findLeft(nl, eth, pinPath(o.PinDir, k))
 		if c != nil {
 			left = true
+			if o.Inside == "" {
+				err = fits(c, o.Interface, "", 0)
+			}
 			c.close()
 		}
 		return errors.Join(err, lock.release())

@@ -111,6 +111,11 @@ func (d *Device) open(u *undo) error {
 	}
 	u.add(func() { d.lock.release() })
 	d.pins = pinPath(d.opts.PinDir, k)
+	if d.twoNIC() {
+		if err := d.openInside(u); err != nil {
+			return err
+		}
+	}
 
 	left, err := findLeft(d.nl, eth, d.pins)
 	if err != nil {
@@ -119,6 +124,9 @@ func (d *Device) open(u *undo) error {
 	if left != nil {
 		d.cut, d.tookOver = left, true
 		u.add(d.cut.close)
+		if err := fits(left, d.info.Name, d.opts.Inside, d.info.InsideIndex); err != nil {
+			return err
+		}
 		if found := Hook(d.cut.get(offHook)); d.opts.Hook != HookAuto && d.opts.Hook != found {
 			return because(ErrOccupied, "ethtap: %s was left shut by %v, which %v cannot take over; recover it first", d.info.Name, found, d.opts.Hook)
 		}
@@ -133,13 +141,17 @@ func (d *Device) open(u *undo) error {
 		// Once taps and programs are there, this is how they go.
 		u.add(func() { clearLeft(d.nl, eth, d.pins) })
 	}
+	if d.twoNIC() {
+		d.adopt()
+		d.cut.set(offInsideIndex, uint32(d.info.InsideIndex))
+	}
 	if err := d.makeTaps(u); err != nil {
 		return err
 	}
 	d.cut.set(offEthIndex, uint32(d.info.Index))
 	d.cut.set(offKernelIndex, uint32(d.kernel.tap.index))
 	d.cut.set(offWireIndex, uint32(d.wire.tap.index))
-	if d.progs, err = loadPrograms(d.cut); err != nil {
+	if d.progs, err = loadPrograms(d.cut, d.twoNIC()); err != nil {
 		return permission(err)
 	}
 	u.add(d.progs.close)
@@ -212,7 +224,7 @@ func (d *Device) attachAll(u *undo) error {
 	if err != nil {
 		return err
 	}
-	if d.opts.OnFailure == FailShut || h.hook() == HookCLSACT {
+	if d.opts.OnFailure == FailShut || d.twoNIC() || h.hook() == HookCLSACT {
 		// With clsact the filters outlive the process in any case, and the next
 		// one needs the map to know what they are.
 		if err := makePinDir(d.pins); err != nil {
@@ -229,7 +241,12 @@ func (d *Device) attachAll(u *undo) error {
 	if !d.tookOver {
 		d.cut.set(offFail, uint32(d.opts.OnFailure))
 	}
-	for _, p := range points(d.progs, d.info.Index, d.kernel.tap.index, d.wire.tap.index) {
+	if d.twoNIC() {
+		if err := d.join(); err != nil {
+			return err
+		}
+	}
+	for _, p := range d.points() {
 		a, err := h.attach(p)
 		if err != nil {
 			return err
@@ -240,7 +257,7 @@ func (d *Device) attachAll(u *undo) error {
 		} else {
 			u.add(func() { a.detach() })
 		}
-		if d.opts.OnFailure == FailShut {
+		if d.opts.OnFailure == FailShut || p.stays {
 			if err := a.keep(); err != nil {
 				return err
 			}
@@ -249,11 +266,24 @@ func (d *Device) attachAll(u *undo) error {
 	return nil
 }
 
+// points are the places of the device's programs.
+func (d *Device) points() []point {
+	if d.twoNIC() {
+		// A clsact filter has no other behind it, and needs none: it stays.
+		direct := d.opts.OnFailure == FailOpen && d.info.Hook == HookTCX
+		return pointsBetween(d.progs, d.info.InsideIndex, d.info.Index, d.kernel.tap.index, d.wire.tap.index, direct)
+	}
+	return points(d.progs, d.info.Index, d.kernel.tap.index, d.wire.tap.index)
+}
+
 func (d *Device) chooseHook() (hooker, error) {
 	byTCX := tcx{dir: d.pins}
 	byCLSACT := clsact{nl: d.nl, onQdisc: func(ifindex int) {
-		if ifindex == d.info.Index {
+		switch ifindex {
+		case d.info.Index:
 			d.cut.set(offQdisc, 1)
+		case d.info.InsideIndex:
+			d.cut.set(offInsideQdisc, 1)
 		}
 	}}
 	want := d.opts.Hook
@@ -267,7 +297,7 @@ func (d *Device) chooseHook() (hooker, error) {
 		return byTCX, nil
 	}
 	// Try on our own tap, where it disturbs nobody.
-	a, err := tcx{dir: filepath.Join(d.pins, "probe")}.attach(point{"probe", d.kernel.tap.index, false, d.progs.kernelIn})
+	a, err := tcx{dir: filepath.Join(d.pins, "probe")}.attach(point{name: "probe", ifindex: d.kernel.tap.index, prog: d.progs.kernelIn})
 	switch {
 	case err == nil:
 		return byTCX, a.detach()
@@ -292,6 +322,10 @@ func (d *Device) settleFailure() error {
 		d.push()
 		d.wg.Add(1)
 		go d.keepAlive()
+	} else if d.twoNIC() {
+		if err := d.shutDirect(); err != nil {
+			return err
+		}
 	}
 	// A process that ended in the middle of a drain left the permissions to write.
 	f := d.cut.flow()
@@ -321,12 +355,16 @@ func (d *Device) unshut() error {
 		}
 	}
 	d.cut.set(offFail, uint32(FailOpen))
-	for _, a := range d.attached {
+	points := d.points()
+	for i, a := range d.attached {
+		if points[i].stays {
+			continue
+		}
 		if err := a.drop(); err != nil {
 			return err
 		}
 	}
-	if d.info.Hook == HookTCX {
+	if d.info.Hook == HookTCX && !d.twoNIC() {
 		// What cannot be removed now says FailOpen, and the next Open clears it.
 		removePinDir(d.pins)
 	}
@@ -352,6 +390,10 @@ func findLeft(nl *netlink.Handle, eth netlink.Link, pins string) (*cut, error) {
 		return nil, nil
 	}
 	index := eth.Attrs().Index
+	if outer, ok := insideOf(nl, eth, pins); ok {
+		c.close()
+		return nil, because(ErrOccupied, "ethtap: %s was left as the inside of interface %d; recover that one first", eth.Attrs().Name, outer)
+	}
 	if errors.Is(err, ErrOccupied) {
 		// Of another version. It says nothing if its programs are gone, as after the end
 		// of a namespace whose number has been given to this one.
@@ -374,6 +416,9 @@ func findLeft(nl *netlink.Handle, eth netlink.Link, pins string) (*cut, error) {
 			return nil, err
 		}
 		force = len(fs) > 0
+	}
+	if force && c.get(offInsideIndex) != 0 && int(c.get(offEthIndex)) == index {
+		return c, nil // also where it was left open, since its programs are the flow
 	}
 	if !force || FailState(c.get(offFail)) != FailShut || int(c.get(offEthIndex)) != index {
 		c.close()

@@ -27,20 +27,42 @@ const (
 // programs are the four, loaded for one map.
 type programs struct {
 	kernelIn, wireIn, ethIn, ethOut *ebpf.Program
+	// Of the two-NIC form only.
+	insideIn, insideOut, insideDirect, outsideDirect *ebpf.Program
 }
 
-func loadPrograms(c *cut) (*programs, error) {
-	p := new(programs)
-	for _, s := range []struct {
-		to   **ebpf.Program
-		name string
-		code asm.Instructions
-	}{
-		{&p.kernelIn, "bitw_htap_in", tapProgram(c, offKernelWrite, offKernelDeny, redirIngress)},
-		{&p.wireIn, "bitw_ltap_in", tapProgram(c, offWireWrite, offWireDeny, 0)},
+// A source is a program before it is loaded.
+type source struct {
+	to   **ebpf.Program
+	name string
+	code asm.Instructions
+}
+
+// sources are the programs of either form.
+func (p *programs) sources(c *cut, twoNIC bool) []source {
+	if twoNIC {
+		return []source{
+			{&p.kernelIn, "bitw_htap_in", tapProgram(c, offKernelWrite, offKernelDeny, offInsideIndex, 0)},
+			{&p.wireIn, "bitw_ltap_in", tapProgram(c, offWireWrite, offWireDeny, offEthIndex, 0)},
+			{&p.insideIn, "bitw_in_in", insideProgram(c)},
+			{&p.insideOut, "bitw_in_out", guardProgram(c, offInsideOwn)},
+			{&p.insideDirect, "bitw_in_direct", directProgram(c, offEthIndex)},
+			{&p.ethIn, "bitw_eth_in", outsideProgram(c)},
+			{&p.ethOut, "bitw_eth_out", guardProgram(c, offOutsideOwn)},
+			{&p.outsideDirect, "bitw_eth_dir", directProgram(c, offInsideIndex)},
+		}
+	}
+	return []source{
+		{&p.kernelIn, "bitw_htap_in", tapProgram(c, offKernelWrite, offKernelDeny, offEthIndex, redirIngress)},
+		{&p.wireIn, "bitw_ltap_in", tapProgram(c, offWireWrite, offWireDeny, offEthIndex, 0)},
 		{&p.ethIn, "bitw_eth_in", ethProgram(c, offWireState, offKernelState, offWireIndex, offWireCut, offWireTaken, offWireDone)},
 		{&p.ethOut, "bitw_eth_out", ethProgram(c, offKernelState, offWireState, offKernelIndex, offKernelCut, offKernelTaken, offKernelDone)},
-	} {
+	}
+}
+
+func loadPrograms(c *cut, twoNIC bool) (*programs, error) {
+	p := new(programs)
+	for _, s := range p.sources(c, twoNIC) {
 		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 			Name: s.name, Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: s.code,
 		})
@@ -61,7 +83,7 @@ func loadPrograms(c *cut) (*programs, error) {
 }
 
 func (p *programs) close() {
-	for _, prog := range []*ebpf.Program{p.kernelIn, p.wireIn, p.ethIn, p.ethOut} {
+	for _, prog := range []*ebpf.Program{p.kernelIn, p.wireIn, p.ethIn, p.ethOut, p.insideIn, p.insideOut, p.insideDirect, p.outsideDirect} {
 		if prog != nil {
 			prog.Close()
 		}
@@ -69,19 +91,40 @@ func (p *programs) close() {
 }
 
 // ethProgram stands on the interface, at egress for the kernel's frames and at
-// ingress for the wire's. mine is the state of the tap on the side from which
-// the frame comes, other that of the opposite one, dev the tap's ifindex.
+// ingress for the wire's.
 func ethProgram(c *cut, mine, other, dev, dropped, taken, done int16) asm.Instructions {
+	p := append(prologue(c), ownFrames()...)
+	p = append(p, stateProgram(mine, other, dev, dropped, taken, done)...)
+	return append(p,
+		asm.Mov.Imm(asm.R1, 0).WithSymbol("own"),
+		asm.StoreMem(asm.R6, skbMark, asm.R1, asm.Word),
+		asm.Mov.Imm(asm.R0, actNext).WithSymbol("next"),
+		asm.Return())
+}
+
+// prologue keeps the frame in R6 and the cut in R7.
+func prologue(c *cut) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMapValue(asm.R7, c.m.FD(), 0),
+	}
+}
 
-		// A frame that this appliance wrote passes, and loses the mark so that no
-		// rule of the host ever sees it.
+// ownFrames goes to "own" with a frame that this appliance wrote. What follows there
+// takes the mark off, so that no rule of the host ever sees it.
+func ownFrames() asm.Instructions {
+	return asm.Instructions{
 		asm.LoadMem(asm.R1, asm.R6, skbMark, asm.Word),
 		asm.LoadMem(asm.R2, asm.R7, offMark, asm.Word),
 		asm.JEq.Reg(asm.R1, asm.R2, "own"),
+	}
+}
 
+// stateProgram does with a frame what the states say, and goes to "next" with one that
+// passes by itself. mine is the state of the tap on the side from which
+// the frame comes, other that of the opposite one, dev the tap's ifindex.
+func stateProgram(mine, other, dev, dropped, taken, done int16) asm.Instructions {
+	return asm.Instructions{
 		// The dead man's switch: past the deadline nobody is there to pump.
 		asm.LoadMem(asm.R8, asm.R7, offDeadline, asm.DWord),
 		asm.JEq.Imm(asm.R8, 0, "alive"),
@@ -122,11 +165,6 @@ func ethProgram(c *cut, mine, other, dev, dropped, taken, done int16) asm.Instru
 		asm.Mov.Imm(asm.R2, 0),
 		asm.FnRedirect.Call(),
 		asm.Return(),
-
-		asm.Mov.Imm(asm.R1, 0).WithSymbol("own"),
-		asm.StoreMem(asm.R6, skbMark, asm.R1, asm.Word),
-		asm.Mov.Imm(asm.R0, actNext).WithSymbol("next"),
-		asm.Return(),
 	}
 }
 
@@ -140,9 +178,9 @@ func halfShift(off int16) int32 {
 }
 
 // tapProgram stands at the ingress of a tap, where written frames appear, and
-// sends them to the interface: into the kernel with redirIngress, out by the NIC
+// sends them to the interface at to: into the kernel with redirIngress, out by the NIC
 // with 0.
-func tapProgram(c *cut, write, denied int16, flags int32) asm.Instructions {
+func tapProgram(c *cut, write, denied, to int16, flags int32) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMapValue(asm.R7, c.m.FD(), 0),
@@ -150,7 +188,7 @@ func tapProgram(c *cut, write, denied int16, flags int32) asm.Instructions {
 		asm.JEq.Imm(asm.R1, 0, "denied"),
 		asm.LoadMem(asm.R1, asm.R7, offMark, asm.Word),
 		asm.StoreMem(asm.R6, skbMark, asm.R1, asm.Word),
-		asm.LoadMem(asm.R1, asm.R7, offEthIndex, asm.Word),
+		asm.LoadMem(asm.R1, asm.R7, to, asm.Word),
 		asm.Mov.Imm(asm.R2, flags),
 		asm.FnRedirect.Call(),
 		asm.Return(),

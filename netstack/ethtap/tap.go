@@ -176,6 +176,9 @@ type Stats struct {
 	Severed  uint64 // stopped because this tap is not Active but the other is
 	Refused  uint64 // written without permission, dropped by the program
 	Written  uint64 // accepted from Write
+	// Own is, in the two-NIC form, what the box's own kernel tried to send by this side's
+	// NIC, and was stopped.
+	Own uint64
 
 	Oversize  uint64 // longer than MaxFrame, dropped by Read
 	Discarded uint64 // still queued when the state became Closed
@@ -195,10 +198,11 @@ func (t *Tap) Stats() (Stats, error) {
 	}
 	s := Stats{
 		Written: t.frames.Load(), Oversize: t.oversize.Load(), Discarded: t.discarded.Load(),
-		Severed: d.cut.count(offKernelCut), Refused: d.cut.count(offKernelDeny),
+		Severed: d.cut.count(offKernelCut), Refused: d.cut.count(offKernelDeny), Own: d.cut.count(offInsideOwn),
 	}
 	if t == d.wire {
 		s.Severed, s.Refused = d.cut.count(offWireCut), d.cut.count(offWireDeny)
+		s.Own = d.cut.count(offOutsideOwn)
 	}
 	if k := l.Attrs().Statistics; k != nil {
 		s.Read, s.Overflow = k.TxPackets, k.TxDropped
