@@ -89,13 +89,17 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 	return a, keys.Close()
 }
 
-// databases makes the key manager and the SPD of the configuration.
+// databases makes the key managers and the SPD of the configuration.
 func (a *Appliance) databases(store sa.SequenceStore) (keyer.Manager, *sa.SPD, error) {
-	keys, err := keyer.NewSAUser(keyer.SAUserConfig{
+	own, err := keyer.NewSAUser(keyer.SAUserConfig{
 		Specs: specs(&a.cfg), Algorithms: transform.Lookup, Store: store, Clock: a.opt.clock,
 		Events: a.keyEvent,
 	})
 	if err != nil {
+		return nil, nil, err
+	}
+	keys := &keyers{SAUser: own, others: a.opt.keyManagers, clock: a.opt.clock}
+	if err := keys.check(&a.cfg); err != nil {
 		return nil, nil, err
 	}
 	rules, err := policies(&a.cfg, keys)
@@ -107,21 +111,6 @@ func (a *Appliance) databases(store sa.SequenceStore) (keyer.Manager, *sa.SPD, e
 		return nil, nil, err
 	}
 	return keys, spd, nil
-}
-
-// keyEvent is told on the packet path, so it hands the logging to another
-// goroutine. There are at most two events about lifetimes in the life of an SA. Of a
-// peer's moves, at most one a second is logged: what is between two NATs, or between
-// the peer and somebody who copies its packets, may move as often as packets come.
-func (a *Appliance) keyEvent(ev sa.Event) {
-	if ev.Kind == sa.PeerMoved {
-		now, last := a.opt.clock(), a.moveLogged.Load()
-		if now-last >= int64(time.Second) && a.moveLogged.CompareAndSwap(last, now) {
-			go a.log.WithFields(logrus.Fields{"sa": ev.SA.Name, "event": ev.Kind.String(), "peer": ev.Peer.String()}).Info("the peer has moved")
-		}
-		return
-	}
-	go a.log.WithFields(logrus.Fields{"sa": ev.SA.Name, "event": ev.Kind.String()}).Warn("lifetime of an SA is over")
 }
 
 // Ready is closed once the appliance has both sides in its hands. It stays open

@@ -95,7 +95,7 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 		return nil, err
 	}
 	b.keys = keys
-	if err := keys.Start(b.sad); err != nil {
+	if err := keys.Start(&keyer.Commands{SAD: b.sad, Store: store, Clock: b.clock}); err != nil {
 		return nil, err
 	}
 	if a.opt.capture != nil {
@@ -304,7 +304,9 @@ func (b *bump) stop(open bool) error {
 // tick does what has to be done once a second.
 func (b *bump) tick() {
 	b.engine.Tick()
-	b.sad.Tick(b.clock())
+	if err := b.sad.Tick(b.clock()); err != nil {
+		b.log.WithError(err).Warn("sequence numbers of a deleted SA cannot be handed back")
+	}
 }
 
 // cut says how the frames come.

@@ -13,6 +13,7 @@ import (
 	"bitw/netstack/ipsec"
 	"bitw/netstack/link"
 	"bitw/sa"
+	"bitw/sa/keyer"
 )
 
 // Config is what a user writes in a file (config.Load), or a program fills in.
@@ -47,6 +48,7 @@ type options struct {
 	capture     io.Writer
 	clock       func() int64
 	openOnStop  bool
+	keyManagers []keyer.Manager
 }
 
 // WithLogger hands in the logger. The default discards everything.
@@ -73,6 +75,13 @@ func WithQueues(n int) Option { return func(o *options) { o.queues = n } }
 // WithSequenceStore keeps the sequence numbers of outbound SAs elsewhere than
 // under Config.StateDir. sa.NewMemoryStore is for keys that end with the process.
 func WithSequenceStore(s sa.SequenceStore) Option { return func(o *options) { o.store = s } }
+
+// WithKeyManager adds a key manager. Policies name its lineages as they name the SAs
+// of the configuration, with names that the configuration does not have. It is started
+// and closed with the appliance; package keyer says what it can do.
+func WithKeyManager(m keyer.Manager) Option {
+	return func(o *options) { o.keyManagers = append(o.keyManagers, m) }
+}
 
 // WithCapture writes all frames of both sides to w as pcapng, with the interfaces
 // "inside" and "outside". w is written by one goroutine, and never waited for.

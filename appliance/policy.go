@@ -4,6 +4,7 @@ import (
 	"bitw/config"
 	"bitw/netstack/hook"
 	"bitw/sa"
+	"bitw/sa/keyer"
 )
 
 // Databases are the policies and SAs of a configuration for whoever only asks what
@@ -32,7 +33,7 @@ func NewDatabases(cfg Config) (*Databases, error) {
 		return nil, err
 	}
 	d := &Databases{SPD: spd, SAD: sa.NewSAD(), Neighbors: crossing(a.cfg.Neighbors)[hook.Left], close: keys.Close}
-	if err := keys.Start(d.SAD); err != nil {
+	if err := keys.Start(&keyer.Commands{SAD: d.SAD}); err != nil {
 		_ = keys.Close()
 		return nil, err
 	}

@@ -152,9 +152,7 @@ func (l *Lineage) Follow(in *SA, full uint64, from netip.AddrPort) (moved bool) 
 		}
 	}
 	l.moves.Add(1)
-	if out.notify != nil {
-		out.notify(Event{Kind: PeerMoved, SA: out, Peer: from})
-	}
+	out.tell(PeerMoved, from)
 	return true
 }
 

@@ -41,36 +41,6 @@ func checkLifetimes(soft, hard Lifetime) error {
 	return nil
 }
 
-// An EventKind is what happened to an SA.
-type EventKind uint8
-
-const (
-	ExpireSoft EventKind = iota + 1 // soft lifetime is over: time to make a successor
-	ExpireHard                      // hard lifetime is over: the SA drops everything
-	PeerMoved                       // the outbound SA's peer is at Event.Peer now (RFC 3948)
-)
-
-// String returns "expire-soft", "expire-hard" or "peer-moved".
-func (k EventKind) String() string {
-	switch k {
-	case ExpireSoft:
-		return "expire-soft"
-	case ExpireHard:
-		return "expire-hard"
-	case PeerMoved:
-		return "peer-moved"
-	}
-	return fmt.Sprintf("EventKind(%d)", uint8(k))
-}
-
-// An Event is what an SA tells its key manager.
-type Event struct {
-	Kind EventKind
-	SA   *SA
-	// Peer is where the peer's packets come from, for PeerMoved.
-	Peer netip.AddrPort
-}
-
 // Used counts packets that the SA carried, and the octets of their payload, at now
 // (nanoseconds since 1970), and notices when a lifetime is reached. The packets
 // that reach a hard limit still pass, and so does what other workers hold at that
@@ -99,14 +69,17 @@ func (s *SA) checkLifetime(packets, bytes uint64, now int64) {
 
 // expire sets a state bit, and notifies the first time.
 func (s *SA) expire(bit uint32) {
-	if s.state.Load()&bit != 0 || s.state.Or(bit)&bit != 0 || s.notify == nil {
+	if s.state.Load()&bit != 0 || s.state.Or(bit)&bit != 0 {
 		return
 	}
 	kind := ExpireSoft
-	if bit == stateHard {
+	switch bit {
+	case stateHard:
 		kind = ExpireHard
+	case stateSeqLow:
+		kind = SequenceLow
 	}
-	s.notify(Event{Kind: kind, SA: s})
+	s.tell(kind, netip.AddrPort{})
 }
 
 // Expired says which lifetimes are over, as far as Usable, Used or Tick noticed.

@@ -102,9 +102,6 @@ type SAConfig struct {
 	// Clock returns nanoseconds since 1970; nil stands for the system's clock. It is
 	// not called per packet.
 	Clock func() int64
-	// Notify is told about lifetimes, once for each kind, and about each move of the
-	// peer. It is called on the packet path and must not block; nil is allowed.
-	Notify func(Event)
 }
 
 // An SA is one unidirectional security association (RFC 4301 §4.1). Its exported
@@ -138,7 +135,6 @@ type SA struct {
 	discard bool
 	keyID   string // fingerprint of the key, empty without
 	state   atomic.Uint32
-	notify  func(Event)
 	clock   func() int64
 	softEnd int64 // of the lifetime, nanoseconds since 1970; 0 for none
 	hardEnd int64
@@ -150,11 +146,13 @@ type SA struct {
 
 // Bits of SA.state.
 const (
-	stateNoKey   = 1 << iota // never had one
-	stateInvalid             // Invalidate
-	stateClosed              // Close
-	stateSoft                // soft lifetime is over, and was notified
-	stateHard                // hard lifetime is over, and was notified
+	stateNoKey    = 1 << iota // never had one
+	stateInvalid              // Invalidate
+	stateClosed               // Close
+	stateSoft                 // soft lifetime is over, and was notified
+	stateHard                 // hard lifetime is over, and was notified
+	stateSeqLow               // sequence numbers are nearly exhausted, and was notified
+	stateRetiring             // Retire
 )
 
 // New makes an SA. It belongs to no database yet: SAD.Add and Lineage.Switch put
@@ -175,7 +173,7 @@ func newSA(cfg *SAConfig) (*SA, error) {
 	s := &SA{
 		Name: cfg.Name, Key: cfg.Key, Direction: cfg.Direction, Mode: cfg.Mode, Src: cfg.Src.Unmap(),
 		Algorithm: cfg.Algorithm, ESN: cfg.ESN, Soft: cfg.Soft, Hard: cfg.Hard, Lineage: cfg.Lineage,
-		Encap: cfg.Encap, discard: cfg.Discard, notify: cfg.Notify, clock: cfg.Clock, pmtuAge: cfg.PMTUAge,
+		Encap: cfg.Encap, discard: cfg.Discard, clock: cfg.Clock, pmtuAge: cfg.PMTUAge,
 	}
 	s.Key.Dst = s.Key.Dst.Unmap()
 	if s.Direction == Outbound {

@@ -92,7 +92,7 @@ func TestR41_Lifetimes(t *testing.T) {
 			c.soft.Packets = 4
 		}
 		cfg.Soft, cfg.Hard = c.soft, c.hard
-		cfg.Notify = func(e Event) { events = append(events, e.Kind) }
+		cfg.Lineage = &Lineage{Name: "a", Notify: func(e Event) { events = append(events, e.Kind) }}
 		s := mustNew(t, cfg)
 		for i := 1; i <= 8; i++ {
 			c.use(s, i)
@@ -116,7 +116,7 @@ func TestR41_HardTimeIsNoticedByTheNextPacket(t *testing.T) {
 	events := 0
 	cfg := testConfig(Inbound)
 	cfg.Hard.Time = time.Second
-	cfg.Notify = func(Event) { events++ }
+	cfg.Lineage = &Lineage{Name: "a", Notify: func(Event) { events++ }}
 	s := mustNew(t, cfg)
 	want(t, "before", s.Usable(1e18+1e9-1), wire.DropNone)
 	want(t, "after", s.Usable(1e18+1e9), wire.DropLifetimeExpired)
@@ -128,11 +128,11 @@ func TestR41_HardTimeIsNoticedByTheNextPacket(t *testing.T) {
 
 // TakeSeq holds the hard limit of packets exactly, whatever workers are at it.
 func TestR41_HardPacketsAreExact(t *testing.T) {
-	var events [3]int
+	var events [8]int
 	var mu sync.Mutex
 	cfg := testConfig(Outbound)
 	cfg.Soft.Packets, cfg.Hard.Packets = 500, 1001
-	cfg.Notify = func(e Event) { mu.Lock(); events[e.Kind]++; mu.Unlock() }
+	cfg.Lineage = &Lineage{Name: "a", Notify: func(e Event) { mu.Lock(); events[e.Kind]++; mu.Unlock() }}
 	s := mustNew(t, cfg)
 	if _, r := s.TakeSeq(1002); r != wire.DropLifetimeExpired {
 		t.Fatalf("more than the lifetime: %v", r)
@@ -160,7 +160,7 @@ func TestR41_HardPacketsAreExact(t *testing.T) {
 		t.Errorf("%d packets, last number %d", s.Packets.Load(), s.LastSeq())
 	}
 	want(t, "at the end", s.Usable(0), wire.DropLifetimeExpired)
-	if events != [3]int{0, 1, 1} {
+	if events != [8]int{ExpireSoft: 1, ExpireHard: 1} {
 		t.Errorf("events by kind: %v", events)
 	}
 }
@@ -389,6 +389,8 @@ func TestR31_SADErrorsNameBoth(t *testing.T) {
 		t.Errorf("All: %v", all)
 	}
 	a.hardEnd = 5
-	db.Tick(6)
+	if err := db.Tick(6); err != nil {
+		t.Error(err)
+	}
 	want(t, "after Tick", a.Usable(1), wire.DropLifetimeExpired)
 }

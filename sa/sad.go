@@ -18,6 +18,9 @@ type SAD struct {
 	mu     sync.Mutex // held by those who change
 	tables [2]saTable // by Direction
 	encap  encapIndex
+
+	retiring map[*SA]int64 // until when; guarded by mu
+	ticks    sync.Mutex    // held by Tick
 }
 
 // NewSAD returns an empty database.
@@ -62,6 +65,7 @@ func (d *SAD) Add(s *SA) error {
 func (d *SAD) Remove(s *SA) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	delete(d.retiring, s)
 	if !d.tables[s.Direction].replace(s, nil) {
 		return false
 	}
@@ -83,6 +87,7 @@ func (d *SAD) Replace(old, next *SA) error {
 	}
 	d.encap.add(next)
 	d.encap.remove(old)
+	delete(d.retiring, old)
 	return nil
 }
 
@@ -101,16 +106,6 @@ func (d *SAD) All() []*SA {
 			cmp.Compare(a.Key.SPI, b.Key.SPI), a.Key.Dst.Compare(b.Key.Dst), cmp.Compare(a.Key.Proto, b.Key.Proto))
 	})
 	return list
-}
-
-// Tick notices lifetimes that ended at now (nanoseconds since 1970) while no
-// packet came.
-func (d *SAD) Tick(now int64) {
-	for _, dir := range []Direction{Outbound, Inbound} {
-		for _, s := range d.list(dir) {
-			s.Tick(now)
-		}
-	}
 }
 
 func (d *SAD) list(dir Direction) []*SA {

@@ -31,6 +31,7 @@ type sequence struct {
 	first uint64        // first number of this SA
 	last  uint64        // last number that there is
 	ended atomic.Uint64 // after close: last number handed out
+	low   uint64        // number after which few are left
 
 	block   uint64
 	clock   func() int64
@@ -54,6 +55,7 @@ func (q *sequence) open(cfg *SAConfig, keyID string, was *State, clock func() in
 	if cfg.ESN {
 		q.last = closedUsed - 1
 	}
+	q.low = q.last - q.last/8
 	floor, err := cfg.Resume.floor(keyID)
 	if err != nil {
 		return err
@@ -180,6 +182,9 @@ func (s *SA) TakeSeq(n int) (first uint64, reason wire.DropReason) {
 			return 0, wire.DropSeqUnreserved
 		}
 		if q.used.CompareAndSwap(used, used+run) {
+			if used+run > q.low {
+				s.expire(stateSeqLow)
+			}
 			return used + 1, wire.DropNone
 		}
 	}

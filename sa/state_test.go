@@ -211,7 +211,7 @@ func TestR40_StateGoesOnInAnotherProcess(t *testing.T) {
 	}
 	clock.now.Add(int64(5 * time.Minute))
 	var events []EventKind
-	cfg.Notify = func(ev Event) { events = append(events, ev.Kind) }
+	cfg.Lineage = &Lineage{Name: "a", Notify: func(ev Event) { events = append(events, ev.Kind) }}
 	want := s.State()
 	cfg.Resume = closed(t, cfg, s)
 	next := mustNew(t, cfg)

@@ -58,7 +58,7 @@ func newEncapPair(t testing.TB, c encapCase) *encapPair {
 			}
 		}
 	}
-	notify := func(cfg *sa.SAConfig) { cfg.Notify = func(ev sa.Event) { p.events = append(p.events, ev) } }
+	notify := func(cfg *sa.SAConfig) { cfg.Lineage.Notify = func(ev sa.Event) { p.events = append(p.events, ev) } }
 	p.outA = p.pair.a.add("ab", c.algorithm, wire.ProtoESP, sa.Outbound, c.mode, 0x1001, endA, endB, encap(portA, portB), notify)
 	p.pair.a.add("ba", c.algorithm, wire.ProtoESP, sa.Inbound, c.mode, 0x2002, endB, endA, encap(portA, portB))
 	p.pair.b.add("ab", c.algorithm, wire.ProtoESP, sa.Inbound, c.mode, 0x1001, endA, endB, encap(portB, portA))

@@ -1,10 +1,3 @@
-// Package keyer holds the key managers: what makes SAs, puts them to work and
-// ends them. They are plug-ins behind one interface, Manager. "sauser" takes its
-// keys from the user, "sink" has SAs that discard and count.
-//
-// A key manager never sees a packet. It acts on the SAD and on lineages, which the
-// packet path reads; nothing here is called per packet but Notify, and that only
-// when a lifetime ends.
 package keyer
 
 import (
@@ -19,14 +12,13 @@ type Manager interface {
 	// Name is what status and configuration call it.
 	Name() string
 	// Lineage returns the lineage that policies refer to by that name, or nil when
-	// the manager has none of that name. It may be called before Start.
+	// the manager has none of that name. It may be called before Start, and returns the
+	// same lineage each time. The manager sets the lineage's Notify.
 	Lineage(name string) *sa.Lineage
-	// Start puts the manager's SAs into db and makes the outbound ones current. It is
-	// called once. After an error db is as it was.
-	Start(db *sa.SAD) error
-	// Notify is told what happens to the manager's SAs. It is called on the packet
-	// path and does not block.
-	Notify(sa.Event)
+	// Start lets the manager put its SAs into the SAD, make the outbound ones current
+	// and go on to do so until Close. It is called once. After an error the SAD is as
+	// it was.
+	Start(*Commands) error
 	// Close takes the manager's SAs out of the SAD and ends them. From then on the
 	// lineages have no SA.
 	Close() error

@@ -70,7 +70,7 @@ func started(t *testing.T, store sa.SequenceStore, specs ...Spec) (*SAUser, *sa.
 		t.Fatal(err)
 	}
 	db := sa.NewSAD()
-	if err := u.Start(db); err != nil {
+	if err := u.Start(&Commands{SAD: db}); err != nil {
 		t.Fatal(err)
 	}
 	return u, db
@@ -131,7 +131,7 @@ func TestR44_StartAndClose(t *testing.T) {
 	if u.Lineage("in").Outbound() != nil || u.Lineage("nobody") != nil || u.Name() != "sauser" {
 		t.Error("lineages or name are wrong")
 	}
-	if err := u.Start(db); err == nil {
+	if err := u.Start(&Commands{SAD: db}); err == nil {
 		t.Error("started twice")
 	}
 	if first, r := out.TakeSeq(5); first != 1 || r != wire.DropNone {
@@ -161,7 +161,7 @@ func TestR44_FailedStartLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := sa.NewSAD()
-	if err := u.Start(db); !errors.Is(err, sa.ErrKeyInUse) {
+	if err := u.Start(&Commands{SAD: db}); !errors.Is(err, sa.ErrKeyInUse) {
 		t.Fatalf("got %v, want ErrKeyInUse", err)
 	}
 	if db.Len() != 0 || u.Lineage("a").Outbound() != nil {
@@ -301,7 +301,7 @@ func TestR44_KeysBeforeStart(t *testing.T) {
 	}
 	k.Clear()
 	db := sa.NewSAD()
-	if err := u.Start(db); err != nil {
+	if err := u.Start(&Commands{SAD: db}); err != nil {
 		t.Fatal(err)
 	}
 	if r := u.Lineage("out").Outbound().Usable(0); r != wire.DropNone {
@@ -323,7 +323,7 @@ func TestR41_EventsReachTheOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := sa.NewSAD()
-	if err := u.Start(db); err != nil {
+	if err := u.Start(&Commands{SAD: db}); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -340,10 +340,10 @@ func TestR44_SinkDiscardsAndCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := sa.NewSAD()
-	if err := k.Start(db); err != nil {
+	if err := k.Start(&Commands{SAD: db}); err != nil {
 		t.Fatal(err)
 	}
-	if err := k.Start(db); err == nil {
+	if err := k.Start(&Commands{SAD: db}); err == nil {
 		t.Error("started twice")
 	}
 	for _, s := range []*sa.SA{k.Lineage("out").Outbound(), inbound(db, 0x1002)} {
@@ -360,7 +360,7 @@ func TestR44_SinkDiscardsAndCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := other.Start(db); !errors.Is(err, sa.ErrDuplicateSA) || db.Len() != 2 || other.Lineage("out").Outbound() != nil {
+	if err := other.Start(&Commands{SAD: db}); !errors.Is(err, sa.ErrDuplicateSA) || db.Len() != 2 || other.Lineage("out").Outbound() != nil {
 		t.Errorf("a failed start: %v, %d SAs", err, db.Len())
 	}
 	if err := k.Close(); err != nil || db.Len() != 0 || k.Lineage("out").Outbound() != nil {

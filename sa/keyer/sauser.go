@@ -42,8 +42,8 @@ type SAUserConfig struct {
 	Resume *sa.Resume
 	// Clock returns nanoseconds since 1970; nil stands for the system's clock.
 	Clock func() int64
-	// Events is told what happens to the SAs, on the packet path; it must not block.
-	// nil is allowed.
+	// Events is told what happens to the SAs, as the Notify of their lineages; nil is
+	// allowed.
 	Events func(sa.Event)
 }
 
@@ -86,7 +86,7 @@ func NewSAUser(cfg SAUserConfig) (*SAUser, error) {
 		if err != nil {
 			return nil, fmt.Errorf("SA %q: %w", spec.Name, err)
 		}
-		e := &entry{spec: spec, alg: alg, lineage: sa.NewLineage(spec.Name)}
+		e := &entry{spec: spec, alg: alg, lineage: &sa.Lineage{Name: spec.Name, Notify: cfg.Events}}
 		e.spec.EncryptionKey, e.spec.IntegrityKey = sa.Secret{}, sa.Secret{}
 		if !spec.EncryptionKey.Empty() || !spec.IntegrityKey.Empty() {
 			e.keep(spec.EncryptionKey, spec.IntegrityKey)
@@ -109,17 +109,11 @@ func (u *SAUser) Lineage(name string) *sa.Lineage {
 	return nil
 }
 
-// Notify implements Manager.
-func (u *SAUser) Notify(ev sa.Event) {
-	if u.cfg.Events != nil {
-		u.cfg.Events(ev)
-	}
-}
-
 // Start implements Manager. It reserves the sequence numbers of the keys.
-func (u *SAUser) Start(db *sa.SAD) error {
+func (u *SAUser) Start(c *Commands) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	db := c.SAD
 	if u.db != nil || u.closed {
 		return errors.New("sauser was started before")
 	}
@@ -184,7 +178,7 @@ func (u *SAUser) Close() error {
 func (u *SAUser) make(e *entry, encryptionKey, integrityKey sa.Secret) (*sa.SA, error) {
 	cfg := e.spec.config()
 	cfg.Algorithm, cfg.EncryptionKey, cfg.IntegrityKey = e.alg, encryptionKey, integrityKey
-	cfg.Lineage, cfg.Store, cfg.Clock, cfg.Notify = e.lineage, u.cfg.Store, u.cfg.Clock, u.Notify
+	cfg.Lineage, cfg.Store, cfg.Clock = e.lineage, u.cfg.Store, u.cfg.Clock
 	cfg.Resume = u.cfg.Resume
 	return sa.New(cfg)
 }

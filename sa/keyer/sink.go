@@ -49,13 +49,11 @@ func (k *Sink) Name() string { return "sink" }
 // Lineage implements Manager.
 func (k *Sink) Lineage(name string) *sa.Lineage { return k.lineages[name] }
 
-// Notify implements Manager. The SAs of a sink have no lifetime.
-func (k *Sink) Notify(sa.Event) {}
-
 // Start implements Manager.
-func (k *Sink) Start(db *sa.SAD) error {
+func (k *Sink) Start(c *Commands) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	db := c.SAD
 	if k.db != nil {
 		return errors.New("sink was started before")
 	}
