@@ -48,10 +48,16 @@ const (
 	offInsideQdisc = 120 // uint32, not 0: the clsact qdisc of the inside NIC was made by us
 	offInsideOwn   = 128 // uint64, frames of the box's own kernel dropped at the inside NIC
 	offOutsideOwn  = 136 // uint64, and at the outside NIC
-	cutSize        = 144
+	// The names by which a later process finds the cut, IFNAMSIZ octets each: that by
+	// which the interface was opened, and its name as far as known.
+	offOpenedName = 144
+	offName       = 160
+	cutSize       = 176
+
+	nameSize = unix.IFNAMSIZ
 
 	// layoutVersion changes with the layout above or with the meaning of a word.
-	layoutVersion = 3
+	layoutVersion = 4
 )
 
 // cut is the shared value.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -46,12 +47,12 @@ type Options struct {
 	FlushNeighborsOnClose bool
 }
 
-// Info is what Open found and made.
+// Info is what Open found and made, and Follow found since.
 type Info struct {
 	Name      string           // of the interface
 	Index     int              // of the interface, in its namespace
-	MAC       net.HardwareAddr // of the interface, at Open
-	MTU       int              // of the interface at Open, octets without the Ethernet header
+	MAC       net.HardwareAddr // of the interface, at Open or the last Follow
+	MTU       int              // of the interface at the same time, octets without the Ethernet header
 	NetNS     uint64           // inode of the network namespace
 	Hook      Hook             // the one in use, never HookAuto
 	KernelTap string           // name of htap
@@ -67,10 +68,13 @@ type Device struct {
 	opts     Options
 	info     Info
 	tookOver bool
-	ns       *os.File
-	nl       *netlink.Handle // in the namespace
-	lock     *lockFile
-	pins     string // this interface's directory of pins
+	// guardKept says that the interface was kept shut by the guard alone.
+	guardKept bool
+	guard     atomic.Pointer[guardState]
+	ns        *os.File
+	nl        *netlink.Handle // in the namespace
+	lock      *lockFile
+	pins      string // this interface's directory of pins
 	// Of the two-NIC form.
 	insideLock *lockFile
 	insidePins string
@@ -87,6 +91,9 @@ type Device struct {
 	mu        sync.Mutex // serializes changes of state, Close and the counters
 	wasActive bool
 	closed    bool
+	gone      bool // there is no interface now
+	// infoMu is for info, which changes under mu too.
+	infoMu sync.RWMutex
 }
 
 // Kernel is htap: it reads what the kernel sends on the interface, and a frame
@@ -97,8 +104,11 @@ func (d *Device) Kernel() *Tap { return d.kernel }
 // by the NIC.
 func (d *Device) Wire() *Tap { return d.wire }
 
-// Info is what Open found and made. The MAC is the caller's to keep.
+// Info is what Open found and made, and Follow found since. The MAC is the caller's to
+// keep.
 func (d *Device) Info() Info {
+	d.infoMu.RLock()
+	defer d.infoMu.RUnlock()
 	i := d.info
 	i.MAC = append(net.HardwareAddr(nil), i.MAC...)
 	i.InsideMAC = append(net.HardwareAddr(nil), i.InsideMAC...)
@@ -106,9 +116,10 @@ func (d *Device) Info() Info {
 }
 
 // TookOver tells that an earlier process left the interface shut and this device
-// carries on: both taps are in the states in which that process left them,
-// without a moment in between in which a frame could pass.
-func (d *Device) TookOver() bool { return d.tookOver && !d.leftOpen }
+// carries on: both taps are in the states in which that process left them (or
+// Active, if only the guard was left), without a moment in between in which a frame
+// could pass.
+func (d *Device) TookOver() bool { return d.tookOver && !d.leftOpen || d.guardKept }
 
 // InNamespace runs fn on an OS thread inside the interface's network namespace
 // and waits for it. Descriptors opened there work anywhere afterwards. The thread
@@ -189,7 +200,7 @@ func (d *Device) drain(ctx context.Context) error {
 	// Frames go astray as long as they pass by themselves to addresses that are not
 	// the neighbours' own. So the slow part comes before they do.
 	told, errs := []netlink.Neigh(nil), []error(nil)
-	if d.opts.FlushNeighborsOnClose {
+	if d.opts.FlushNeighborsOnClose && !d.gone {
 		var err error
 		told, err = dynamicNeighbors(d.nl, d.info.Index)
 		errs = append(errs, err)
@@ -216,7 +227,7 @@ func (d *Device) drain(ctx context.Context) error {
 	d.cut.setFlow(write)
 	errs = append(errs, deleteNeighbors(d.nl, told), d.settle(ctx, active))
 	d.apply(Closed, Closed)
-	if d.opts.FlushNeighborsOnClose {
+	if d.opts.FlushNeighborsOnClose && !d.gone {
 		// What was queued may have held questions, and the answers to them have told
 		// the kernel the same again.
 		errs = append(errs, flushNeighbors(d.nl, d.info.Index))
@@ -391,7 +402,7 @@ func (d *Device) remove() error {
 		errs = append(errs, d.attached[i].detach())
 	}
 	d.attached = nil
-	if d.opts.FlushNeighborsOnClose && d.wasActive {
+	if d.opts.FlushNeighborsOnClose && d.wasActive && !d.gone {
 		errs = append(errs, flushNeighbors(d.nl, d.info.Index))
 	}
 	if d.cut.get(offQdisc) != 0 {
@@ -400,7 +411,7 @@ func (d *Device) remove() error {
 		}
 	}
 	errs = append(errs, clearInside(d.nl, d.cut, d.pins))
-	errs = append(errs, removePinDir(d.pins), removeTap(d.nl, d.info.KernelTap), removeTap(d.nl, d.info.WireTap))
+	errs = append(errs, d.lowerGuard(), removePinDir(d.pins), removeTap(d.nl, d.info.KernelTap), removeTap(d.nl, d.info.WireTap))
 	return errors.Join(append(errs, d.letGo())...)
 }
 

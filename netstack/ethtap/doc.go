@@ -36,10 +36,14 @@
 // FailShut leaves the cut in place (nothing passes until the next Open takes it over
 // or Recover removes it), FailOpen restores the flow.
 //
+// The cut is the interface's, whatever its name becomes. When it is deleted and
+// another is created in its place, Follow cuts that one with the same taps. Until then,
+// under FailShut and also when the process has ended, an nftables table keeps it shut
+// (see GuardKind).
+//
 // Limits: packet sockets on the interface (tcpdump, DHCP clients) see wire
 // frames before the cut; senders with PACKET_QDISC_BYPASS or AF_XDP get past it;
-// an interface that is removed and created anew is not cut; pins do not outlive
-// a reboot.
+// pins and the guard do not outlive a reboot.
 //
 // The package knows nothing of IP, IPsec or policies, and imports nothing else
 // of this module.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -69,6 +70,10 @@ type attachment interface {
 	release() error // lets go of the handle; what is pinned stays
 	keep() error    // makes it outlive the process
 	drop() error    // makes it end with the process where the hook can
+	// holds tells whether the program is in its place on the interface with the index.
+	holds(ifindex int) bool
+	// moved says that the pins are in another directory.
+	moved(dir string)
 }
 
 // tcx attaches by links, pinned in dir.
@@ -163,11 +168,18 @@ func (a *tcxAttachment) drop() error {
 	}
 	a.pinned = false
 	// An operator may have removed the pin by hand.
-	if err := a.l.Unpin(); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(a.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("ethtap: unpin the link at %s: %w", a.path, err)
 	}
 	return nil
 }
+
+func (a *tcxAttachment) holds(ifindex int) bool {
+	i, ok := tcxIndex(a.l)
+	return ok && i == ifindex
+}
+
+func (a *tcxAttachment) moved(dir string) { a.path = filepath.Join(dir, filepath.Base(a.path)) }
 
 // clsact attaches by BPF classifiers, which outlive the process by themselves.
 type clsact struct {
@@ -246,6 +258,19 @@ func (a *clsactAttachment) detach() error {
 func (a *clsactAttachment) release() error { return nil }
 func (a *clsactAttachment) keep() error    { return nil }
 func (a *clsactAttachment) drop() error    { return nil }
+func (a *clsactAttachment) moved(string)   {}
+
+func (a *clsactAttachment) holds(ifindex int) bool {
+	if a.f.LinkIndex != ifindex {
+		return false
+	}
+	l, err := a.nl.LinkByIndex(ifindex)
+	if err != nil {
+		return false
+	}
+	fs, err := ownFilters(a.nl, l)
+	return err == nil && slices.ContainsFunc(fs, func(f netlink.Filter) bool { return f.(*netlink.BpfFilter).Name == a.f.Name })
+}
 
 // ownFilters lists this package's filters on an interface.
 func ownFilters(nl *netlink.Handle, l netlink.Link) ([]netlink.Filter, error) {

@@ -72,16 +72,34 @@ func newLab(t testing.TB) *lab {
 	}
 	n := labs.Add(1)
 	l := &lab{a: newHost(t, n, "a", 1), b: newHost(t, n, "b", 2)}
+	l.connect(t)
+	return l
+}
+
+// connect makes the veth and sets up both ends, the receiving b first.
+func (l *lab) connect(t testing.TB) {
+	t.Helper()
 	la := netlink.NewLinkAttrs()
 	la.Name = "eth0"
 	if err := l.a.nl.LinkAdd(&netlink.Veth{LinkAttrs: la, PeerName: "eth0", PeerNamespace: netlink.NsFd(l.b.ns.Fd())}); err != nil {
 		missing(t, "make a veth: %v", err)
 	}
-	l.a.setUp(t)
 	l.b.setUp(t)
+	l.a.setUp(t)
 	l.a.knows(t, l.b)
 	l.b.knows(t, l.a)
-	return l
+}
+
+// disconnect deletes the veth.
+func (l *lab) disconnect(t testing.TB) {
+	t.Helper()
+	eth, err := l.a.nl.LinkByIndex(l.a.index)
+	if err == nil {
+		err = l.a.nl.LinkDel(eth)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func newHost(t testing.TB, n uint32, name string, num byte) *host {
@@ -445,6 +463,12 @@ func (h *host) traces(t testing.TB) []string {
 			found = append(found, p)
 		}
 	}
+	h.in(t, func() error {
+		if kind, _ := findGuard("eth0"); kind != GuardNone {
+			found = append(found, "guard")
+		}
+		return nil
+	})
 	return append(found, tcxOn(t, h)...)
 }
 

@@ -4,51 +4,67 @@ package ethtap
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/vishvananda/netlink"
 )
 
 // Left tells whether a process that has ended left the interface shut, so that Open
-// would take it over. It changes nothing. Of o it uses Interface, NetNS and PinDir.
-// If a process holds the interface it returns ErrBusy; its other errors are Open's.
+// would take it over. It changes nothing. Of o it uses Interface, NetNS and PinDir. An
+// interface is left shut also when it was created anew and is kept shut by the guard,
+// and a name when the interface that had it is gone or has another name. If a process
+// holds the interface it returns ErrBusy; its other errors are Open's.
 func Left(o Options) (bool, error) {
-	if err := o.complete(); err != nil {
-		return false, err
-	}
-	if err := checkCapabilities(); err != nil {
-		return false, err
-	}
-	ns, ino, err := openNamespace(o.NetNS)
-	if err != nil {
-		return false, err
-	}
-	defer ns.Close()
 	left := false
-	err = inNamespace(ns, func() error {
-		nl, err := netlink.NewHandle()
-		if err != nil {
-			return fmt.Errorf("ethtap: open netlink: %w", permission(err))
+	err := o.lookAt(func(nl *netlink.Handle, ino uint64) error {
+		eth, missing := findInterface(nl, o.Interface)
+		if missing != nil && !errors.Is(missing, ErrNoInterface) {
+			return missing
 		}
-		defer nl.Close()
-		eth, err := findInterface(nl, o.Interface)
-		if err != nil {
-			return err
-		}
-		k := key{ino, eth.Attrs().Index}
-		lock, err := takeLock(k, o.Interface)
-		if err != nil {
-			return err
-		}
-		c, err := findLeft(nl, eth, pinPath(o.PinDir, k))
-		if c != nil {
-			left = true
-			if o.Inside == "" {
-				err = fits(c, o.Interface, "", 0)
+		if eth != nil {
+			k := key{ino, eth.Attrs().Index}
+			lock, err := takeLock(k, o.Interface)
+			if err != nil {
+				return err
 			}
-			c.close()
+			c, err := findLeft(nl, eth, pinPath(o.PinDir, k))
+			if c != nil {
+				left = true
+				if o.Inside == "" {
+					err = fits(c, o.Interface, "", 0)
+				}
+				c.close()
+			}
+			if err := errors.Join(err, lock.release()); err != nil || left {
+				return err
+			}
 		}
-		return errors.Join(err, lock.release())
+		rs, err := recordsOf(o.PinDir, ino, o.Interface)
+		if err != nil {
+			return err
+		}
+		for _, r := range rs {
+			renamed := eth == nil && r.fail == FailShut && linkThere(nl, r.key.ifindex)
+			if !renamed && !r.orphaned(nl) {
+				continue
+			}
+			lock, err := takeLock(r.key, o.Interface)
+			if err != nil {
+				return err
+			}
+			left = true
+			return lock.release()
+		}
+		if eth != nil {
+			left = guardBlocks(o.Interface, eth.Attrs().Index)
+			return nil
+		}
+		return missing
 	})
 	return left, err
+}
+
+// guardBlocks tells whether a guard keeps the interface with the index shut.
+func guardBlocks(name string, index int) bool {
+	kind, only := findGuard(name)
+	return kind != GuardNone && only != index
 }

@@ -118,20 +118,28 @@ func (d *Device) open(u *undo) error {
 	}
 
 	left, err := findLeft(d.nl, eth, d.pins)
+	if err == nil && left == nil {
+		left, err = d.adopt(eth)
+	}
 	if err != nil {
 		return err
 	}
+	var formerly []string
 	if left != nil {
 		d.cut, d.tookOver = left, true
 		u.add(d.cut.close)
 		if err := fits(left, d.info.Name, d.opts.Inside, d.info.InsideIndex); err != nil {
 			return err
 		}
+		formerly = left.names()
+		if err := moveTaps(d.nl, int(left.get(offEthIndex)), d.info.Index); err != nil {
+			return err
+		}
 		if found := Hook(d.cut.get(offHook)); d.opts.Hook != HookAuto && d.opts.Hook != found {
 			return because(ErrOccupied, "ethtap: %s was left shut by %v, which %v cannot take over; recover it first", d.info.Name, found, d.opts.Hook)
 		}
 	} else {
-		if err := clearLeft(d.nl, eth, d.pins); err != nil {
+		if err := clearLeft(d.nl, eth, d.info.Index, d.pins); err != nil {
 			return err
 		}
 		if d.cut, err = newCut(); err != nil {
@@ -139,18 +147,19 @@ func (d *Device) open(u *undo) error {
 		}
 		u.add(d.cut.close)
 		// Once taps and programs are there, this is how they go.
-		u.add(func() { clearLeft(d.nl, eth, d.pins) })
+		u.add(func() { clearLeft(d.nl, eth, d.info.Index, d.pins) })
+		if d.guardKept = guardBlocks(d.opts.Interface, d.info.Index); d.guardKept {
+			d.cut.setFlow(flowOf(Active, Active))
+		}
 	}
 	if d.twoNIC() {
-		d.adopt()
+		d.adoptInside()
 		d.cut.set(offInsideIndex, uint32(d.info.InsideIndex))
 	}
 	if err := d.makeTaps(u); err != nil {
 		return err
 	}
-	d.cut.set(offEthIndex, uint32(d.info.Index))
-	d.cut.set(offKernelIndex, uint32(d.kernel.tap.index))
-	d.cut.set(offWireIndex, uint32(d.wire.tap.index))
+	d.describe()
 	if d.progs, err = loadPrograms(d.cut, d.twoNIC()); err != nil {
 		return permission(err)
 	}
@@ -158,7 +167,20 @@ func (d *Device) open(u *undo) error {
 	if err := d.attachAll(u); err != nil {
 		return err
 	}
-	return d.settleFailure()
+	if err := d.settleFailure(); err != nil {
+		return err
+	}
+	d.raiseGuard()
+	return d.dropGuards(formerly)
+}
+
+// describe writes into the map what the programs and later processes must know.
+func (d *Device) describe() {
+	d.cut.set(offEthIndex, uint32(d.info.Index))
+	d.cut.set(offKernelIndex, uint32(d.kernel.tap.index))
+	d.cut.set(offWireIndex, uint32(d.wire.tap.index))
+	d.cut.setName(offOpenedName, d.opts.Interface)
+	d.cut.setName(offName, d.info.Name)
 }
 
 // findInterface finds the interface or tells which there are.
@@ -178,13 +200,19 @@ func findInterface(nl *netlink.Handle, name string) (netlink.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ethtap: look for the interface %s: %w", name, permission(err))
 	}
+	return l, fitToCut(l)
+}
+
+// fitToCut tells what cannot be cut.
+func fitToCut(l netlink.Link) error {
+	name := l.Attrs().Name
 	if e := l.Attrs().EncapType; e != "ether" {
-		return nil, because(ErrNotEthernet, "ethtap: interface %s is of kind %s, expected Ethernet", name, e)
+		return because(ErrNotEthernet, "ethtap: interface %s is of kind %s, expected Ethernet", name, e)
 	}
 	if ownTap(l) {
-		return nil, because(ErrOccupied, "ethtap: interface %s is itself a tap of a cut", name)
+		return because(ErrOccupied, "ethtap: interface %s is itself a tap of a cut", name)
 	}
-	return l, nil
+	return nil
 }
 
 func (d *Device) setInfo(eth netlink.Link) {
@@ -276,9 +304,12 @@ func (d *Device) points() []point {
 	return points(d.progs, d.info.Index, d.kernel.tap.index, d.wire.tap.index)
 }
 
-func (d *Device) chooseHook() (hooker, error) {
-	byTCX := tcx{dir: d.pins}
-	byCLSACT := clsact{nl: d.nl, onQdisc: func(ifindex int) {
+// byHook gives what attaches by a hook.
+func (d *Device) byHook(h Hook) hooker {
+	if h == HookTCX {
+		return tcx{dir: d.pins}
+	}
+	return clsact{nl: d.nl, onQdisc: func(ifindex int) {
 		switch ifindex {
 		case d.info.Index:
 			d.cut.set(offQdisc, 1)
@@ -286,27 +317,27 @@ func (d *Device) chooseHook() (hooker, error) {
 			d.cut.set(offInsideQdisc, 1)
 		}
 	}}
+}
+
+func (d *Device) chooseHook() (hooker, error) {
 	want := d.opts.Hook
-	if d.tookOver {
-		want = Hook(d.cut.get(offHook))
-	}
 	switch {
-	case want == HookCLSACT:
-		return byCLSACT, nil
 	case d.tookOver:
-		return byTCX, nil
+		return d.byHook(Hook(d.cut.get(offHook))), nil
+	case want == HookCLSACT:
+		return d.byHook(HookCLSACT), nil
 	}
 	// Try on our own tap, where it disturbs nobody.
 	a, err := tcx{dir: filepath.Join(d.pins, "probe")}.attach(point{name: "probe", ifindex: d.kernel.tap.index, prog: d.progs.kernelIn})
 	switch {
 	case err == nil:
-		return byTCX, a.detach()
+		return d.byHook(HookTCX), a.detach()
 	case !errors.Is(err, ebpf.ErrNotSupported):
 		return nil, err
 	case want == HookTCX:
 		return nil, because(ErrNoHook, "ethtap: kernel %s has no tcx (Linux 6.6, CONFIG_NET_XGRESS)", kernelRelease())
 	}
-	return byCLSACT, nil
+	return d.byHook(HookCLSACT), nil
 }
 
 // settleFailure is the last step: it makes the fail state what the options say,
@@ -420,7 +451,12 @@ func findLeft(nl *netlink.Handle, eth netlink.Link, pins string) (*cut, error) {
 	if force && c.get(offInsideIndex) != 0 && int(c.get(offEthIndex)) == index {
 		return c, nil // also where it was left open, since its programs are the flow
 	}
-	if !force || FailState(c.get(offFail)) != FailShut || int(c.get(offEthIndex)) != index {
+	if was := int(c.get(offEthIndex)); was != index {
+		// A move to this interface was cut short, if the taps are there; the programs of
+		// the interface before went with that.
+		force = tapOf(nl, index) != nil || !linkThere(nl, was) && tapOf(nl, was) != nil
+	}
+	if !force || FailState(c.get(offFail)) != FailShut {
 		c.close()
 		return nil, nil
 	}

@@ -15,13 +15,14 @@ import (
 )
 
 // Recover restores the flow of an interface that a process left shut, without
-// taking it over: it removes programs, pins and taps. Of two NICs, of which Interface
+// taking it over: it removes programs, pins, taps and guard. Of two NICs, of which Interface
 // names the outside, it leaves the programs that let each pass its frames to the
 // other; Remove ends those as well. Of o it uses Interface, NetNS, PinDir and
 // FlushNeighborsOnClose, by which it deletes those neighbour entries
 // alone that hold the interface's own Ethernet address: it cannot know who taught the
-// kernel what. If nothing was left it does nothing; if a process holds the
-// interface it returns ErrBusy.
+// kernel what. Interface may also be the name by which an interface was cut that has
+// another since, that is gone, or that was created anew. If nothing was left it does
+// nothing; if a process holds the interface it returns ErrBusy.
 func Recover(o Options) error { return giveBack(o, leaveDirect) }
 
 // Remove is Recover, but removes all that was left in the two-NIC form too: both NICs
@@ -32,6 +33,78 @@ func Remove(o Options) error {
 
 // giveBack removes what was left unless keep says that it has seen to it.
 func giveBack(o Options, keep func(*netlink.Handle, netlink.Link, string) (bool, error)) error {
+	return o.lookAt(func(nl *netlink.Handle, ino uint64) error {
+		eth, missing := findInterface(nl, o.Interface)
+		if missing != nil && !errors.Is(missing, ErrNoInterface) {
+			return missing
+		}
+		found, guards := false, []string{o.Interface}
+		var errs []error
+		one := func(k key, l netlink.Link) {
+			lock, err := takeLock(k, o.Interface)
+			if err != nil {
+				errs = append(errs, err)
+				return
+			}
+			pins := pinPath(o.PinDir, k)
+			if c, err := loadCut(filepath.Join(pins, cutPin)); err == nil {
+				guards = append(guards, c.names()...)
+				c.close()
+			}
+			_, notLeft := os.Stat(pins)
+			found = found || notLeft == nil
+			if l != nil {
+				if outer, ok := insideOf(nl, l, pins); ok {
+					errs = append(errs, because(ErrOccupied, "ethtap: %s is the inside of interface %d; recover that one", o.Interface, outer), lock.release())
+					return
+				}
+				// What cannot be understood can still be removed.
+				if kept, err := keep(nl, l, pins); kept {
+					errs = append(errs, err, lock.release())
+					return
+				}
+			}
+			errs = append(errs, clearLeft(nl, l, k.ifindex, pins))
+			if o.FlushNeighborsOnClose && notLeft == nil && l != nil {
+				ns, err := dynamicNeighbors(nl, k.ifindex)
+				ns = slices.DeleteFunc(ns, func(n netlink.Neigh) bool { return !bytes.Equal(n.HardwareAddr, l.Attrs().HardwareAddr) })
+				errs = append(errs, err, deleteNeighbors(nl, ns))
+			}
+			errs = append(errs, lock.release())
+		}
+		if eth != nil {
+			one(key{ino, eth.Attrs().Index}, eth)
+		}
+		rs, err := recordsOf(o.PinDir, ino, o.Interface)
+		errs = append(errs, err)
+		for _, r := range rs {
+			l, err := nl.LinkByIndex(r.key.ifindex)
+			if err != nil {
+				l = nil
+			}
+			// One that lives under another name is not meant where the name is another's.
+			if eth == nil || l == nil {
+				one(r.key, l)
+			}
+		}
+		if errors.Is(errors.Join(errs...), ErrBusy) {
+			return errors.Join(errs...) // the guard is the holder's
+		}
+		slices.Sort(guards)
+		for _, name := range slices.Compact(guards) {
+			was, err := removeGuard(name)
+			found = found || was
+			errs = append(errs, err)
+		}
+		if eth == nil && !found {
+			errs = append(errs, missing)
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// lookAt checks the options, opens their namespace and runs fn in it.
+func (o *Options) lookAt(fn func(nl *netlink.Handle, netns uint64) error) error {
 	if err := o.complete(); err != nil {
 		return err
 	}
@@ -49,42 +122,19 @@ func giveBack(o Options, keep func(*netlink.Handle, netlink.Link, string) (bool,
 			return fmt.Errorf("ethtap: open netlink: %w", permission(err))
 		}
 		defer nl.Close()
-		eth, err := findInterface(nl, o.Interface)
-		if err != nil {
-			return err
-		}
-		k := key{ino, eth.Attrs().Index}
-		lock, err := takeLock(k, o.Interface)
-		if err != nil {
-			return err
-		}
-		pins := pinPath(o.PinDir, k)
-		_, notLeft := os.Stat(pins)
-		if outer, ok := insideOf(nl, eth, pins); ok {
-			return errors.Join(because(ErrOccupied, "ethtap: %s is the inside of interface %d; recover that one", o.Interface, outer), lock.release())
-		}
-		// What cannot be understood can still be removed.
-		if kept, err := keep(nl, eth, pins); kept {
-			return errors.Join(err, lock.release())
-		}
-		err = clearLeft(nl, eth, pins)
-		if o.FlushNeighborsOnClose && notLeft == nil {
-			ns, lerr := dynamicNeighbors(nl, k.ifindex)
-			ns = slices.DeleteFunc(ns, func(n netlink.Neigh) bool { return !bytes.Equal(n.HardwareAddr, eth.Attrs().HardwareAddr) })
-			err = errors.Join(err, lerr, deleteNeighbors(nl, ns))
-		}
-		return errors.Join(err, lock.release())
+		return fn(nl, ino)
 	})
 }
 
 // clearLeft removes whatever a process may have left of a cut, the interface's
-// programs first. The caller holds the interface's lock, so nobody uses it.
-func clearLeft(nl *netlink.Handle, eth netlink.Link, pins string) error {
-	qdisc := false
+// programs first, but for the guard. The caller holds the interface's lock, so nobody
+// uses it. eth is nil when the interface with that index is gone.
+func clearLeft(nl *netlink.Handle, eth netlink.Link, index int, pins string) error {
+	qdisc, was := false, index
 	var errs []error
 	if c, err := loadCut(filepath.Join(pins, cutPin)); err == nil {
-		qdisc = c.get(offQdisc) != 0
-		if int(c.get(offEthIndex)) == eth.Attrs().Index {
+		qdisc, was = c.get(offQdisc) != 0, int(c.get(offEthIndex))
+		if was == index {
 			errs = append(errs, clearInside(nl, c, pins))
 		}
 		c.close()
@@ -94,8 +144,23 @@ func clearLeft(nl *netlink.Handle, eth netlink.Link, pins string) error {
 			errs = append(errs, fmt.Errorf("ethtap: unpin: %w", permission(err)))
 		}
 	}
+	if eth != nil {
+		errs = append(errs, clearFilters(nl, eth, qdisc))
+	}
+	for _, i := range slices.Compact([]int{index, was}) {
+		if i != index && linkThere(nl, i) {
+			continue // a move was cut short, and the number is another's now
+		}
+		htap, ltap := tapNames(i)
+		errs = append(errs, removeTap(nl, htap), removeTap(nl, ltap))
+	}
+	return errors.Join(append(errs, removePinDir(pins))...)
+}
+
+// clearFilters removes our filters from an interface, and the qdisc if it is ours.
+func clearFilters(nl *netlink.Handle, eth netlink.Link, qdisc bool) error {
 	fs, err := ownFilters(nl, eth)
-	errs = append(errs, err)
+	errs := []error{err}
 	for _, f := range fs {
 		if err := nl.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) {
 			errs = append(errs, fmt.Errorf("ethtap: delete a filter of %s: %w", eth.Attrs().Name, permission(err)))
@@ -104,7 +169,5 @@ func clearLeft(nl *netlink.Handle, eth netlink.Link, pins string) error {
 	if qdisc {
 		errs = append(errs, removeQdisc(nl, eth))
 	}
-	htap, ltap := tapNames(eth.Attrs().Index)
-	errs = append(errs, removeTap(nl, htap), removeTap(nl, ltap), removePinDir(pins))
 	return errors.Join(errs...)
 }

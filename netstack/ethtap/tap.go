@@ -60,15 +60,16 @@ func newTap(d *Device, t *tapDevice) (*Tap, error) {
 	for _, w := range t.queues {
 		q := &Queue{tap: tap, w: w}
 		if err := control(w, func(fd int) error { q.fd = fd; return nil }); err != nil {
-			return nil, fmt.Errorf("ethtap: queue of %s: %w", t.name, err)
+			return nil, fmt.Errorf("ethtap: queue of %s: %w", *t.name.Load(), err)
 		}
 		tap.queues = append(tap.queues, q)
 	}
 	return tap, nil
 }
 
-// Name is the name of the TAP device in the namespace, such as "htap2".
-func (t *Tap) Name() string { return t.tap.name }
+// Name is the name of the TAP device in the namespace, such as "htap2". It has the
+// interface's index, so Follow may change it.
+func (t *Tap) Name() string { return *t.tap.name.Load() }
 
 // State is what the tap does with frames now. During a Drain it is Closed
 // already, though what was queued can still be read.
@@ -131,7 +132,7 @@ func (q *Queue) Read(p []byte) (int, error) {
 		case errors.Is(err, os.ErrClosed):
 			return 0, ErrClosed
 		default:
-			return 0, fmt.Errorf("ethtap: read from %s: %w", t.tap.name, err)
+			return 0, fmt.Errorf("ethtap: read from %s: %w", t.Name(), err)
 		}
 	}
 }
@@ -162,9 +163,9 @@ func (q *Queue) Write(p []byte) (int, error) {
 	case errors.Is(err, os.ErrClosed):
 		return 0, ErrClosed
 	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE):
-		return 0, fmt.Errorf("%w: write to %s: %w", ErrFrame, t.tap.name, err)
+		return 0, fmt.Errorf("%w: write to %s: %w", ErrFrame, t.Name(), err)
 	}
-	return 0, fmt.Errorf("ethtap: write to %s: %w", t.tap.name, err)
+	return 0, fmt.Errorf("ethtap: write to %s: %w", t.Name(), err)
 }
 
 // Stats counts frames of one tap since the device was opened, or for the first
@@ -194,7 +195,7 @@ func (t *Tap) Stats() (Stats, error) {
 	}
 	l, err := d.nl.LinkByIndex(t.tap.index)
 	if err != nil {
-		return Stats{}, fmt.Errorf("ethtap: counters of %s: %w", t.tap.name, err)
+		return Stats{}, fmt.Errorf("ethtap: counters of %s: %w", t.Name(), err)
 	}
 	s := Stats{
 		Written: t.frames.Load(), Oversize: t.oversize.Load(), Discarded: t.discarded.Load(),

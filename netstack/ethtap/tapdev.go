@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/songgao/water"
@@ -54,7 +55,7 @@ func openTUN() (int, error) {
 
 // tapDevice is a TAP device with its control descriptor and its queues.
 type tapDevice struct {
-	name   string
+	name   atomic.Pointer[string]
 	index  int
 	ctl    int // detached queue: receives nothing, keeps the device's features
 	queues []*water.Interface
@@ -69,7 +70,8 @@ type tapDevice struct {
 // descriptor goes first and then detaches its queue, which keeps the features
 // for the queues of water that follow.
 func makeTap(nl *netlink.Handle, name, alias string, queues, queueLen int, persist bool) (t *tapDevice, err error) {
-	t = &tapDevice{name: name, ctl: -1}
+	t = &tapDevice{ctl: -1}
+	t.name.Store(&name)
 	defer func() {
 		if err != nil {
 			t.close()
@@ -222,7 +224,7 @@ func (t *tapDevice) persistent(on bool) error {
 		v = 1
 	}
 	if err := unix.IoctlSetInt(t.ctl, unix.TUNSETPERSIST, v); err != nil {
-		return fmt.Errorf("ethtap: set the persistence of %s: %w", t.name, err)
+		return fmt.Errorf("ethtap: set the persistence of %s: %w", *t.name.Load(), err)
 	}
 	return nil
 }

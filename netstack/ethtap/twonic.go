@@ -115,7 +115,7 @@ func (d *Device) openInside(u *undo) error {
 	if err != nil {
 		return err
 	}
-	return clearLeft(d.nl, l, d.insidePins)
+	return clearLeft(d.nl, l, a.Index, d.insidePins)
 }
 
 // insideOf tells of which outside NIC, by its index, this one was left as the inside by
@@ -158,9 +158,9 @@ func fits(c *cut, name, inside string, insideIndex int) error {
 	return because(ErrOccupied, "ethtap: %s was left as the outside of another interface than %s; recover it first", name, inside)
 }
 
-// adopt readies a cut of two NICs that was left open: as long as nobody changes the
+// adoptInside readies a cut of two NICs that was left open: as long as nobody changes the
 // states, all that will be attached to it passes frames directly.
-func (d *Device) adopt() {
+func (d *Device) adoptInside() {
 	d.leftOpen = FailState(d.cut.get(offFail)) == FailOpen
 	if d.leftOpen {
 		d.cut.setFlow(flowOf(Closed, Closed))
@@ -218,16 +218,7 @@ func clearInside(nl *netlink.Handle, c *cut, pins string) error {
 	var errs []error
 	set := c.get(offPromisc)
 	if l, err := nl.LinkByIndex(index); err == nil {
-		fs, err := ownFilters(nl, l)
-		errs = append(errs, err)
-		for _, f := range fs {
-			if err := nl.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) {
-				errs = append(errs, fmt.Errorf("ethtap: delete a filter of %s: %w", l.Attrs().Name, permission(err)))
-			}
-		}
-		if c.get(offInsideQdisc) != 0 {
-			errs = append(errs, removeQdisc(nl, l))
-		}
+		errs = append(errs, clearFilters(nl, l, c.get(offInsideQdisc) != 0))
 		if set&promiscInside != 0 {
 			errs = append(errs, nl.SetPromiscOff(l))
 		}

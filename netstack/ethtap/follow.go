@@ -1,0 +1,134 @@
+//go:build linux
+
+package ethtap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Follow brings the cut to what has become of the interface. With the index that the
+// device has, the interface has another name or MAC, or nothing has changed. With
+// another, an interface has taken the place of the former one, which is gone: it is
+// cut, and taps, queues, states and counters stay as they are; the caller's readers
+// notice nothing; the two-NIC form cannot do that. With 0 there is no interface for now.
+//
+// After an error Follow can be called again; until it succeeds nothing that an
+// Active tap stops passes, under FailShut as far as Guard says, unless FailOpen is
+// chosen. The errors match ErrNoInterface, ErrNotEthernet, ErrBusy and ErrPermission.
+func (d *Device) Follow(index int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	if index == 0 {
+		// An interface that went to another namespace took the programs with it; the
+		// taps' numbers mean others there.
+		d.gone = true
+		d.cut.set(offKernelIndex, 0)
+		d.cut.set(offWireIndex, 0)
+		return nil
+	}
+	return d.InNamespace(func() error { return d.follow(index) })
+}
+
+// follow runs inside the namespace.
+func (d *Device) follow(index int) error {
+	eth, err := d.nl.LinkByIndex(index)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return because(ErrNoInterface, "ethtap: no interface with index %d for %s", index, d.info.Name)
+	}
+	if err != nil {
+		return fmt.Errorf("ethtap: look for the interface with index %d: %w", index, permission(err))
+	}
+	if err := fitToCut(eth); err != nil {
+		return err
+	}
+	if index != d.info.Index {
+		if d.twoNIC() {
+			return because(ErrNoInterface, "ethtap: %s is gone, and in the two-NIC form the one that took its place is not cut", d.info.Name)
+		}
+		if err := d.move(eth); err != nil {
+			return err
+		}
+	}
+	d.note(eth)
+	d.describe()
+	if err := d.attachAgain(); err != nil {
+		return err
+	}
+	d.raiseGuard()
+	d.gone = false
+	return d.lock.write(d.info.Name)
+}
+
+// note takes over what the interface is now.
+func (d *Device) note(eth netlink.Link) {
+	d.infoMu.Lock()
+	defer d.infoMu.Unlock()
+	d.setInfo(eth)
+	if l, err := d.nl.LinkByIndex(d.info.InsideIndex); d.twoNIC() && err == nil {
+		d.info.MTU = min(d.info.MTU, l.Attrs().MTU)
+	}
+}
+
+// move makes all that is kept under the former interface's index eth's: lock, pins and
+// the names of the taps.
+func (d *Device) move(eth netlink.Link) error {
+	index := eth.Attrs().Index
+	lock, err := takeLock(key{d.info.NetNS, index}, eth.Attrs().Name)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(d.pins); err == nil {
+		if err := d.moveRecord(eth, d.pins); err != nil {
+			return errors.Join(err, lock.release())
+		}
+		for _, a := range d.attached {
+			a.moved(d.pins)
+		}
+	} else {
+		d.pins = pinPath(d.opts.PinDir, key{d.info.NetNS, index})
+	}
+	former := d.info.Index
+	d.note(eth)
+	// From here on the device is the new interface's, whatever fails.
+	d.lock, lock = lock, d.lock
+	d.cut.set(offQdisc, 0)
+	err = moveTaps(d.nl, former, index)
+	if err == nil {
+		htap, ltap := tapNames(index)
+		d.kernel.tap.name.Store(&htap)
+		d.wire.tap.name.Store(&ltap)
+	}
+	return errors.Join(err, lock.release())
+}
+
+// attachAgain puts the programs in their places on the interface that are not there.
+func (d *Device) attachAgain() error {
+	h := d.byHook(d.info.Hook)
+	for i, p := range d.points() {
+		former := d.attached[i]
+		if former.holds(p.ifindex) {
+			continue
+		}
+		a, err := h.attach(p) // which removes the former one's pin
+		if err != nil {
+			return err
+		}
+		d.attached[i] = a
+		if err := former.release(); err != nil {
+			return fmt.Errorf("ethtap: let go of %s: %w", p.name, err)
+		}
+		if d.opts.OnFailure == FailShut || p.stays {
+			if err := a.keep(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
