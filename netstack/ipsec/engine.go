@@ -36,6 +36,9 @@ type Config struct {
 	HostMAC tcpip.LinkAddress
 	// WireMAC is the source of every frame to the right.
 	WireMAC tcpip.LinkAddress
+	// Hosts finds the Ethernet addresses of the hosts on the left, where there may be
+	// several; HostMAC is then that of the box on the left. It may be nil.
+	Hosts Neighbors
 	// HostResolves says that the host finds its next hops itself: ARP and neighbour
 	// discovery cross the bump. A frame of the host that names a station goes to that
 	// one, as long as its datagram keeps its destination; next hops are looked up where
@@ -64,7 +67,8 @@ type Engine struct {
 	routes  atomic.Pointer[Routes]
 	hostMAC tcpip.LinkAddress
 	wireMAC tcpip.LinkAddress
-	named   bool // Config.HostResolves
+	named   bool      // Config.HostResolves
+	hosts   Neighbors // nil where there is one host, with hostMAC
 	mtu     atomic.Int64
 	isLocal func(netip.Addr) bool
 	clock   func() int64
@@ -101,7 +105,7 @@ func New(cfg Config) *Engine {
 		cfg.FragmentTimeout = DefaultFragmentTimeout
 	}
 	e := &Engine{
-		sad: cfg.SAD, hostMAC: cfg.HostMAC, wireMAC: cfg.WireMAC, named: cfg.HostResolves,
+		sad: cfg.SAD, hostMAC: cfg.HostMAC, wireMAC: cfg.WireMAC, named: cfg.HostResolves, hosts: cfg.Hosts,
 		isLocal: cfg.IsLocal, clock: cfg.Clock,
 		forwarders: hook.NewForwarders(),
 	}

@@ -2,6 +2,7 @@ package ipsec
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -65,12 +66,38 @@ func (e *Engine) flush(w *work, to hook.Side) {
 	w.out.Reset()
 }
 
+// toLeft sends the batch to the host that has dst, or leaves it with the hosts until its
+// Ethernet address is known.
+func (e *Engine) toLeft(w *work, dst netip.Addr) {
+	mac, known := e.hostMAC, true
+	if e.hosts != nil {
+		mac, known = e.hosts.Lookup(dst)
+	}
+	for _, pkt := range w.out.AsSlice() {
+		if e.hosts != nil && !e.named {
+			copy(pkt.LinkHeader().Slice()[6:12], e.hostMAC)
+		}
+		if known {
+			setDestination(pkt, mac)
+		} else {
+			e.hosts.Enqueue(dst, pkt)
+		}
+	}
+	if !known {
+		w.out.Reset()
+		return
+	}
+	e.flush(w, hook.Left)
+}
+
+// isBehind says whether a datagram to dst may go to the left.
+func (e *Engine) isBehind(dst netip.Addr) bool { return e.hosts == nil || e.isLocal(dst) }
+
 // toHost adds a fresh frame with a copy of the datagram to the batch for the
 // left. src is the Ethernet source that the host sees.
 func (e *Engine) toHost(w *work, datagram []byte, src tcpip.LinkAddress) {
 	v, b := newFrame(len(datagram))
 	copy(b[frameHead:], datagram)
 	pkt := packetOf(v, frameHead, frameHead+len(datagram), src)
-	setDestination(pkt, e.hostMAC)
 	w.out.PushBack(pkt)
 }

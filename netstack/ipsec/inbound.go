@@ -31,7 +31,9 @@ func (e *Engine) inbound(pkt *stack.PacketBuffer) {
 	w := e.work()
 	defer e.done(w)
 	link := pkt.LinkHeader().Slice()
-	if len(link) < ethernetLen || tcpip.LinkAddress(link[:6]) != e.wireMAC {
+	// Where ARP crosses to several hosts, each is addressed by its own.
+	foreign := len(link) < ethernetLen || string(link[:6]) != string(e.wireMAC)
+	if foreign && (e.hosts == nil || !e.named || len(link) < ethernetLen) {
 		// A NIC in promiscuous mode hands over what is for others. The frame to the
 		// kernel will carry its address, so it would believe it.
 		e.drop(hook.Right, wire.DropForeignMAC, nil, nil)
@@ -39,6 +41,10 @@ func (e *Engine) inbound(pkt *stack.PacketBuffer) {
 	}
 	if reason := w.read(pkt, hook.Right); reason != wire.DropNone {
 		e.drop(hook.Right, reason, nil, nil)
+		return
+	}
+	if foreign && !e.isLocal(w.d.Info.Dst) {
+		e.drop(hook.Right, wire.DropForeignMAC, nil, nil)
 		return
 	}
 	if e.isLocal(w.d.Info.Src) {
@@ -102,16 +108,17 @@ func (e *Engine) inboundPolicy(w *work) (*sa.Policy, wire.DropReason) {
 
 // bypassIn sends what came from the right in the clear to the left as it is.
 func (e *Engine) bypassIn(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fragmentSet) {
+	if !e.isBehind(w.d.Info.Dst) {
+		e.drop(hook.Right, wire.DropNoRoute, p, nil)
+		return
+	}
 	if set != nil {
 		set.originals(&w.out)
 	} else {
 		w.out.PushBack(pkt.IncRef())
 	}
-	for _, frame := range w.out.AsSlice() {
-		setDestination(frame, e.hostMAC)
-	}
 	octets := len(w.d.Bytes)
-	e.flush(w, hook.Left)
+	e.toLeft(w, w.d.Info.Dst)
 	p.Counters[sa.Inbound].Add(1, octets, w.now)
 	e.forwarders.Count(w.d.Info.Proto, hook.Left, octets)
 }
@@ -160,8 +167,12 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		return
 	}
 	e.follow(w, p)
+	if !e.isBehind(d.Info.Dst) {
+		e.drop(hook.Right, wire.DropNoRoute, p, last)
+		return
+	}
 	e.toHost(w, d.Bytes, src)
-	e.flush(w, hook.Left)
+	e.toLeft(w, d.Info.Dst)
 	p.Counters[sa.Inbound].Add(1, len(d.Bytes), w.now)
 	e.forwarders.Count(d.Info.Proto, hook.Left, len(d.Bytes))
 }

@@ -80,6 +80,7 @@ func (e *Engine) bypassOut(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *
 		return
 	}
 	octets := len(w.d.Bytes)
+	hop.kept = hop.named && e.hosts != nil
 	e.toWire(w, hop)
 	p.Counters[sa.Outbound].Add(1, octets, w.now)
 	e.forwarders.Count(w.d.Info.Proto, hook.Right, octets)
@@ -172,7 +173,9 @@ func (e *Engine) toWire(w *work, hop route) {
 		for _, pkt := range w.out.AsSlice() {
 			h := pkt.LinkHeader().Slice()
 			copy(h, w.station[:])
-			copy(h[6:12], e.wireMAC)
+			if !hop.kept {
+				copy(h[6:12], e.wireMAC)
+			}
 		}
 		e.flush(w, hook.Right)
 		return

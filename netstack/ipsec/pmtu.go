@@ -103,7 +103,7 @@ func (e *Engine) icmpToHost(w *work, b []byte) {
 	w.out.Reset()
 	e.toHost(w, b, boxMAC)
 	e.sides[hook.Left].errors.Add(1)
-	e.flush(w, hook.Left)
+	e.toLeft(w, w.d.Info.Src)
 }
 
 // boxMAC is the Ethernet source of frames that bitw itself makes for the host: a

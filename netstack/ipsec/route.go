@@ -92,6 +92,8 @@ type route struct {
 	mtu     int
 	// named says that the host has chosen the station, work.station.
 	named bool
+	// kept says that the frame goes on with its own source.
+	kept bool
 }
 
 // nextHop finds the next hop on the right for w.d, whose destination there is dst.

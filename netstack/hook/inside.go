@@ -1,0 +1,262 @@
+package hook
+
+import (
+	"net/netip"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/netstack/wire"
+)
+
+// InsideOptions describe an Inside.
+type InsideOptions struct {
+	// MAC is the Ethernet address of the inside NIC, and WireMAC that of the outside, 6
+	// octets each.
+	MAC, WireMAC tcpip.LinkAddress
+	// Own says whether an address is that of a host on the inside.
+	Own func(netip.Addr) bool
+	// Cross lets ARP and neighbour discovery go on; without it they are answered here.
+	Cross bool
+	// Hosts learns who is there.
+	Hosts *Hosts
+	// Wire takes what is not answered here: probes and announcements.
+	Wire *Relay
+	// Probes notes which addresses the hosts probe; Neighbor reads it.
+	Probes *Probes
+	// Drops counts; it may be shared.
+	Drops *wire.DropCounters
+}
+
+// An Inside wraps the link of a NIC with the protected hosts on it. It is what ProxyARP
+// is to the one host of the other form: it answers ARP requests and neighbour
+// solicitations for any address but the hosts' own with the NIC's Ethernet address.
+//
+// What the hosts ask each other is theirs, and so are frames that they send each other
+// and the NIC, being promiscuous, hands over. What they say about their own addresses
+// goes to the wire in the outside NIC's name: probes, announcements, and advertisements
+// that nobody asked for.
+type Inside struct {
+	nested.Endpoint
+	o InsideOptions
+}
+
+var _ stack.LinkEndpoint = (*Inside)(nil)
+
+// NewInside wraps child.
+func NewInside(child stack.LinkEndpoint, o InsideOptions) *Inside {
+	i := &Inside{o: o}
+	i.Init(child, i)
+	return i
+}
+
+// DeliverNetworkPacket implements stack.NetworkDispatcher.
+func (i *Inside) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
+	on := true
+	switch proto {
+	case header.ARPProtocolNumber:
+		on = i.arp(pkt)
+	case header.IPv4ProtocolNumber, header.IPv6ProtocolNumber:
+		if b := datagram(pkt); isND(b) {
+			on = i.nd(pkt, b)
+		} else {
+			on = i.data(pkt, b)
+		}
+	}
+	if on {
+		i.Endpoint.DeliverNetworkPacket(proto, pkt)
+	}
+}
+
+// data hears a datagram and returns true if it is to go on.
+func (i *Inside) data(pkt *stack.PacketBuffer, b []byte) bool {
+	eth := header.Ethernet(pkt.LinkHeader().Slice())
+	src, dst, ok := addresses(b)
+	if !ok || len(eth) < ethernetLen {
+		return true // the next one counts it
+	}
+	if mac := eth[6:12]; isStation(mac) && i.o.Own(src) {
+		i.o.Hosts.Seen(src, mac)
+	}
+	if eth[0]&1 != 0 {
+		return true
+	}
+	if i.o.Own(dst) || !i.o.Cross && string(eth[:6]) != string(i.o.MAC) {
+		i.o.Drops.Add(wire.DropForeignMAC)
+		return false
+	}
+	return true
+}
+
+// addresses reads source and destination of a datagram.
+func addresses(b []byte) (src, dst netip.Addr, ok bool) {
+	switch {
+	case len(b) >= header.IPv4MinimumSize && b[0]>>4 == 4:
+		return netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])), true
+	case len(b) >= header.IPv6MinimumSize && b[0]>>4 == 6:
+		return netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40])), true
+	}
+	return src, dst, false
+}
+
+// toMe says that a frame is for the NIC itself: the answer to a question of Hosts.
+func (i *Inside) toMe(pkt *stack.PacketBuffer) bool {
+	eth := pkt.LinkHeader().Slice()
+	return len(eth) >= 6 && string(eth[:6]) == string(i.o.MAC)
+}
+
+// arp returns true if the packet is to go on.
+func (i *Inside) arp(pkt *stack.PacketBuffer) bool {
+	a, ok := parseARP(pkt)
+	if !ok {
+		i.o.Drops.Add(wire.DropBadFrame)
+		return false
+	}
+	own := i.o.Own(a.target)
+	if i.o.Own(a.sender) {
+		i.o.Hosts.Heard(a.sender, a.senderMAC)
+	}
+	if a.isProbe() {
+		i.o.Probes.note(a.target)
+	}
+	switch {
+	case a.reply && i.toMe(pkt):
+	case i.o.Cross:
+		return true
+	case a.isProbe(), (a.reply || a.isAnnouncement()) && i.o.Own(a.sender):
+		to := header.Ethernet(pkt.LinkHeader().Slice()).DestinationAddress()
+		a.senderMAC = i.o.WireMAC
+		r := a.frame(to)
+		defer r.DecRef()
+		i.o.Wire.Send(r, i.o.Drops)
+	case a.reply || a.isAnnouncement() || own:
+		i.o.Drops.Add(wire.DropForeignMAC) // among themselves
+	default:
+		r := a.answer(i.o.MAC)
+		defer r.DecRef()
+		writeOne(i.Child(), r)
+	}
+	return false
+}
+
+// frame returns a as a packet to dst.
+func (a *arpPacket) frame(dst tcpip.LinkAddress) *stack.PacketBuffer {
+	pkt, b := newFrame(dst, a.senderMAC, uint16(header.ARPProtocolNumber), header.ARPSize)
+	h := header.ARP(b)
+	h.SetIPv4OverEthernet()
+	h.SetOp(header.ARPRequest)
+	if a.reply {
+		h.SetOp(header.ARPReply)
+		copy(h.HardwareAddressTarget(), dst)
+	}
+	copy(h.HardwareAddressSender(), a.senderMAC)
+	copy(h.ProtocolAddressSender(), a.sender.AsSlice())
+	copy(h.ProtocolAddressTarget(), a.target.AsSlice())
+	return pkt
+}
+
+// nd is arp for neighbour discovery; b is pkt's datagram.
+func (i *Inside) nd(pkt *stack.PacketBuffer, b []byte) bool {
+	var m ndMessage
+	if !parseND(b, checksumLeft(pkt), &m) {
+		i.o.Drops.Add(wire.DropMalformed)
+		return false
+	}
+	own := i.o.Own(m.target)
+	switch {
+	case m.link == "":
+	case m.typ == icmpNA && own:
+		i.o.Hosts.Heard(m.target, m.link)
+	case m.typ == icmpNS && i.o.Own(m.src):
+		i.o.Hosts.Heard(m.src, m.link)
+	}
+	probe := m.typ == icmpNS && m.src.IsUnspecified()
+	if probe {
+		i.o.Probes.note(m.target)
+	}
+	eth := header.Ethernet(pkt.LinkHeader().Slice())
+	switch {
+	case m.typ == icmpNA && i.toMe(pkt):
+	case i.o.Cross:
+		return true
+	case probe, m.typ == icmpNA && own:
+		if m.link != "" {
+			m.link = i.o.WireMAC
+		}
+		r := m.frame(eth.DestinationAddress(), i.o.WireMAC)
+		defer r.DecRef()
+		i.o.Wire.Send(r, i.o.Drops)
+	case m.typ == icmpNA || own:
+		i.o.Drops.Add(wire.DropForeignMAC)
+	default:
+		a, to := m.answer(i.o.MAC, eth.SourceAddress(), naRouter)
+		r := a.frame(to, i.o.MAC)
+		defer r.DecRef()
+		writeOne(i.Child(), r)
+	}
+	return false
+}
+
+// OutsideOptions describe an Outside.
+type OutsideOptions struct {
+	// MAC is the Ethernet address of the outside NIC, 6 octets.
+	MAC tcpip.LinkAddress
+	// Answers says whether an address is to be answered for with it: those of the box
+	// and, unless they are asked themselves, those of the hosts.
+	Answers func(netip.Addr) bool
+	// Probes are the addresses that a host on the inside probes.
+	Probes *Probes
+	// Drops counts; it may be shared.
+	Drops *wire.DropCounters
+}
+
+// An Outside wraps the link of the NIC towards the wire and answers there for any number
+// of addresses, of which the stack needs to know none.
+type Outside struct {
+	nested.Endpoint
+	o OutsideOptions
+}
+
+var _ stack.LinkEndpoint = (*Outside)(nil)
+
+// NewOutside wraps child.
+func NewOutside(child stack.LinkEndpoint, o OutsideOptions) *Outside {
+	out := &Outside{o: o}
+	out.Init(child, out)
+	return out
+}
+
+// DeliverNetworkPacket implements stack.NetworkDispatcher.
+func (out *Outside) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
+	var r *stack.PacketBuffer
+	switch proto {
+	case header.ARPProtocolNumber:
+		a, ok := parseARP(pkt)
+		if ok && !a.reply && !a.isAnnouncement() && a.senderMAC != out.o.MAC && out.answers(a.target, a.isProbe()) {
+			r = a.answer(out.o.MAC)
+		}
+	case header.IPv6ProtocolNumber:
+		var m ndMessage
+		b := datagram(pkt)
+		if isND(b) && parseND(b, checksumLeft(pkt), &m) && m.typ == icmpNS && m.link != out.o.MAC &&
+			out.answers(m.target, m.src.IsUnspecified()) {
+			from := header.Ethernet(pkt.LinkHeader().Slice()).SourceAddress()
+			a, to := m.answer(out.o.MAC, from, 0)
+			r = a.frame(to, out.o.MAC)
+		}
+	}
+	if r == nil {
+		out.Endpoint.DeliverNetworkPacket(proto, pkt)
+		return
+	}
+	defer r.DecRef()
+	writeOne(out.Child(), r)
+}
+
+// answers says whether a question for an address is answered here. A probe of an address
+// that a host on the inside probes as well is for that host.
+func (out *Outside) answers(a netip.Addr, probe bool) bool {
+	return out.o.Answers(a) && !(probe && out.o.Probes.Active(a))
+}
