@@ -114,6 +114,8 @@ func dropWords(reason string) string {
 		return "decrypted, but not what its SA is for; do both sides have the same policies?"
 	case "no_sa":
 		return "a policy says protect, and no SA is there to do it"
+	case "acquire_timeout":
+		return "waited for an SA that its key manager did not make in time; is the other end there?"
 	case "class_discard":
 		return "non-IP, broadcast or multicast; the configuration's classes let it through by name"
 	case "unknown_spi":

@@ -130,6 +130,15 @@ func (b *bundle) maxInner(limit int) int {
 	return limit
 }
 
+// superseded says whether the lineage of s sends by another SA by now.
+func (*bundle) superseded(s *sa.SA) bool {
+	if s == nil || s.Lineage == nil {
+		return false
+	}
+	next := s.Lineage.Outbound()
+	return next != nil && next != s
+}
+
 // takeSeq takes n sequence numbers from each SA.
 func (b *bundle) takeSeq(n int) (wire.DropReason, *sa.SA) {
 	for i := range b.steps[:b.n] {

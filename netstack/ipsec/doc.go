@@ -10,7 +10,8 @@
 //  2. The SPD gives the policy; no match is discard.
 //  3. Bypass: the frame goes out on the right as it came, a superframe still
 //     whole, with the Ethernet address of the next hop.
-//  4. Protect: the policy's SAs tell the overhead (bundle.go), the route and what
+//  4. Protect: if a key manager has yet to make an SA, the datagram waits for it
+//     (acquire.go). The policy's SAs tell the overhead (bundle.go), the route and what
 //     was learned about the path tell the largest packet (pmtu.go). A superframe
 //     is cut to fit; what does not fit and must not be fragmented is answered
 //     with an ICMP error. Each piece is written once into a fresh buffer, sealed

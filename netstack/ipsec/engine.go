@@ -56,6 +56,8 @@ type Config struct {
 	// 0 stands for DefaultFragmentTimeout.
 	FragmentMemory  int
 	FragmentTimeout time.Duration
+	// Hold bounds what waits for SAs that a key manager was asked for.
+	Hold HoldLimits
 }
 
 // An Engine applies policy and SAs to what crosses the bump. It is made by New,
@@ -80,6 +82,7 @@ type Engine struct {
 	works      sync.Pool
 	sides      [2]side
 	waiting    unresolved
+	holds      holds
 	encap      encapsulation
 	dummies    dummies // of the goroutine that calls SendDummies
 }
@@ -109,6 +112,7 @@ func New(cfg Config) *Engine {
 		isLocal: cfg.IsLocal, clock: cfg.Clock,
 		forwarders: hook.NewForwarders(),
 	}
+	e.holds.limits = cfg.Hold.withDefaults()
 	e.SetSPD(cfg.SPD)
 	e.SetRoutes(cfg.Routes)
 	e.SetMTU(cfg.MTU)
@@ -154,10 +158,12 @@ func (e *Engine) Tick() {
 	}
 	e.waiting.expire(now, int64(unresolvedAge))
 	e.keepalives(now)
+	e.expireHolds(now)
 }
 
 // Close frees what the engine still holds. No frame may come afterwards.
 func (e *Engine) Close() {
+	e.closeHolds()
 	for i := range e.sides {
 		e.sides[i].fragments.clear()
 	}
@@ -195,6 +201,8 @@ type work struct {
 	out      stack.PacketBufferList
 	wireInfo wire.Info // of a sealed datagram that has to be fragmented
 	icmp     []byte
+	// releasing is the queue that w.d waited in for an SA, nil if it did not.
+	releasing *holdQueue
 	// station is where the host's frame goes if there is one and it names a station;
 	// else all zeros.
 	station [6]byte
@@ -208,6 +216,7 @@ func (e *Engine) work() *work {
 
 func (e *Engine) done(w *work) {
 	w.d.Bytes, w.d.Net = nil, nil
+	w.releasing = nil
 	w.station = [6]byte{}
 	w.plan.reset()
 	w.open.reset()

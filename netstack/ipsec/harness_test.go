@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -34,10 +35,13 @@ var (
 // sink is a link endpoint that keeps the frames written to it.
 type sink struct {
 	stack.LinkEndpoint
+	mu     sync.Mutex
 	frames [][]byte
 }
 
 func (s *sink) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, pkt := range list.AsSlice() {
 		b, ok := link.Frame(pkt)
 		if !ok {
@@ -52,6 +56,8 @@ func (s *sink) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 // the Ethernet addresses.
 func (s *sink) take(t testing.TB, src, dst tcpip.LinkAddress) [][]byte {
 	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var out [][]byte
 	for _, f := range s.frames {
 		eth := header.Ethernet(f[wire.VirtioNetLen:])
@@ -122,17 +128,10 @@ func (s *station) add(name, algorithm string, proto uint8, dir sa.Direction, mod
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	key := func(n int, tag byte) sa.Secret {
-		b := make([]byte, n)
-		for i := range b {
-			b[i] = byte(i)*7 ^ tag ^ byte(spi)
-		}
-		return sa.NewSecret(b)
-	}
 	l := sa.NewLineage(name)
 	cfg := sa.SAConfig{
 		Name: name, Key: sa.Key{SPI: spi, Dst: dst, Proto: proto}, Src: src, Direction: dir, Mode: mode, Algorithm: alg,
-		EncryptionKey: key(alg.EncryptionKeyLen, 1), IntegrityKey: key(alg.IntegrityKeyLen, 2),
+		EncryptionKey: testKey(alg.EncryptionKeyLen, spi, 1), IntegrityKey: testKey(alg.IntegrityKeyLen, spi, 2),
 		Lineage: l, Store: sa.NewMemoryStore(), Clock: func() int64 { return s.now },
 	}
 	for _, f := range change {
@@ -152,6 +151,33 @@ func (s *station) add(name, algorithm string, proto uint8, dir sa.Direction, mod
 	}
 	s.lineages[name] = l
 	return x
+}
+
+// make makes an outbound transport mode SA that is in no database, with the key that
+// add gives to that SPI. l may be nil.
+func (s *station) make(name string, l *sa.Lineage, spi uint32, dst netip.Addr) *sa.SA {
+	s.t.Helper()
+	alg, err := transform.Lookup(transform.ProtoESP, "aes128gcm16")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	x, err := sa.New(sa.SAConfig{
+		Name: name, Key: sa.Key{SPI: spi, Dst: dst, Proto: transform.ProtoESP}, Direction: sa.Outbound, Algorithm: alg,
+		EncryptionKey: testKey(alg.EncryptionKeyLen, spi, 1), Lineage: l, Store: sa.NewMemoryStore(), Clock: func() int64 { return s.now },
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return x
+}
+
+// testKey is the key of n octets of an SPI.
+func testKey(n int, spi uint32, tag byte) sa.Secret {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i)*7 ^ tag ^ byte(spi)
+	}
+	return sa.NewSecret(b)
 }
 
 // fromHost gives a datagram to the left side, as the kernel would; vn may be nil.

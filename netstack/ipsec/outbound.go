@@ -13,6 +13,11 @@ import (
 func (e *Engine) outbound(pkt *stack.PacketBuffer) {
 	w := e.work()
 	defer e.done(w)
+	e.outboundPacket(w, pkt)
+}
+
+// outboundPacket is outbound for a datagram that comes now or has waited for an SA.
+func (e *Engine) outboundPacket(w *work, pkt *stack.PacketBuffer) {
 	if reason := w.read(pkt, hook.Left); reason != wire.DropNone {
 		e.drop(hook.Left, reason, nil, nil)
 		return
@@ -48,7 +53,9 @@ func (e *Engine) outboundWhole(w *work, pkt *stack.PacketBuffer, set *fragmentSe
 	case p.Action == sa.Bypass:
 		e.bypassOut(w, p, pkt, set)
 	case p.Action == sa.Protect:
-		e.protect(w, p)
+		if !e.holdBehind(w, p, pkt, set) {
+			e.protect(w, p, pkt, set)
+		}
 	default:
 		e.drop(hook.Left, wire.DropPolicyDiscard, p, nil)
 	}
@@ -86,10 +93,19 @@ func (e *Engine) bypassOut(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *
 	e.forwarders.Count(w.d.Info.Proto, hook.Right, octets)
 }
 
-// protect applies the policy's SAs to w.d and sends the result to the right.
-func (e *Engine) protect(w *work, p *sa.Policy) {
+// protect applies the policy's SAs to w.d and sends the result to the right. A
+// rollover may come in between, so an SA that fails is tried anew if the lineage has
+// another one by now.
+func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fragmentSet) {
 	d, b := &w.d, &w.plan
-	if reason, s := b.init(p, &d.Info, w.now); reason != wire.DropNone {
+	reason, s := b.init(p, &d.Info, w.now)
+	for reason != wire.DropNone && (reason == wire.DropNoSA && e.acquire(w, p, pkt, set) || b.superseded(s)) {
+		reason, s = b.init(p, &d.Info, w.now)
+	}
+	if reason == wire.DropNoSA {
+		return // acquire has it
+	}
+	if reason != wire.DropNone {
 		e.drop(hook.Left, reason, p, s)
 		return
 	}
@@ -113,6 +129,10 @@ func (e *Engine) protect(w *work, p *sa.Policy) {
 	}
 	n := w.cut.Segments()
 	if reason, s := b.takeSeq(n); reason != wire.DropNone {
+		if b.superseded(s) {
+			e.protect(w, p, pkt, set)
+			return
+		}
 		e.drop(hook.Left, reason, p, s)
 		return
 	}

@@ -17,6 +17,7 @@ const (
 	DropClearNotProtected // arrived in the clear, but policy demands protection (RFC 4301 §5.2)
 	DropSelectorMismatch  // decrypted, but does not fit the selectors of its SA (RFC 4301 §5.2 step 4)
 	DropNoSA              // rule says protect, and no SA is there to do it
+	DropAcquireTimeout    // waited for an SA that the key manager did not make in time
 	DropClassDiscard      // non-IP, broadcast or multicast, and not let through by name
 
 	// Inbound ESP and AH.
@@ -74,6 +75,7 @@ var dropNames = [NumDropReasons]string{
 	DropClearNotProtected: "clear_not_protected",
 	DropSelectorMismatch:  "selector_mismatch",
 	DropNoSA:              "no_sa",
+	DropAcquireTimeout:    "acquire_timeout",
 	DropClassDiscard:      "class_discard",
 	DropUnknownSPI:        "unknown_spi",
 	DropReplay:            "replay",
