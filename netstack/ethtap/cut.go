@@ -95,10 +95,15 @@ func loadCut(path string) (*cut, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.ValueSize() != cutSize {
+	return checkedCut(m, "pinned at "+path)
+}
+
+// checkedCut takes m over, also on failure; where says in words which map it is.
+func checkedCut(m *ebpf.Map, where string) (*cut, error) {
+	if m.Type() != ebpf.Array || m.ValueSize() != cutSize {
 		size := m.ValueSize()
 		m.Close()
-		return nil, because(ErrOccupied, "ethtap: the map pinned at %s has values of %d octets, expected %d", path, size, cutSize)
+		return nil, because(ErrOccupied, "ethtap: the map %s has values of %d octets, expected %d", where, size, cutSize)
 	}
 	c, err := mapCut(m)
 	if err != nil {
@@ -106,7 +111,7 @@ func loadCut(path string) (*cut, error) {
 	}
 	if v := atomic.LoadUint32(c.u32(offVersion)); v != layoutVersion {
 		c.close()
-		return nil, because(ErrOccupied, "ethtap: the map pinned at %s is of layout version %d, expected %d", path, v, layoutVersion)
+		return nil, because(ErrOccupied, "ethtap: the map %s is of layout version %d, expected %d", where, v, layoutVersion)
 	}
 	return c, nil
 }

@@ -85,15 +85,17 @@ type Device struct {
 	kernel     *Tap
 	wire       *Tap
 
-	stop chan struct{} // ends the dead man's switch
-	wg   sync.WaitGroup
+	// held is not nil while the readers wait for a handover, and is closed at its end.
+	held atomic.Pointer[chan struct{}]
 
 	mu        sync.Mutex // serializes changes of state, Close and the counters
 	wasActive bool
 	closed    bool
 	gone      bool // there is no interface now
 	// infoMu is for info, which changes under mu too.
-	infoMu sync.RWMutex
+	infoMu  sync.RWMutex
+	adopted bool    // by Adopt, and not yet by Begin
+	feeder  *feeder // not nil while the dead man's switch is fed
 }
 
 // Kernel is htap: it reads what the kernel sends on the interface, and a frame
@@ -138,6 +140,9 @@ func (d *Device) SetStates(kernel, wire State) error {
 func (d *Device) setStates(kernel, wire State) error {
 	if d.closed {
 		return ErrClosed
+	}
+	if d.held.Load() != nil {
+		return ErrHeld
 	}
 	if kernel > Active || wire > Active {
 		return fmt.Errorf("ethtap: no such state: kernel %v, wire %v", kernel, wire)
@@ -187,6 +192,9 @@ func (d *Device) Drain(ctx context.Context) error {
 	defer d.mu.Unlock()
 	if d.closed {
 		return ErrClosed
+	}
+	if d.held.Load() != nil {
+		return ErrHeld
 	}
 	return d.drain(ctx)
 }
@@ -349,8 +357,13 @@ func deleteNeighbors(nl *netlink.Handle, ns []netlink.Neigh) error {
 func (d *Device) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	switch {
+	case d.closed:
 		return nil
+	case d.adopted:
+		return d.yield()
+	case d.held.Load() != nil:
+		d.unhold()
 	}
 	d.drainInTime()
 	d.end()
@@ -374,24 +387,34 @@ func (d *Device) Release() error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	switch {
+	case d.closed:
 		return nil
+	case d.adopted:
+		return d.yield()
 	}
+	d.silence()
+	d.end()
+	return d.letGo()
+}
+
+// silence ends every read and write of this process, and leaves the map.
+func (d *Device) silence() {
 	for _, t := range []*Tap{d.kernel, d.wire} {
 		t.readable.Store(false)
 		t.writable.Store(false)
 		t.state.Store(uint32(Closed))
 		t.wake(true)
 	}
-	d.end()
-	return d.letGo()
+	if d.held.Load() != nil {
+		d.unhold()
+	}
 }
 
-// end marks the device closed and ends its goroutine.
+// end marks the device closed and ends what feeds the dead man's switch.
 func (d *Device) end() {
 	d.closed = true
-	close(d.stop)
-	d.wg.Wait()
+	d.starve()
 }
 
 // remove takes everything off the machine, the interface's programs first so
@@ -432,31 +455,4 @@ func (d *Device) letGo() error {
 	d.nl.Close()
 	d.ns.Close()
 	return errors.Join(errs...)
-}
-
-// push keeps the dead man's switch ahead of the clock.
-func (d *Device) push() {
-	d.cut.setDeadline(monotonic() + uint64(d.opts.DeadMan))
-}
-
-// keepAlive pushes the deadline until the device ends.
-func (d *Device) keepAlive() {
-	defer d.wg.Done()
-	tick := time.NewTicker(d.opts.DeadMan / 4)
-	defer tick.Stop()
-	for {
-		select {
-		case <-d.stop:
-			return
-		case <-tick.C:
-			d.push()
-		}
-	}
-}
-
-// monotonic is the clock of bpf_ktime_get_ns.
-func monotonic() uint64 {
-	var ts unix.Timespec
-	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	return uint64(ts.Nano())
 }

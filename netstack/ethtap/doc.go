@@ -41,6 +41,8 @@
 // under FailShut and also when the process has ended, an nftables table keeps it shut
 // (see GuardKind).
 //
+// A Handover brings a cut from a living process to another without either.
+//
 // Limits: packet sockets on the interface (tcpdump, DHCP clients) see wire
 // frames before the cut; senders with PACKET_QDISC_BYPASS or AF_XDP get past it;
 // pins and the guard do not outlive a reboot.

@@ -18,12 +18,16 @@ import (
 //
 // After an error Follow can be called again; until it succeeds nothing that an
 // Active tap stops passes, under FailShut as far as Guard says, unless FailOpen is
-// chosen. The errors match ErrNoInterface, ErrNotEthernet, ErrBusy and ErrPermission.
+// chosen. The errors match ErrNoInterface, ErrNotEthernet, ErrBusy and ErrPermission, and
+// ErrHeld during a handover.
 func (d *Device) Follow(index int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	switch {
+	case d.closed:
 		return ErrClosed
+	case d.held.Load() != nil:
+		return ErrHeld
 	}
 	if index == 0 {
 		// An interface that went to another namespace took the programs with it; the

@@ -74,6 +74,9 @@ type attachment interface {
 	holds(ifindex int) bool
 	// moved says that the pins are in another directory.
 	moved(dir string)
+	// exchange puts the point's program in the place of what another process attached,
+	// without a moment in which neither runs.
+	exchange(point) error
 }
 
 // tcx attaches by links, pinned in dir.
@@ -150,6 +153,13 @@ func (a *tcxAttachment) detach() error {
 }
 
 func (a *tcxAttachment) release() error { return a.l.Close() }
+
+func (a *tcxAttachment) exchange(p point) error {
+	if err := a.l.Update(p.prog); err != nil {
+		return fmt.Errorf("ethtap: take over the link of %s: %w", p.name, permission(err))
+	}
+	return nil
+}
 
 func (a *tcxAttachment) keep() error {
 	if a.pinned {
@@ -251,6 +261,13 @@ type clsactAttachment struct {
 func (a *clsactAttachment) detach() error {
 	if err := a.nl.FilterDel(a.f); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("ethtap: delete the filter %s: %w", a.f.Name, err)
+	}
+	return nil
+}
+
+func (a *clsactAttachment) exchange(p point) error {
+	if err := a.nl.FilterReplace(a.f); err != nil {
+		return fmt.Errorf("ethtap: take over the filter of %s: %w", p.name, permission(err))
 	}
 	return nil
 }

@@ -74,8 +74,12 @@ func (l *lockFile) write(name string) error {
 	return err
 }
 
-// release removes the file while the lock is still held, then lets go.
+// release removes the file while the lock is still held, then lets go. A file that
+// another process holds as well, by a handover, has no path here and stays.
 func (l *lockFile) release() error {
+	if l.path == "" {
+		return l.f.Close()
+	}
 	return errors.Join(os.Remove(l.path), l.f.Close())
 }
 

@@ -39,7 +39,7 @@ func Open(o Options) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{opts: o, ns: ns, stop: make(chan struct{})}
+	d := &Device{opts: o, ns: ns}
 	d.info.NetNS = ino
 	if err := inNamespace(ns, func() error {
 		var u undo
@@ -350,14 +350,18 @@ func (d *Device) settleFailure() error {
 				return err
 			}
 		}
-		d.push()
-		d.wg.Add(1)
-		go d.keepAlive()
+		d.feed()
 	} else if d.twoNIC() {
 		if err := d.shutDirect(); err != nil {
 			return err
 		}
 	}
+	d.showStates()
+	return nil
+}
+
+// showStates shows the states of the map.
+func (d *Device) showStates() {
 	// A process that ended in the middle of a drain left the permissions to write.
 	f := d.cut.flow()
 	for _, s := range []*State{&f.kernel, &f.wire} {
@@ -375,7 +379,6 @@ func (d *Device) settleFailure() error {
 		n.t.writable.Store(n.s == Active)
 		d.wasActive = d.wasActive || n.s == Active
 	}
-	return nil
 }
 
 // unshut makes a cut that was left shut end with this process.

@@ -53,6 +53,8 @@ type Queue struct {
 
 	// reading says that nobody who read a frame here is still busy with it.
 	reading atomic.Bool
+	// parked says that the reader waits for the end of a hold.
+	parked atomic.Bool
 }
 
 func newTap(d *Device, t *tapDevice) (*Tap, error) {
@@ -115,6 +117,12 @@ func (q *Queue) Read(p []byte) (int, error) {
 	}
 	t := q.tap
 	for {
+		if held := t.dev.held.Load(); held != nil {
+			q.parked.Store(true)
+			<-*held
+			q.parked.Store(false)
+			continue
+		}
 		if !t.readable.Load() {
 			return 0, ErrClosed
 		}

@@ -96,14 +96,11 @@ func (d *Device) openInside(u *undo) error {
 	if a.Index == d.info.Index {
 		return because(ErrOccupied, "ethtap: inside and outside are both %s, expected two interfaces", a.Name)
 	}
-	d.info.Inside, d.info.InsideIndex, d.info.InsideMAC = a.Name, a.Index, a.HardwareAddr
-	d.info.MTU = min(d.info.MTU, a.MTU)
-	k := key{d.info.NetNS, a.Index}
+	k := d.setInside(l)
 	if d.insideLock, err = takeLock(k, a.Name); err != nil {
 		return err
 	}
 	u.add(func() { d.insideLock.release() })
-	d.insidePins = pinPath(d.opts.PinDir, k)
 	if outer, ok := insideOf(d.nl, l, d.insidePins); ok && outer == d.info.Index {
 		return nil // what the outside takes over
 	}
@@ -116,6 +113,16 @@ func (d *Device) openInside(u *undo) error {
 		return err
 	}
 	return clearLeft(d.nl, l, a.Index, d.insidePins)
+}
+
+// setInside notes what is known of the inside NIC.
+func (d *Device) setInside(l netlink.Link) key {
+	a := l.Attrs()
+	d.info.Inside, d.info.InsideIndex, d.info.InsideMAC = a.Name, a.Index, a.HardwareAddr
+	d.info.MTU = min(d.info.MTU, a.MTU)
+	k := key{d.info.NetNS, a.Index}
+	d.insidePins = pinPath(d.opts.PinDir, k)
+	return k
 }
 
 // insideOf tells of which outside NIC, by its index, this one was left as the inside by
@@ -242,8 +249,13 @@ func (d *Device) Leave() error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	switch {
+	case d.closed:
 		return nil
+	case d.adopted:
+		return d.yield()
+	case d.held.Load() != nil:
+		d.unhold()
 	}
 	d.drainInTime()
 	d.end()

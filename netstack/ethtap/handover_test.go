@@ -1,0 +1,272 @@
+//go:build linux
+
+package ethtap
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// sent is a Handover as another process gets it.
+func sent(t testing.TB, d *Device) *Handover {
+	t.Helper()
+	h, err := d.Handover()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(h.FDs) > MaxHandoverFDs {
+		t.Errorf("%d descriptors, more than MaxHandoverFDs", len(h.FDs))
+	}
+	text, err := json.Marshal(h.Info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Info = HandoverInfo{}
+	if err := json.Unmarshal(text, &h.Info); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// succeed hands a device over, as two processes would.
+func succeed(t testing.TB, old *Device, o Options) *Device {
+	t.Helper()
+	next, err := Adopt(o, sent(t, old))
+	if err != nil {
+		t.Fatal(err)
+	}
+	startPump(t, next)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := old.Hold(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.SetStates(Closed, Closed); !errors.Is(err, ErrHeld) {
+		t.Errorf("a change of states while held: %v", err)
+	}
+	if err := next.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Yield(); err != nil {
+		t.Error(err)
+	}
+	if err := next.Settle(); err != nil {
+		t.Fatal(err)
+	}
+	return next
+}
+
+// TestR48_Handover hands a cut over again and again while datagrams pass: none is
+// lost, and what the fail state is afterwards is what the last one asked for.
+func TestR48_Handover(t *testing.T) {
+	hooks(t, func(t *testing.T, hook Hook) {
+		for _, fails := range [][]FailState{{FailShut, FailShut, FailShut}, {FailOpen, FailOpen}, {FailShut, FailOpen, FailShut}} {
+			t.Run(fmt.Sprint(fails), func(t *testing.T) {
+				l := newLab(t)
+				t.Cleanup(func() { Recover(l.a.options(Options{})) })
+				o := Options{Hook: hook, OnFailure: fails[0], Queues: 2, DeadMan: 150 * time.Millisecond}
+				d := l.a.open(t, o)
+				set(t, d, Active, Active)
+				startPump(t, d)
+				ua, ub := l.a.udp(t, l.a.addr4), l.b.udp(t, l.b.addr4)
+				probe(t, ua, ub, "before")
+				stop, ways := make(chan struct{}), new(sync.WaitGroup)
+				var lost [2]int
+				for i, way := range [][2]*net.UDPConn{{ua, ub}, {ub, ua}} {
+					ways.Go(func() { lost[i] = number(way[0], way[1], stop) })
+				}
+				for _, f := range fails[1:] {
+					time.Sleep(30 * time.Millisecond)
+					o.OnFailure = f
+					d = succeed(t, d, l.a.options(o))
+					if !d.TookOver() || d.Kernel().State() != Active || d.Wire().State() != Active {
+						t.Errorf("took over %v, taps %v and %v", d.TookOver(), d.Kernel().State(), d.Wire().State())
+					}
+				}
+				if d.opts.OnFailure == FailOpen {
+					// The dead man's switch of the last one is fed.
+					time.Sleep(2 * d.opts.DeadMan)
+					if d.cut.get(offDeadline) == 0 || d.cut.count(offDeadline) < monotonic() {
+						t.Error("the dead man's switch is not fed")
+					}
+				} else if d.cut.count(offDeadline) != 0 {
+					t.Error("a dead man's switch is on")
+				}
+				close(stop)
+				ways.Wait()
+				if lost != [2]int{} {
+					t.Errorf("datagrams lost: %v", lost)
+				}
+				if _, err := Open(l.a.options(o)); !errors.Is(err, ErrBusy) {
+					t.Errorf("a third Open: %v, expected ErrBusy", err)
+				}
+				pinned := len(pinsOf(t, l.a))
+				if want := d.opts.OnFailure == FailShut || hook == HookCLSACT; want != (pinned > 0) {
+					t.Errorf("%v: %d pins", d.opts.OnFailure, pinned)
+				}
+				if err := d.Close(); err != nil {
+					t.Error(err)
+				}
+				wantClean(t, l.a)
+				passes(t, l)
+			})
+		}
+	})
+}
+
+func pinsOf(t testing.TB, h *host) []os.DirEntry {
+	t.Helper()
+	_, ino, err := openNamespace(h.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, _ := os.ReadDir(filepath.Join(DefaultPinDir, key{ino, h.index}.String()))
+	return entries
+}
+
+// number sends numbered datagrams, one a millisecond, and returns how many do not come.
+func number(from, to *net.UDPConn, stop <-chan struct{}) (lost int) {
+	var got sync.Map
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			s, err := nextWithin(to, 500*time.Millisecond)
+			if err != nil {
+				return
+			}
+			got.Store(s, true)
+		}
+	}()
+	n := 0
+	for tick := time.NewTicker(time.Millisecond); ; n++ {
+		select {
+		case <-stop:
+			tick.Stop()
+			<-done
+			for i := range n {
+				if _, ok := got.Load(fmt.Sprint("number ", i)); !ok {
+					lost++
+				}
+			}
+			return lost
+		case <-tick.C:
+		}
+		if _, err := from.WriteToUDPAddrPort(fmt.Append(nil, "number ", n), addrOf(to)); err != nil {
+			lost++
+		}
+	}
+}
+
+// A handover that comes to nothing changes nothing.
+func TestR48_HandoverTakenBack(t *testing.T) {
+	hooks(t, func(t *testing.T, hook Hook) {
+		l := newLab(t)
+		for _, f := range []FailState{FailShut, FailOpen} {
+			d := l.a.open(t, Options{Hook: hook, OnFailure: f})
+			set(t, d, Active, Active)
+			startPump(t, d)
+			ua, ub := l.a.udp(t, l.a.addr4), l.b.udp(t, l.b.addr4)
+			probe(t, ua, ub, "before")
+			for _, end := range []func(*Device) error{(*Device).Close, (*Device).Release, (*Device).Leave, (*Device).Yield} {
+				next, err := Adopt(l.a.options(Options{OnFailure: f}), sent(t, d))
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				if err := d.Hold(ctx); err != nil {
+					t.Fatal(err)
+				}
+				cancel()
+				send(t, ua, ub, "waits")
+				if err := end(next); err != nil {
+					t.Error(err)
+				}
+				d.Resume()
+				if s := next2(t, ub, "before"); s != "waits" {
+					t.Errorf("%q comes, expected what waited", s)
+				}
+				probe(t, ub, ua, "after")
+			}
+			// Nobody reads: the hold does not come about, and all goes on.
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+			idle := l.a.open(t, Options{Hook: hook, OnFailure: f})
+			set(t, idle, Passive, Passive)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			if err := idle.Hold(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a hold without readers: %v", err)
+			}
+			cancel()
+			set(t, idle, Closed, Closed)
+			if err := idle.Close(); err != nil {
+				t.Error(err)
+			}
+			wantClean(t, l.a)
+		}
+	})
+}
+
+// next2 reads the next datagram that is not what was sent again and again before.
+func next2(t testing.TB, c *net.UDPConn, not string) string {
+	t.Helper()
+	for {
+		if s := next(t, c); s != not {
+			return s
+		}
+	}
+}
+
+func TestAdoptRefuses(t *testing.T) {
+	l := newLab(t)
+	d := l.a.open(t, Options{Hook: HookTCX})
+	for name, c := range map[string]struct {
+		change func(*Options, *Handover)
+		says   string
+	}{
+		"layout":          {func(_ *Options, h *Handover) { h.Info.Layout++ }, "layout version"},
+		"interface":       {func(_ *Options, h *Handover) { h.Info.Index++ }, "not of"},
+		"namespace":       {func(_ *Options, h *Handover) { h.Info.NetNS++ }, "network namespace"},
+		"hook":            {func(o *Options, _ *Handover) { o.Hook = HookCLSACT }, "cut by tcx"},
+		"no hook":         {func(_ *Options, h *Handover) { h.Info.Hook = 9 }, "cut by"},
+		"pins":            {func(o *Options, _ *Handover) { o.PinDir = "/sys/fs/bpf/other" }, "pins in"},
+		"inside":          {func(o *Options, _ *Handover) { o.Inside = "eth1" }, "inside interface"},
+		"too few":         {func(_ *Options, h *Handover) { h.FDs = h.FDs[:3] }, "3 descriptors"},
+		"none":            {func(_ *Options, h *Handover) { h.FDs, h.Info.Queues = nil, 0 }, "0 descriptors"},
+		"links":           {func(_ *Options, h *Handover) { h.Info.Links, h.Info.Queues = 2, 2 }, ""},
+		"wrong order":     {func(_ *Options, h *Handover) { h.FDs[0], h.FDs[1] = h.FDs[1], h.FDs[0] }, "the lock"},
+		"no map":          {func(_ *Options, h *Handover) { h.FDs[1], h.FDs[2] = h.FDs[2], h.FDs[1] }, "the map"},
+		"no link":         {func(_ *Options, h *Handover) { h.FDs[6], h.FDs[3] = h.FDs[3], h.FDs[6] }, ""},
+		"links in a mess": {func(_ *Options, h *Handover) { h.FDs[6], h.FDs[8] = h.FDs[8], h.FDs[6] }, "on interface"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o, h := l.a.options(Options{}), sent(t, d)
+			fds := append([]int(nil), h.FDs...)
+			c.change(&o, h)
+			kept := len(h.FDs)
+			next, err := Adopt(o, h)
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("error %v, expected one that says %q", err, c.says)
+			}
+			if next != nil {
+				_ = next.Yield()
+			}
+			(&Handover{FDs: fds[kept:]}).Close()
+		})
+	}
+	// The device has not noticed.
+	ua, ub := l.a.udp(t, l.a.addr4), l.b.udp(t, l.b.addr4)
+	set(t, d, Active, Active)
+	startPump(t, d)
+	probe(t, ua, ub, "still")
+}
