@@ -45,6 +45,7 @@ func specs(cfg *Config) []keyer.Spec {
 		c := &cfg.SAs[i]
 		s := keyer.Spec{
 			Name: c.Name, SPI: c.SPI, Src: c.Source, Dst: c.Destination,
+			InnerSrc: c.InnerSource, InnerDst: c.InnerDestination,
 			Proto: c.Protocol.Number(), Algorithm: c.Algorithm,
 			EncryptionKey: c.EncryptionKey, IntegrityKey: c.IntegrityKey,
 			ESN: c.ESN, ReplayWindow: c.ReplayWindow,
@@ -53,8 +54,11 @@ func specs(cfg *Config) []keyer.Spec {
 		if c.Direction == config.In {
 			s.Direction = sa.Inbound
 		}
-		if c.Mode == config.Tunnel {
+		switch c.Mode {
+		case config.Tunnel:
 			s.Mode = sa.Tunnel
+		case config.BEET:
+			s.Mode = sa.BEET
 		}
 		s.Encap, s.TFCPadding, s.Dummies = encap(c.Encap), c.TFCPadding, c.Dummies
 		if c.TFCPadding == config.PadToMTU {
@@ -110,10 +114,34 @@ func policies(cfg *Config, keys keyer.Manager) ([]*sa.Policy, error) {
 		case config.In:
 			p.Directions = sa.OnlyInbound
 		}
+		for _, key := range c.Populate {
+			p.Populate |= populateFlag(key)
+		}
 		p.Out, p.In = lineages(c.Name, c.Out), lineages(c.Name, c.In)
 		list = append(list, p)
 	}
 	return list, errors.Join(errs...)
+}
+
+// populateFlag returns what a name in populate: stands for.
+func populateFlag(key string) sa.Populate {
+	switch key {
+	case "local":
+		return sa.PopulateLocal
+	case "remote":
+		return sa.PopulateRemote
+	case "protocol":
+		return sa.PopulateProto
+	case "local_ports":
+		return sa.PopulateLocalPorts
+	case "remote_ports":
+		return sa.PopulateRemotePorts
+	case "icmp":
+		return sa.PopulateICMP
+	case "mh_type":
+		return sa.PopulateMH
+	}
+	return 0
 }
 
 func selector(c *config.Policy) sa.Selector {
@@ -122,6 +150,10 @@ func selector(c *config.Policy) sa.Selector {
 		s.Proto = *c.Protocol
 	}
 	s.LocalPorts, s.RemotePorts = ports(c.LocalPorts), ports(c.RemotePorts)
+	s.Opaque = c.Opaque
+	for _, r := range c.MHTypes {
+		s.MHTypes = append(s.MHTypes, sa.ByteRange{From: r.First, To: r.Last})
+	}
 	if c.ICMP != nil {
 		s.ICMPTypes = []sa.ByteRange{{From: c.ICMP.TypeFirst, To: c.ICMP.TypeLast}}
 		s.ICMPCodes = []sa.ByteRange{{From: c.ICMP.CodeFirst, To: c.ICMP.CodeLast}}

@@ -80,7 +80,7 @@ func (b *bump) report(s *Status) {
 func policyStatus(p *sa.Policy) PolicyStatus {
 	st := PolicyStatus{
 		Name: p.Name, Action: p.Action.String(), Direction: p.Directions.String(), Selector: p.Selector.String(),
-		Out: traffic(&p.Counters[sa.Outbound]), In: traffic(&p.Counters[sa.Inbound]),
+		Out: traffic(p.Traffic(sa.Outbound)), In: traffic(p.Traffic(sa.Inbound)),
 	}
 	for _, l := range p.Out {
 		st.OutSAs = append(st.OutSAs, l.Name)

@@ -11,7 +11,7 @@ type saNode struct {
 	name      string
 	place     place
 	direction Direction
-	// whole says that direction, mode and endpoints are all known.
+	// whole says that direction, mode and all endpoints are known.
 	whole bool
 	index int
 	mode  place
@@ -29,7 +29,7 @@ func (d *decoder) securityAssociations(n *node) {
 	items := d.list(n, "security associations")
 	d.countKeyFiles(items)
 	for _, item := range items {
-		f := d.fields(item, "a security association", "name", "direction", "protocol", "mode", "spi", "source", "destination",
+		f := d.fields(item, "a security association", "name", "direction", "protocol", "mode", "spi", "source", "destination", "inner_source", "inner_destination",
 			"algorithm", "encryption_key", "integrity_key", "key_file", "esn", "replay_window", "lifetime",
 			"encap", "tfc_padding", "dummy")
 		if f == nil {
@@ -54,7 +54,8 @@ func (d *decoder) securityAssociations(n *node) {
 		d.saKeys(f, &sa, what, algorithm, known)
 		d.config.SAs = append(d.config.SAs, sa)
 
-		sn := saNode{sa.Name, item.place, sa.Direction, sa.Direction != "" && sa.Mode != "" && sa.Source.IsValid() && sa.Destination.IsValid(), len(d.config.SAs) - 1, item.place}
+		sn := saNode{sa.Name, item.place, sa.Direction, sa.Direction != "" && sa.Mode != "" && sa.Source.IsValid() && sa.Destination.IsValid() &&
+			(sa.Mode != BEET || sa.InnerSource.IsValid() && sa.InnerDestination.IsValid()), len(d.config.SAs) - 1, item.place}
 		if x := f.by["mode"]; x != nil {
 			sn.mode = x.place
 		}
@@ -103,7 +104,7 @@ func (d *decoder) saIdentity(f *fields, sa *SA, what string) {
 		sa.Protocol = enum(d.source, n, ESP, AH)
 	}
 	if n := d.required(f, "mode", what); n != nil {
-		sa.Mode = enum(d.source, n, Transport, Tunnel)
+		sa.Mode = enum(d.source, n, Transport, Tunnel, BEET)
 	}
 	if n := d.required(f, "spi", what); n != nil {
 		// RFC 4303 §2.1: 1 to 255 are IANA's, 0 is for local use.
@@ -113,6 +114,24 @@ func (d *decoder) saIdentity(f *fields, sa *SA, what string) {
 			sa.SPI = uint32(v)
 		}
 	}
+	sa.Source, sa.Destination = d.ends(f, what, "source", "destination")
+	if sa.Mode == BEET {
+		if sa.Protocol == AH {
+			d.fail(f.by["mode"].place, "take protocol: esp, or mode: tunnel", "mode beet is for esp only")
+		}
+		sa.InnerSource, sa.InnerDestination = d.ends(f, what, "inner_source", "inner_destination")
+		return
+	}
+	for _, key := range []string{"inner_source", "inner_destination"} {
+		if n := f.by[key]; n != nil && sa.Mode != "" {
+			d.fail(n.place, "remove it, or set mode: beet", "%s has %s, but its mode is %s", what, key, sa.Mode)
+		}
+	}
+}
+
+// ends reads the two addresses of one IP header. The second is invalid when they do
+// not fit each other.
+func (d *decoder) ends(f *fields, what, sourceKey, destinationKey string) (source, destination netip.Addr) {
 	endpoint := func(key string) (a netip.Addr) {
 		n := d.required(f, key, what)
 		if n == nil {
@@ -125,16 +144,17 @@ func (d *decoder) saIdentity(f *fields, sa *SA, what string) {
 		}
 		return a
 	}
-	sa.Source, sa.Destination = endpoint("source"), endpoint("destination")
+	source, destination = endpoint(sourceKey), endpoint(destinationKey)
 	switch {
-	case !sa.Source.IsValid() || !sa.Destination.IsValid():
-	case sa.Source.BitLen() != sa.Destination.BitLen():
-		d.fail(f.by["destination"].place, "both are ends of one IP header", "source %s is %s, destination %s is %s",
-			sa.Source, family(sa.Source), sa.Destination, family(sa.Destination))
-		sa.Destination = netip.Addr{}
-	case sa.Source == sa.Destination:
-		d.fail(f.by["destination"].place, "", "source and destination are both %s", sa.Source)
+	case !source.IsValid() || !destination.IsValid():
+	case source.BitLen() != destination.BitLen():
+		d.fail(f.by[destinationKey].place, "both are ends of one IP header", "%s %s is %s, %s %s is %s",
+			sourceKey, source, family(source), destinationKey, destination, family(destination))
+		destination = netip.Addr{}
+	case source == destination:
+		d.fail(f.by[destinationKey].place, "", "%s and %s are both %s", sourceKey, destinationKey, source)
 	}
+	return source, destination
 }
 
 // saTuning reads what has a default.

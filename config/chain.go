@@ -34,8 +34,8 @@ func (d *decoder) chains(f *fields, p *policyNode) {
 func (d *decoder) chain(n *node, p *policyNode, direction Direction) []string {
 	var names []string
 	seen := make(map[string]bool)
-	// What a transport-mode SA finds in the IP header: the policy's own addresses, or
-	// after a tunnel its ends.
+	// What an SA in transport or BEET mode finds in the IP header: the policy's own
+	// addresses, or after a tunnel or BEET its ends.
 	local, remote := p.Local, p.Remote
 	inner := p.what
 	covered := !p.vague
@@ -61,15 +61,21 @@ func (d *decoder) chain(n *node, p *policyNode, direction Direction) []string {
 			continue
 		}
 		here, there := sa.Source, sa.Destination
+		innerHere, innerThere := sa.InnerSource, sa.InnerDestination
+		if sa.Mode == Transport {
+			innerHere, innerThere = here, there
+		}
 		if direction == In {
 			here, there = there, here
+			innerHere, innerThere = innerThere, innerHere
 		}
-		if sa.Mode == Tunnel {
+		if sa.Mode != Tunnel {
+			covered = d.covers(item, sa, inner, "local", local, innerHere) && d.covers(item, sa, inner, "remote", remote, innerThere)
+		}
+		if sa.Mode != Transport {
 			local, remote = single(here), single(there)
-			inner = fmt.Sprintf("tunnel %q", name)
-			continue
+			inner = fmt.Sprintf("%s %q", sa.Mode, name)
 		}
-		covered = d.covers(item, sa, inner, "local", local, here) && d.covers(item, sa, inner, "remote", remote, there)
 	}
 	return names
 }
@@ -111,8 +117,9 @@ func (d *decoder) saByName(name string) saNode {
 	return d.byName[name]
 }
 
-// covers checks that a transport-mode SA goes where the packets go: it keeps their
-// IP header (RFC 4301 §4.1), so its ends have to be theirs.
+// covers checks that an SA in transport mode goes where the packets go: it keeps
+// their IP header (RFC 4301 §4.1), so its ends have to be theirs. In BEET mode it is
+// the inner ends that must be (draft-nikander-esp-beet-mode-09 §5.1).
 func (d *decoder) covers(item *node, sa *SA, inner, key string, ranges []AddressRange, end netip.Addr) bool {
 	found := ""
 	if len(ranges) == 0 {
@@ -128,7 +135,7 @@ func (d *decoder) covers(item *node, sa *SA, inner, key string, ranges []Address
 		return true
 	}
 	d.fail(item.place, fmt.Sprintf("use mode: tunnel, or narrow %s to %s", key, end),
-		"security association %q is in transport mode with %s end %s, but %s has %s %s", sa.Name, key, end, inner, key, found)
+		"security association %q is in %s mode with %s end %s, but %s has %s %s", sa.Name, sa.Mode, key, end, inner, key, found)
 	return false
 }
 

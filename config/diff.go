@@ -91,6 +91,7 @@ func saItems(a, b SA) []item {
 	return []item{
 		{"direction", a.Direction, b.Direction}, {"protocol", a.Protocol, b.Protocol}, {"mode", a.Mode, b.Mode},
 		{"spi", a.SPI, b.SPI}, {"source", a.Source, b.Source}, {"destination", a.Destination, b.Destination},
+		{"inner_source", a.InnerSource, b.InnerSource}, {"inner_destination", a.InnerDestination, b.InnerDestination},
 		{"algorithm", a.Algorithm, b.Algorithm},
 		{"encryption_key", true, a.EncryptionKey.Equal(b.EncryptionKey)},
 		{"integrity_key", true, a.IntegrityKey.Equal(b.IntegrityKey)},
@@ -102,8 +103,10 @@ func saItems(a, b SA) []item {
 func policyItems(a, b Policy) []item {
 	return []item{
 		{"direction", a.Direction, b.Direction}, {"local", a.Local, b.Local}, {"remote", a.Remote, b.Remote},
-		{"protocol", a.Protocol, b.Protocol}, {"local_ports", a.LocalPorts, b.LocalPorts},
-		{"remote_ports", a.RemotePorts, b.RemotePorts}, {"icmp", a.ICMP, b.ICMP}, {"action", a.Action, b.Action},
+		{"protocol", a.Protocol, b.Protocol}, {"local_ports", a.upper("local_ports", a.LocalPorts), b.upper("local_ports", b.LocalPorts)},
+		{"remote_ports", a.upper("remote_ports", a.RemotePorts), b.upper("remote_ports", b.RemotePorts)},
+		{"icmp", a.upper("icmp", a.ICMP), b.upper("icmp", b.ICMP)}, {"mh_type", a.upper("mh_type", a.MHTypes), b.upper("mh_type", b.MHTypes)},
+		{"populate", a.Populate, b.Populate}, {"action", a.Action, b.Action},
 		{"out", a.Out, b.Out}, {"in", a.In, b.In},
 	}
 }

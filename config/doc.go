@@ -27,7 +27,7 @@
 //	  - name: to-b
 //	    direction: out                # out | in
 //	    protocol: esp                 # esp | ah
-//	    mode: transport               # transport | tunnel
+//	    mode: transport               # transport | tunnel | beet, which also has inner_source: and inner_destination:
 //	    spi: 0x1001                   # 256 to 0xffffffff
 //	    source: 192.0.2.1
 //	    destination: 192.0.2.2
@@ -60,13 +60,17 @@
 //	    local: 192.0.2.1
 //	    remote: [10.0.0.0/8, 198.51.100.7-198.51.100.9]
 //	    protocol: tcp                 # name or number; absent: any
-//	    local_ports: [1024-65535]     # one or a list; absent: any
+//	    local_ports: [1024-65535]     # one or a list; absent: any; opaque: fragments without ports
 //	    remote_ports: [80, 443]
 //	    action: bypass
 //	  - name: ping
 //	    protocol: icmp
-//	    icmp: {type: 8, code: 0}      # numbers or ranges; absent: any
+//	    icmp: {type: 8, code: 0}      # numbers or ranges; absent: any; opaque: as for ports
 //	    action: bypass
+//	  - name: mobility
+//	    protocol: mh                  # mobility header (RFC 6275)
+//	    mh_type: [1-4]                # one or a list; absent: any; opaque: as for ports
+//	    action: discard
 //
 // Addresses are IPv4 or IPv6 without zone. Numbers are decimal or begin with 0x. A
 // name has 1 to 64 letters, digits and _ . : / -. Paths are relative to the folder of
@@ -75,7 +79,18 @@
 // Policies and SAs are those of RFC 4301 §4.4.1 and §4.4.2. Local is the side of the
 // host behind bitw and remote the wire's, in both directions. An SA in transport mode
 // keeps the IP header of a packet, so that a policy that uses it may name no
-// addresses but the two ends of the SA.
+// addresses but the two ends of the SA. With mode: beet (draft-nikander-esp-beet-mode-09)
+// those are inner_source: and inner_destination:, which the hosts see in the place of
+// source and destination.
+//
+// A packet whose ports are not there, such as a fragment that is not the first,
+// matches no policy that asks for ports, but those that leave them out or say opaque
+// (RFC 4301 §4.4.1.1). The same goes for icmp and mh_type.
+//
+// A policy with populate: and the names of selectors, such as [remote, remote_ports],
+// asks a key manager for SAs of its own for each value of these that traffic brings
+// (RFC 4301 §4.4.1.2). It never uses the SAs that out and in name; where these have
+// keys from the configuration nobody makes others, and its packets are dropped.
 //
 // Under neighbors: proxy bitw answers the host's ARP and neighbour discovery with the
 // host's own Ethernet address, and finds every next hop itself by routes and

@@ -86,7 +86,7 @@ func TestExample(t *testing.T) {
 	if len(w) > 0 {
 		t.Errorf("warnings:\n%s", w.Text())
 	}
-	tcp, icmp := uint8(6), uint8(1)
+	tcp, icmp, mh := uint8(6), uint8(1), uint8(135)
 	a := netip.MustParseAddr
 	want := &Config{
 		Interface: "eth0", OnFailure: Shut, Control: "/run/bitw/eth0.sock", StateDir: "/var/lib/bitw", LogLevel: "info", MTU: 1500,
@@ -111,6 +111,7 @@ func TestExample(t *testing.T) {
 				Remote:   []AddressRange{{a("10.0.0.0"), a("10.255.255.255")}, {a("198.51.100.7"), a("198.51.100.9")}},
 				Protocol: &tcp, LocalPorts: []PortRange{{1024, 65535}}, RemotePorts: []PortRange{{80, 80}, {443, 443}}, Action: Bypass},
 			{Name: "ping", Direction: Both, Protocol: &icmp, ICMP: &ICMPRange{8, 8, 0, 0}, Action: Bypass},
+			{Name: "mobility", Direction: Both, Protocol: &mh, MHTypes: []TypeRange{{1, 4}}, Action: Discard},
 		},
 	}
 	ignore := cmp.FilterPath(func(p cmp.Path) bool { s := p.Last().String(); return s == ".Pos" || s == ".marks" }, cmp.Ignore())

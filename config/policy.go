@@ -15,12 +15,13 @@ var protocols = []struct {
 }{
 	{"icmp", 1, false}, {"igmp", 2, false}, {"ipip", 4, false}, {"tcp", 6, true}, {"udp", 17, true}, {"dccp", 33, true},
 	{"ipv6", 41, false}, {"gre", 47, false}, {"esp", 50, false}, {"ah", 51, false}, {"icmpv6", 58, false}, {"ipv6-icmp", 58, false},
-	{"ospf", 89, false}, {"pim", 103, false}, {"vrrp", 112, false}, {"l2tp", 115, false}, {"sctp", 132, true}, {"udplite", 136, true},
+	{"ospf", 89, false}, {"pim", 103, false}, {"vrrp", 112, false}, {"l2tp", 115, false}, {"sctp", 132, true}, {"mh", 135, false}, {"udplite", 136, true},
 }
 
 const (
 	protoICMP   = 1
 	protoICMPv6 = 58
+	protoMH     = 135
 )
 
 // A policyNode is a policy with the places of its addresses.
@@ -37,7 +38,7 @@ func (d *decoder) policies(n *node) {
 	names := make(map[string]place)
 	var all *policyNode
 	for _, item := range d.list(n, "policies") {
-		f := d.fields(item, "a policy", "name", "direction", "local", "remote", "protocol", "local_ports", "remote_ports", "icmp", "action", "out", "in")
+		f := d.fields(item, "a policy", "name", "direction", "local", "remote", "protocol", "local_ports", "remote_ports", "icmp", "mh_type", "populate", "action", "out", "in")
 		if f == nil {
 			continue
 		}
@@ -59,6 +60,7 @@ func (d *decoder) policies(n *node) {
 			p.Action = enum(d.source, x, Protect, Bypass, Discard)
 		}
 		d.selectors(f, &p)
+		d.populate(f, &p)
 		d.chains(f, &p)
 		if all != nil && (all.Direction == Both || all.Direction == p.Direction) {
 			d.warn(item.place, fmt.Sprintf("move it before %s", all.what), "%s is never reached, because %s in line %d matches everything", p.what, all.what, all.place.line)
@@ -72,7 +74,7 @@ func (d *decoder) policies(n *node) {
 
 // matchesAll tells whether no selector narrows the policy.
 func (p *policyNode) matchesAll(f *fields) bool {
-	for _, key := range []string{"local", "remote", "protocol", "local_ports", "remote_ports", "icmp"} {
+	for _, key := range []string{"local", "remote", "protocol", "local_ports", "remote_ports", "icmp", "mh_type"} {
 		if f.by[key] != nil {
 			return false
 		}
@@ -104,6 +106,10 @@ func (d *decoder) selectors(f *fields, p *policyNode) {
 		if protocolOK && !hasPorts(p.Protocol) {
 			d.fail(n.place, "set protocol: to tcp, udp, sctp, dccp or udplite", "%s for protocol %s, which has no ports", ports.key, protocolName(p.Protocol))
 		}
+		if isOpaque(n) {
+			p.Opaque = true
+			continue
+		}
 		for _, item := range d.oneOrMore(n, "a port or a list of ports") {
 			if a, b, ok := d.numberRange(item, "a port", 65535); ok {
 				*ports.to = append(*ports.to, PortRange{uint16(a), uint16(b)})
@@ -112,6 +118,16 @@ func (d *decoder) selectors(f *fields, p *policyNode) {
 	}
 	if n := f.by["icmp"]; n != nil {
 		d.icmp(n, p, protocolOK)
+	}
+	if n := f.by["mh_type"]; n != nil {
+		d.mobility(n, p, protocolOK)
+	}
+	if p.Opaque {
+		for _, key := range []string{"local_ports", "remote_ports", "icmp", "mh_type"} {
+			if n := f.by[key]; n != nil && !isOpaque(n) {
+				d.fail(n.place, "write "+key+": opaque, or leave it out", "%s for packets without it, because another key is opaque", key)
+			}
+		}
 	}
 	if p.Protocol == nil {
 		return
@@ -143,6 +159,10 @@ func familyOf(p *policyNode) string {
 func (d *decoder) icmp(n *node, p *policyNode, protocolOK bool) {
 	if protocolOK && (p.Protocol == nil || *p.Protocol != protoICMP && *p.Protocol != protoICMPv6) {
 		d.fail(n.place, "set protocol: to icmp or icmpv6", "icmp for protocol %s", protocolName(p.Protocol))
+	}
+	if isOpaque(n) {
+		p.Opaque = true
+		return
 	}
 	f := d.fields(n, "an ICMP selector", "type", "code")
 	if f == nil {

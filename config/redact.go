@@ -89,6 +89,10 @@ func (w *writer) sa(sa *SA) {
 	fmt.Fprintf(w, "    spi: 0x%x\n", sa.SPI)
 	w.line(4, "source", sa.Source.String())
 	w.line(4, "destination", sa.Destination.String())
+	if sa.Mode == BEET {
+		w.line(4, "inner_source", sa.InnerSource.String())
+		w.line(4, "inner_destination", sa.InnerDestination.String())
+	}
 	w.line(4, "algorithm", sa.Algorithm)
 	if sa.KeyFile != "" {
 		w.line(4, "key_file", sa.KeyFile)
@@ -117,11 +121,7 @@ func (w *writer) policy(p *Policy) {
 	if p.Protocol != nil {
 		w.line(4, "protocol", protocolName(p.Protocol))
 	}
-	w.list("local_ports", texts(p.LocalPorts))
-	w.list("remote_ports", texts(p.RemotePorts))
-	if p.ICMP != nil {
-		fmt.Fprintf(w, "    icmp: {type: %s, code: %s}\n", span(p.ICMP.TypeFirst, p.ICMP.TypeLast), span(p.ICMP.CodeFirst, p.ICMP.CodeLast))
-	}
+	w.upper(p)
 	w.line(4, "action", string(p.Action))
 	w.list("out", p.Out)
 	w.list("in", p.In)

@@ -64,10 +64,11 @@ func (p Protocol) Number() uint8 {
 // Mode of an SA (RFC 4301 §4.1).
 type Mode string
 
-// The two modes.
+// The modes. BEET is bound end-to-end tunnel mode (draft-nikander-esp-beet-mode-09).
 const (
 	Transport Mode = "transport"
 	Tunnel    Mode = "tunnel"
+	BEET      Mode = "beet"
 )
 
 // Action is what a policy or a class of frames does with what it matches.
@@ -162,6 +163,9 @@ type SA struct {
 	// Source and Destination are the addresses of the IP header that precedes the
 	// ESP or AH header: the tunnel's ends, or in transport mode those of the packet.
 	Source, Destination netip.Addr
+	// InnerSource and InnerDestination are set in BEET mode only: what the packet has in
+	// their place before it is protected, and again afterwards.
+	InnerSource, InnerDestination netip.Addr
 	// Algorithm is swanctl's name of the suite.
 	Algorithm string
 	// EncryptionKey has the length that the algorithm wants, an AEAD's salt at its end.
@@ -206,8 +210,18 @@ type Policy struct {
 	// LocalPorts and RemotePorts are only set for protocols that have ports.
 	LocalPorts, RemotePorts []PortRange
 	// ICMP is only set when Protocol is 1 or 58.
-	ICMP   *ICMPRange
-	Action Action
+	ICMP *ICMPRange
+	// MHTypes are types of a mobility header, only set when Protocol is 135.
+	MHTypes []TypeRange
+	// Opaque says that only packets match whose ports, ICMP type and code, or mobility
+	// header type are not there: fragments other than the first (RFC 4301 §4.4.1.1). The
+	// protocol is then one that has such fields.
+	Opaque bool
+	// Populate names the selectors whose value each packet brings, one SA for each value
+	// (RFC 4301 §4.4.1.2), in the order of PopulateKeys. Only for Protect. Out and In
+	// then name what the SAs of a value are called after.
+	Populate []string
+	Action   Action
 	// Out names the SAs of a protected packet in the order of their application, the
 	// innermost first.
 	Out []string
@@ -230,6 +244,16 @@ type PortRange struct {
 // An ICMPRange holds the types and codes between two bounds, all included.
 type ICMPRange struct {
 	TypeFirst, TypeLast, CodeFirst, CodeLast uint8
+}
+
+// A TypeRange holds the types from First to Last, both included.
+type TypeRange struct {
+	First, Last uint8
+}
+
+// PopulateKeys are the keys of a policy that populate may name.
+func PopulateKeys() []string {
+	return []string{"local", "remote", "protocol", "local_ports", "remote_ports", "icmp", "mh_type"}
 }
 
 // A Position is a place in a file. Line and Column count from 1, columns in

@@ -17,7 +17,7 @@ type classifier struct {
 	local4, remote4 *addrs4
 	local6, remote6 *addrs6
 
-	localPort, remotePort, icmp numbers // icmp: type<<8 | code
+	localPort, remotePort, icmp, mh numbers // icmp: type<<8 | code, mh: type<<8
 
 	// proto holds a vector for each direction, for flows with ports (or type and code)
 	// known or not, and for each protocol.
@@ -49,10 +49,14 @@ func (c *classifier) first(d Direction, f *Flow) int {
 	}
 	n := 3
 	if f.HasPorts {
-		if isICMP(f.Proto) {
+		switch {
+		case isICMP(f.Proto):
 			vs[3] = c.icmp.find(uint16(f.ICMPType)<<8 | uint16(f.ICMPCode))
 			n = 4
-		} else {
+		case f.Proto == protoMH:
+			vs[3] = c.mh.find(uint16(f.MHType) << 8)
+			n = 4
+		default:
 			vs[3], vs[4] = c.localPort.find(f.LocalPort), c.remotePort.find(f.RemotePort)
 			n = 5
 		}

@@ -21,6 +21,7 @@ func newClassifier(policies []*Policy) *classifier {
 	b.numbers(&c.localPort, func(s *Selector) []span[uint32] { return portSpans(s.LocalPorts) })
 	b.numbers(&c.remotePort, func(s *Selector) []span[uint32] { return portSpans(s.RemotePorts) })
 	b.numbers(&c.icmp, icmpSpans)
+	b.numbers(&c.mh, mhSpans)
 
 	for d := range c.proto {
 		for known := range c.proto[d] {
@@ -81,8 +82,7 @@ func (b *builder) protocol(d Direction, known bool, proto uint8) *vector {
 	clear(b.bits)
 	for i, p := range b.policies {
 		s := &p.Selector
-		needs := len(s.LocalPorts)+len(s.RemotePorts)+len(s.ICMPTypes)+len(s.ICMPCodes) > 0
-		if p.Directions.Has(d) && (s.Proto == AnyProto || s.Proto == proto) && !(needs && !known) && !(s.Opaque && known) {
+		if p.Directions.Has(d) && (s.Proto == AnyProto || s.Proto == proto) && !(s.wantsUpper() && !known) && !(s.Opaque && known) {
 			b.set(i)
 		}
 	}
@@ -240,6 +240,18 @@ func icmpSpans(s *Selector) []span[uint32] {
 				spans = append(spans, span[uint32]{i<<8 | uint32(c.From), i<<8 | uint32(c.To)})
 			}
 		}
+	}
+	return merge(spans, cmp.Compare[uint32])
+}
+
+// mhSpans returns the spans of type<<8.
+func mhSpans(s *Selector) []span[uint32] {
+	if len(s.MHTypes) == 0 {
+		return []span[uint32]{{0, 0xffff}}
+	}
+	var spans []span[uint32]
+	for _, t := range s.MHTypes {
+		spans = append(spans, span[uint32]{uint32(t.From) << 8, uint32(t.To)<<8 | 0xff})
 	}
 	return merge(spans, cmp.Compare[uint32])
 }

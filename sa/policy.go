@@ -82,6 +82,12 @@ func (c *Counters) Add(packets, bytes int, now int64) {
 	}
 }
 
+// merge adds what another counted, and may be called while others count.
+func (c *Counters) merge(o *Counters) {
+	c.Add(int(o.Packets.Load()), int(o.Bytes.Load()), o.LastUse.Load())
+	c.Drops.Merge(&o.Drops)
+}
+
 // A Policy is one rule of the SPD. Only its counters may change once an SPD has
 // been made of it.
 type Policy struct {
@@ -89,12 +95,21 @@ type Policy struct {
 	Selector   Selector
 	Action     Action
 	Directions Directions
+	// Populate names the selectors that are populated from the packet. Such a policy
+	// protects by entries (see Demand): Out and In are what the lineages of the entries
+	// are made after, and no datagram ever gets their SAs.
+	Populate Populate
 	// Out is the bundle of an outbound datagram, in the order in which it is applied:
 	// the last SA's header is the outermost. In lists the bundle of inbound datagrams
 	// in the same order, so that it is removed from the last to the first.
 	Out, In []*Lineage
 	// Counters are indexed by Direction.
 	Counters [2]Counters
+
+	populated populated
+	parent    *Policy // of an entry
+	key       populatedKey
+	born      int64 // nanoseconds since 1970
 }
 
 // CheckInbound says whether a datagram for which p is the SPD's inbound answer may
@@ -119,6 +134,9 @@ func (p *Policy) CheckInbound(removed []*SA) wire.DropReason {
 		return wire.DropPolicyDiscard
 	case len(removed) == 0:
 		return wire.DropClearNotProtected
+	}
+	if p.Populate != 0 {
+		return wire.DropSelectorMismatch
 	}
 	inOrder := len(removed) == len(p.In)
 	for i, s := range removed {
@@ -154,6 +172,9 @@ func (p *Policy) check() error {
 	}
 	if p.Action > Protect {
 		return fmt.Errorf("unknown action %d", p.Action)
+	}
+	if err := p.Populate.check(p); err != nil {
+		return err
 	}
 	for _, side := range []struct {
 		d    Direction

@@ -31,7 +31,7 @@ func (d *SAD) Retire(s *SA, grace time.Duration) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case d.tables[s.Direction].find(s.Key) != s:
+	case d.find(s.Direction, &s.Key) != s:
 		return fmt.Errorf("SA %q (%v) is not in the SAD", s.Name, s.Key)
 	case s.Direction == Outbound && s.Lineage != nil && s.Lineage.Outbound() == s:
 		return fmt.Errorf("SA %q (%v) cannot retire while its lineage sends by it: switch first", s.Name, s.Key)

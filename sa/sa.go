@@ -17,15 +17,21 @@ type Mode uint8
 const (
 	Transport Mode = iota
 	Tunnel
+	// BEET is bound end-to-end tunnel mode (draft-nikander-esp-beet-mode-09): on the wire
+	// as in transport mode, but the two ends see the fixed inner addresses of the SA in
+	// the place of the outer ones.
+	BEET
 )
 
-// String returns "transport" or "tunnel".
+// String returns "transport", "tunnel" or "beet".
 func (m Mode) String() string {
 	switch m {
 	case Transport:
 		return "transport"
 	case Tunnel:
 		return "tunnel"
+	case BEET:
+		return "beet"
 	}
 	return fmt.Sprintf("Mode(%d)", uint8(m))
 }
@@ -60,9 +66,13 @@ type SAConfig struct {
 	Key       Key
 	Direction Direction
 	Mode      Mode
-	// Src is the source of the outer header: needed in tunnel mode, and of the family
-	// of Key.Dst.
+	// Src is the source of the outer header: needed in tunnel and BEET mode, and of the
+	// family of Key.Dst.
 	Src netip.Addr
+	// InnerSrc and InnerDst are what a datagram has in the place of Src and Key.Dst
+	// before it is protected, and again afterwards. They are for BEET mode only, which
+	// needs both; they are of one family, which may be another than Src's.
+	InnerSrc, InnerDst netip.Addr
 	// Algorithm and its keys. They are copied into the transform; the caller may clear
 	// them. With both keys empty, where the algorithm wants one, the SA has no key
 	// yet and drops everything as DropKeyInvalid.
@@ -112,7 +122,9 @@ type SA struct {
 	Direction Direction
 	Mode      Mode
 	Src       netip.Addr
-	Algorithm transform.Algorithm
+	// InnerSrc and InnerDst are valid in BEET mode only.
+	InnerSrc, InnerDst netip.Addr
+	Algorithm          transform.Algorithm
 	// Transform is nil while the SA has no key, and for an SA that discards; Usable
 	// never returns DropNone then.
 	Transform    transform.Transform
@@ -172,6 +184,7 @@ func newSA(cfg *SAConfig) (*SA, error) {
 	}
 	s := &SA{
 		Name: cfg.Name, Key: cfg.Key, Direction: cfg.Direction, Mode: cfg.Mode, Src: cfg.Src.Unmap(),
+		InnerSrc: cfg.InnerSrc.Unmap(), InnerDst: cfg.InnerDst.Unmap(),
 		Algorithm: cfg.Algorithm, ESN: cfg.ESN, Soft: cfg.Soft, Hard: cfg.Hard, Lineage: cfg.Lineage,
 		Encap: cfg.Encap, discard: cfg.Discard, clock: cfg.Clock, pmtuAge: cfg.PMTUAge,
 	}
@@ -233,7 +246,7 @@ func (cfg *SAConfig) check() error {
 		return errors.New("name is empty")
 	case cfg.Direction > Inbound:
 		return fmt.Errorf("unknown direction %d", cfg.Direction)
-	case cfg.Mode > Tunnel:
+	case cfg.Mode > BEET:
 		return fmt.Errorf("unknown mode %d", cfg.Mode)
 	case cfg.Key.Proto != transform.ProtoESP && cfg.Key.Proto != transform.ProtoAH:
 		return fmt.Errorf("protocol is %d, want %d (ESP) or %d (AH)", cfg.Key.Proto, transform.ProtoESP, transform.ProtoAH)
@@ -243,10 +256,13 @@ func (cfg *SAConfig) check() error {
 		return errors.New("destination address is missing")
 	case cfg.Key.Dst.Zone() != "" || cfg.Src.Zone() != "":
 		return fmt.Errorf("address with a zone: %v or %v", cfg.Src, cfg.Key.Dst)
-	case cfg.Mode == Tunnel && !cfg.Src.IsValid():
-		return errors.New("tunnel mode needs a source address")
+	case cfg.Mode != Transport && !cfg.Src.IsValid():
+		return fmt.Errorf("%v mode needs a source address", cfg.Mode)
 	case cfg.Src.IsValid() && cfg.Src.Unmap().BitLen() != cfg.Key.Dst.Unmap().BitLen():
 		return fmt.Errorf("source %v and destination %v are not of one address family", cfg.Src, cfg.Key.Dst)
+	}
+	if err := cfg.checkInner(); err != nil {
+		return err
 	}
 	if w := cfg.ReplayWindow; cfg.Direction == Inbound {
 		if w != 0 && w != ReplayOff && (w < MinReplayWindow || w > MaxReplayWindow) {
@@ -272,6 +288,26 @@ func (cfg *SAConfig) check() error {
 		return fmt.Errorf("algorithm %q is for protocol %d, but the SA's is %d", cfg.Algorithm.Name, cfg.Algorithm.Protocol, cfg.Key.Proto)
 	case cfg.Direction == Outbound && cfg.Algorithm.CounterMode && !cfg.keyless() && cfg.Store == nil:
 		return fmt.Errorf("algorithm %q: %w", cfg.Algorithm.Name, ErrNoSequenceStore)
+	}
+	return nil
+}
+
+// checkInner says why the inner addresses do not fit the mode.
+func (cfg *SAConfig) checkInner() error {
+	src, dst := cfg.InnerSrc, cfg.InnerDst
+	switch {
+	case cfg.Mode != BEET && (src.IsValid() || dst.IsValid()):
+		return fmt.Errorf("inner addresses are for BEET mode, but the mode is %v", cfg.Mode)
+	case cfg.Mode != BEET:
+		return nil
+	case cfg.Key.Proto != transform.ProtoESP:
+		return errors.New("BEET mode is for ESP only (draft-nikander-esp-beet-mode-09 §1)")
+	case !src.IsValid() || !dst.IsValid():
+		return errors.New("BEET mode needs an inner source and an inner destination")
+	case src.Zone() != "" || dst.Zone() != "":
+		return fmt.Errorf("inner address with a zone: %v or %v", src, dst)
+	case src.Unmap().BitLen() != dst.Unmap().BitLen():
+		return fmt.Errorf("inner source %v and inner destination %v are not of one address family", src, dst)
 	}
 	return nil
 }

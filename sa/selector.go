@@ -3,6 +3,7 @@ package sa
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -33,6 +34,7 @@ const (
 
 	protoICMP   = 1
 	protoICMPv6 = 58
+	protoMH     = 135 // mobility header (RFC 6275 §6.1)
 )
 
 // hasPorts lists the protocols whose first four octets are two ports.
@@ -54,7 +56,9 @@ type Flow struct {
 	Proto                 uint8
 	LocalPort, RemotePort uint16 // host order
 	ICMPType, ICMPCode    uint8
-	// HasPorts says that the ports, or for ICMP the type and code, are known. They are
+	MHType                uint8 // of a mobility header (RFC 6275 §6.1.1)
+	// HasPorts says that the ports, or for ICMP the type and code, or for a mobility
+	// header the type, are known. They are
 	// not in a fragment that is not the first; RFC 4301 §4.4.1.1 calls that OPAQUE.
 	HasPorts bool
 }
@@ -64,6 +68,8 @@ func (f *Flow) String() string {
 	switch {
 	case !f.HasPorts:
 		return fmt.Sprintf("%v %v proto %d", f.Local, f.Remote, f.Proto)
+	case f.Proto == protoMH:
+		return fmt.Sprintf("%v %v proto %d type %d", f.Local, f.Remote, f.Proto, f.MHType)
 	case isICMP(f.Proto):
 		return fmt.Sprintf("%v %v proto %d type %d code %d", f.Local, f.Remote, f.Proto, f.ICMPType, f.ICMPCode)
 	}
@@ -179,6 +185,9 @@ type Selector struct {
 	// ICMPTypes and ICMPCodes are for ICMP and ICMPv6, and treat flows whose type is
 	// not known as ports do.
 	ICMPTypes, ICMPCodes []ByteRange
+	// MHTypes are the types of mobility headers, protocol 135, and treat flows whose
+	// type is not known as ports do.
+	MHTypes []ByteRange
 	// Opaque matches only flows whose ports, or type and code, are not known.
 	Opaque bool
 }
@@ -192,7 +201,7 @@ func (s *Selector) String() string {
 	}
 	for _, part := range []struct{ word, list string }{
 		{" local port ", join(s.LocalPorts)}, {" remote port ", join(s.RemotePorts)},
-		{" type ", join(s.ICMPTypes)}, {" code ", join(s.ICMPCodes)},
+		{" type ", join(s.ICMPTypes)}, {" code ", join(s.ICMPCodes)}, {" mh-type ", join(s.MHTypes)},
 	} {
 		if part.list != "any" {
 			b.WriteString(part.word + part.list)
@@ -213,6 +222,12 @@ func join[T fmt.Stringer](list []T) string {
 		words[i] = v.String()
 	}
 	return strings.Join(words, ",")
+}
+
+// wantsUpper says that s looks at ports, types or codes, so that it never matches a
+// flow in which they are not known.
+func (s *Selector) wantsUpper() bool {
+	return len(s.LocalPorts)+len(s.RemotePorts)+len(s.ICMPTypes)+len(s.ICMPCodes)+len(s.MHTypes) > 0
 }
 
 // check returns why no flow could ever match s, or why s is not well formed.
@@ -247,17 +262,19 @@ func (s *Selector) check() error {
 		return fmt.Errorf("ports need a protocol that has them (TCP, UDP, DCCP, SCTP, UDP-Lite), found protocol %d", s.Proto)
 	case icmp && !isICMP(s.Proto):
 		return fmt.Errorf("ICMP types and codes need protocol 1 or 58, found protocol %d", s.Proto)
-	case s.Opaque && (ports || icmp):
+	case len(s.MHTypes) > 0 && s.Proto != protoMH:
+		return fmt.Errorf("MH types need protocol 135, found protocol %d", s.Proto)
+	case s.Opaque && s.wantsUpper():
 		return fmt.Errorf("opaque excludes ports, types and codes")
 	}
-	for _, r := range append(append([]PortRange(nil), s.LocalPorts...), s.RemotePorts...) {
+	for _, r := range slices.Concat(s.LocalPorts, s.RemotePorts) {
 		if r.To < r.From {
 			return fmt.Errorf("port range %v ends before it starts", r)
 		}
 	}
-	for _, r := range append(append([]ByteRange(nil), s.ICMPTypes...), s.ICMPCodes...) {
+	for _, r := range slices.Concat(s.ICMPTypes, s.ICMPCodes, s.MHTypes) {
 		if r.To < r.From {
-			return fmt.Errorf("ICMP range %v ends before it starts", r)
+			return fmt.Errorf("range of types or codes %v ends before it starts", r)
 		}
 	}
 	return nil

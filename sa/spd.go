@@ -44,14 +44,16 @@ func NewSPD(policies []*Policy) (*SPD, error) {
 }
 
 // Lookup returns the first policy that applies in direction d and matches f, or
-// nil, which means discard (RFC 4301 §5). For the packet path: it allocates
-// nothing, and any number of goroutines may call it.
+// nil, which means discard (RFC 4301 §5). For a policy that populates selectors it
+// returns the entry for the values of f if there is one, else the policy itself,
+// whose SAs are not for use (see Policy.Demand). For the packet path: it allocates nothing, and any number of
+// goroutines may call it.
 func (spd *SPD) Lookup(d Direction, f *Flow) *Policy {
 	i := spd.index.first(d, f)
 	if i < 0 {
 		return nil
 	}
-	return spd.policies[i]
+	return spd.policies[i].entry(f)
 }
 
 // Policies returns the policies in order. The slice is the caller's.

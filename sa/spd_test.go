@@ -28,8 +28,11 @@ func modelMatch(s *Selector, f *Flow) bool {
 	if s.Proto != AnyProto && s.Proto != f.Proto || s.Opaque && f.HasPorts {
 		return false
 	}
-	if len(s.LocalPorts)+len(s.RemotePorts)+len(s.ICMPTypes)+len(s.ICMPCodes) > 0 && !f.HasPorts {
+	if s.wantsUpper() && !f.HasPorts {
 		return false
+	}
+	if f.Proto == protoMH {
+		return byteIn(s.MHTypes, f.MHType)
 	}
 	if isICMP(f.Proto) {
 		return byteIn(s.ICMPTypes, f.ICMPType) && byteIn(s.ICMPCodes, f.ICMPCode)
@@ -141,7 +144,7 @@ func drawByte(t *rapid.T) uint8 {
 }
 
 func drawProto(t *rapid.T) uint8 {
-	return rapid.SampledFrom([]uint8{AnyProto, 1, 6, 17, 47, 58, 132, 255}).Draw(t, "proto")
+	return rapid.SampledFrom([]uint8{AnyProto, 1, 6, 17, 47, 58, 132, 135, 255}).Draw(t, "proto")
 }
 
 func drawPolicies(t *rapid.T, most int) (policies []*Policy) {
@@ -156,6 +159,8 @@ func drawPolicies(t *rapid.T, most int) (policies []*Policy) {
 			s.LocalPorts, s.RemotePorts = drawPorts(t), drawPorts(t)
 		case isICMP(s.Proto):
 			s.ICMPTypes, s.ICMPCodes = drawBytes(t), drawBytes(t)
+		case s.Proto == protoMH:
+			s.MHTypes = drawBytes(t)
 		}
 		if s.check() == nil {
 			policies = append(policies, p)
@@ -168,7 +173,7 @@ func drawFlow(t *rapid.T) (Direction, *Flow) {
 	v6 := rapid.Bool().Draw(t, "flow v6")
 	f := &Flow{
 		Local: drawAddr(t, v6), Remote: drawAddr(t, v6), Proto: drawProto(t),
-		LocalPort: drawPort(t), RemotePort: drawPort(t), ICMPType: drawByte(t), ICMPCode: drawByte(t),
+		LocalPort: drawPort(t), RemotePort: drawPort(t), ICMPType: drawByte(t), ICMPCode: drawByte(t), MHType: drawByte(t),
 		HasPorts: rapid.Bool().Draw(t, "has ports"),
 	}
 	return Direction(rapid.IntRange(0, 1).Draw(t, "direction")), f

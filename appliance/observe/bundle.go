@@ -31,6 +31,9 @@ type step struct {
 // would be dropped instead.
 func bundleOf(p *sa.Policy, in *wire.Info) (bundle, wire.DropReason) {
 	var b bundle
+	if p.Populate != 0 {
+		return bundle{}, wire.DropNoSA // each value that it populates gets SAs of its own
+	}
 	dst, at := in.Dst, in.InsertAt
 	for _, l := range p.Out {
 		s := l.Outbound()

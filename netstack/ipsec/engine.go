@@ -267,7 +267,7 @@ func flowOf(f *sa.Flow, dir sa.Direction, in *wire.Info) *sa.Flow {
 	*f = sa.Flow{
 		Local: in.Src, Remote: in.Dst, Proto: in.Proto,
 		LocalPort: in.SrcPort, RemotePort: in.DstPort,
-		ICMPType: in.ICMPType, ICMPCode: in.ICMPCode, HasPorts: in.HasPorts,
+		ICMPType: in.ICMPType, ICMPCode: in.ICMPCode, MHType: in.MHType, HasPorts: in.HasPorts,
 	}
 	if dir == sa.Inbound {
 		f.Local, f.Remote = f.Remote, f.Local

@@ -97,6 +97,14 @@ func (e *Engine) bypassOut(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *
 // rollover may come in between, so an SA that fails is tried anew if the lineage has
 // another one by now.
 func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fragmentSet) {
+	if p.Populate != 0 {
+		entry, reason := p.Demand(&w.flow, w.now)
+		if reason != wire.DropNone {
+			e.drop(hook.Left, reason, p, nil)
+			return
+		}
+		p = entry
+	}
 	d, b := &w.d, &w.plan
 	reason, s := b.init(p, &d.Info, w.now)
 	for reason != wire.DropNone && (reason == wire.DropNoSA && e.acquire(w, p, pkt, set) || b.superseded(s)) {

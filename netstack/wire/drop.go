@@ -139,6 +139,15 @@ func (c *DropCounters) Add(r DropReason) {
 // Load returns how many drops were counted for r.
 func (c *DropCounters) Load(r DropReason) uint64 { return c.n[r].Load() }
 
+// Merge adds what other counted.
+func (c *DropCounters) Merge(other *DropCounters) {
+	for i := range other.n {
+		if n := other.n[i].Load(); n != 0 {
+			c.n[i].Add(n)
+		}
+	}
+}
+
 // Snapshot returns the non-zero counters by name.
 func (c *DropCounters) Snapshot() map[string]uint64 {
 	m := make(map[string]uint64)

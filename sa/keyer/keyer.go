@@ -39,6 +39,8 @@ type Spec struct {
 	// Src and Dst are those of the header in front of ESP or AH; Src may be left out in
 	// transport mode.
 	Src, Dst netip.Addr
+	// InnerSrc and InnerDst are the fixed inner addresses of BEET mode.
+	InnerSrc, InnerDst netip.Addr
 	// Proto is transform.ProtoESP or transform.ProtoAH.
 	Proto uint8
 	// Algorithm is a name that the AlgorithmLookup knows. The sink ignores it, the keys
@@ -59,6 +61,7 @@ func (s *Spec) Key() sa.Key { return sa.Key{SPI: s.SPI, Dst: s.Dst.Unmap(), Prot
 func (s *Spec) config() sa.SAConfig {
 	return sa.SAConfig{
 		Name: s.Name, Key: s.Key(), Direction: s.Direction, Mode: s.Mode, Src: s.Src,
+		InnerSrc: s.InnerSrc, InnerDst: s.InnerDst,
 		EncryptionKey: s.EncryptionKey, IntegrityKey: s.IntegrityKey,
 		ESN: s.ESN, ReplayWindow: s.ReplayWindow, Soft: s.Soft, Hard: s.Hard,
 		Encap: s.Encap, TFCPadding: s.TFCPadding, Dummies: s.Dummies,

@@ -28,6 +28,7 @@ func NewSink(specs []Spec, clock func() int64) (*Sink, error) {
 		l := sa.NewLineage(s.Name)
 		made, err := sa.New(sa.SAConfig{
 			Name: s.Name, Key: s.Key(), Direction: s.Direction, Mode: s.Mode, Src: s.Src,
+			InnerSrc: s.InnerSrc, InnerDst: s.InnerDst,
 			Discard: true, Lineage: l, Clock: clock,
 		})
 		if err != nil {
