@@ -43,6 +43,8 @@ type Appliance struct {
 	// bump is what runs between start and stop; nil before, kept after for Status.
 	bump  atomic.Pointer[bump]
 	state atomic.Pointer[string]
+	// stalled are the sides that the watchdog has found without progress.
+	stalled [2]atomic.Bool
 }
 
 // New checks cfg and makes an appliance that does not run yet. It touches nothing
@@ -137,6 +139,15 @@ func (a *Appliance) Run(ctx context.Context) error {
 	close(a.ready)
 	a.log.WithFields(logrus.Fields{"policies": len(a.cfg.Policies), "sas": len(a.cfg.SAs), "cut": b.cut()}).Info("active")
 
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if w := newWatchdog(a, b); w != nil {
+			w.run(watching)
+		}
+	}()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var dummies <-chan time.Time
@@ -159,6 +170,8 @@ func (a *Appliance) Run(ctx context.Context) error {
 			running = false
 		}
 	}
+	unwatch()
+	<-watched
 	a.setState("stopping")
 	err = errors.Join(err, b.stop(a.leaveOpen()))
 	a.setState("stopped")
@@ -188,7 +201,12 @@ func (a *Appliance) fail(err error) {
 	}
 }
 
-func (a *Appliance) setState(s string) { a.state.Store(&s) }
+func (a *Appliance) setState(s string) {
+	a.state.Store(&s)
+	if a.opt.state != nil {
+		a.opt.state(s)
+	}
+}
 
 // Recover restores by hand the flow of an interface that a dead appliance left
 // shut. It is an error if a live one holds it.

@@ -50,6 +50,8 @@ type bump struct {
 	drops       [2]wire.DropCounters // of links, hooks and neighbours, by side
 	host        atomic.Pointer[hostState]
 
+	chores atomic.Uint64 // odd while tick is at work
+
 	mu      sync.Mutex
 	applied *hostState // what engine and NICs were last told of the host; nil while not attached
 }
@@ -303,6 +305,8 @@ func (b *bump) stop(open bool) error {
 
 // tick does what has to be done once a second.
 func (b *bump) tick() {
+	b.chores.Add(1)
+	defer b.chores.Add(1)
 	b.engine.Tick()
 	if err := b.sad.Tick(b.clock()); err != nil {
 		b.log.WithError(err).Warn("sequence numbers of a deleted SA cannot be handed back")

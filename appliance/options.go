@@ -49,6 +49,10 @@ type options struct {
 	clock       func() int64
 	openOnStop  bool
 	keyManagers []keyer.Manager
+	state       func(string)
+
+	heartbeat      func()
+	heartbeatEvery time.Duration
 }
 
 // WithLogger hands in the logger. The default discards everything.
@@ -96,6 +100,18 @@ func WithClock(clock func() int64) Option { return func(o *options) { o.clock = 
 // nothing that a policy protects leaves in the clear by a restart. A crash leaves
 // it shut all the same.
 func WithOpenOnStop() Option { return func(o *options) { o.openOnStop = true } }
+
+// WithStates has f called with each state that Status.State goes through. It must not
+// wait.
+func WithStates(f func(state string)) Option { return func(o *options) { o.state = f } }
+
+// WithHeartbeat has beat called about as often as said, from Ready on, as long as all
+// sides make progress and the appliance itself does. It falls silent when a side is
+// stalled for Config.Watchdog, or for as long as every where that is off, and goes on when
+// the side does. It must not wait.
+func WithHeartbeat(every time.Duration, beat func()) Option {
+	return func(o *options) { o.heartbeat, o.heartbeatEvery = beat, every }
+}
 
 func defaultOptions() options {
 	log := logrus.New()

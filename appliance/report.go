@@ -21,6 +21,11 @@ func (a *Appliance) Status() *Status {
 		Interface: a.cfg.Interface, State: *a.state.Load(), OnFailure: string(a.cfg.OnFailure),
 		Drops: make(map[string]uint64), DropsBySide: make(map[string]map[string]uint64),
 	}
+	for side := range a.stalled {
+		if a.stalled[side].Load() {
+			s.Stalled = append(s.Stalled, hook.Side(side).String())
+		}
+	}
 	if b := a.bump.Load(); b != nil {
 		s.Since = a.since
 		b.report(s)

@@ -6,11 +6,14 @@ import "time"
 // json prints. Counters count from the start; octets are of IP datagrams.
 type Status struct {
 	Interface string `json:"interface"`
-	// State is "starting", "active" or "stopped", and after SetTaps also "clear" or
-	// "severed" as Taps.Flow.
+	// State is "starting", "active" or "stopped", and after SetTaps, or when the
+	// watchdog has found a side stalled, also "clear" or "severed" as Taps.Flow.
 	State     string    `json:"state"`
 	Since     time.Time `json:"since"`
 	OnFailure string    `json:"on_failure"`
+	// Stalled are the sides, "left" or "right", whose frames make no progress; see
+	// Config.Watchdog.
+	Stalled []string `json:"stalled,omitempty"`
 	// Cut is how the interface is cut: "tcx", "clsact", or "links" for WithLinks.
 	Cut string `json:"cut"`
 	// TookOver says that an earlier process left the interface shut.

@@ -57,7 +57,8 @@ type taps struct {
 	gates  [2]*tapGate // of the kernel's and the wire's tap
 
 	mu     sync.Mutex // one change at a time
-	byHand bool       // the states are not those of the start
+	moved  bool       // the states are not those of the start
+	failed bool       // they are those in which the watchdog has put them
 	ended  bool
 }
 
@@ -105,6 +106,7 @@ func (a *Appliance) SetTaps(ctx context.Context, r TapRequest) (Taps, error) {
 	defer cancel()
 	err := b.taps.set(ctx, want)
 	now := b.taps.states()
+	b.taps.failed = b.taps.failed && now == was
 	t := Taps{Interface: name, Kernel: stateWord(now[0]), Wire: stateWord(now[1]), Flow: flowWord(now)}
 	if now != was {
 		// Status tells what is so for the traffic; stopping has the last word.
@@ -166,7 +168,7 @@ func (t *taps) set(ctx context.Context, want [2]ethtap.State) error {
 	if err := t.device.SetStates(want[0], want[1]); err != nil {
 		return err
 	}
-	t.byHand = true
+	t.moved = true
 	for i, g := range t.gates {
 		if want[i] != ethtap.Closed {
 			g.change()
@@ -176,12 +178,12 @@ func (t *taps) set(ctx context.Context, want [2]ethtap.State) error {
 }
 
 // stop is called once before the device is closed or released. shut says that the
-// interface is to stay shut, whatever an operator has set meanwhile.
+// interface is to stay shut, whatever has been set meanwhile.
 func (t *taps) stop(shut bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ended = true
-	if !shut || !t.byHand {
+	if !shut || !t.moved {
 		return nil
 	}
 	return t.device.SetStates(ethtap.Active, ethtap.Active)

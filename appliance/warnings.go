@@ -3,6 +3,8 @@ package appliance
 import (
 	"fmt"
 	"strings"
+
+	"bitw/netstack/hook"
 )
 
 // warnings says in plain words what an operator should look at, each with what
@@ -10,10 +12,12 @@ import (
 func warnings(s *Status) []string {
 	var list []string
 	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
-	switch s.State {
-	case flowClear:
+	switch {
+	case len(s.Stalled) > 0:
+		warnStalled(s, say)
+	case s.State == flowClear:
 		say("the taps were set by hand, and all passes in the clear: bitw tap %s active protects it again", s.Interface)
-	case flowSevered:
+	case s.State == flowSevered:
 		say("only one of the taps is active, so nothing passes: bitw tap %s active lets it flow again", s.Interface)
 	}
 	for i := range s.SAs {
@@ -47,6 +51,24 @@ func warnings(s *Status) []string {
 		say("%d packets had no route: see the routes of %s, or add one under routes", n, s.Interface)
 	}
 	return list
+}
+
+// warnStalled is about the sides that the watchdog has found without progress.
+func warnStalled(s *Status, say func(string, ...any)) {
+	became := "what is taken from there goes nowhere"
+	switch s.State {
+	case flowClear:
+		became = "all passes in the clear"
+	case flowSevered:
+		became = "nothing passes"
+	}
+	for _, side := range s.Stalled {
+		from := "host"
+		if side == hook.Right.String() {
+			from = "wire"
+		}
+		say("frames from the %s make no progress, so %s: if that does not end by itself, restart bitw", from, became)
+	}
 }
 
 func warnSA(x *SAStatus, say func(string, ...any)) {

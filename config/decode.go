@@ -26,7 +26,7 @@ type decoder struct {
 }
 
 func (d *decoder) decode(root *node) {
-	f := d.fields(root, "a configuration", "interface", "inside", "outside", "protected", "mirror_link", "on_failure", "control", "state_dir", "log_level",
+	f := d.fields(root, "a configuration", "interface", "inside", "outside", "protected", "mirror_link", "on_failure", "control", "state_dir", "log_level", "watchdog",
 		"classes", "neighbors", "static_neighbors", "routes", "mtu", "security_associations", "policies")
 	if f == nil {
 		return
@@ -54,6 +54,9 @@ func (d *decoder) decode(root *node) {
 	}
 	if n := f.by["log_level"]; n != nil {
 		c.LogLevel = enum(d.source, n, "error", "warn", "info", "debug", "trace")
+	}
+	if n := f.by["watchdog"]; n != nil {
+		c.Watchdog = d.watchdog(n)
 	}
 	if n := f.by["mtu"]; n != nil {
 		if v, ok := d.number(n, 576, 65535); ok {

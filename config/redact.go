@@ -14,6 +14,7 @@ func (c *Config) Redacted() string {
 	w.line(0, "control", c.Control)
 	w.always(0, "state_dir", c.StateDir)
 	w.line(0, "log_level", c.LogLevel)
+	w.always(0, "watchdog", watchdogText(c.Watchdog))
 	if c.MTU != 0 {
 		w.line(0, "mtu", fmt.Sprint(c.MTU))
 	}

@@ -105,6 +105,8 @@ type Config struct {
 	StateDir string
 	// LogLevel is one of error, warn, info, debug and trace.
 	LogLevel string
+	// Watchdog is how long a side may make no progress while frames wait; 0 is off.
+	Watchdog time.Duration
 	// Classes are in the order of the file, each name and EtherType once.
 	Classes []Class
 	// Neighbors is how the host finds its neighbours.
@@ -271,6 +273,7 @@ func Default() Config {
 		OnFailure: Shut,
 		StateDir:  "/var/lib/bitw",
 		LogLevel:  "info",
+		Watchdog:  5 * time.Second,
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -176,6 +177,14 @@ func (q *Queue) Write(p []byte) (int, error) {
 	return 0, fmt.Errorf("ethtap: write to %s: %w", t.Name(), err)
 }
 
+// Waiting tells whether frames wait in the queue to be read.
+func (q *Queue) Waiting() bool {
+	d := q.tap.dev
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.closed && q.queued()
+}
+
 // Stats counts frames of one tap since the device was opened, or for the first
 // three since its taps were made, which a takeover does not change. A superframe
 // counts once.
@@ -260,11 +269,11 @@ func (t *Tap) idle() bool {
 
 // queued tells whether a frame waits to be read.
 func (t *Tap) queued() bool {
-	for _, q := range t.queues {
-		fds := []unix.PollFd{{Fd: int32(q.fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(fds, 0); err == nil && n > 0 && fds[0].Revents&unix.POLLIN != 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.queues, (*Queue).queued)
+}
+
+func (q *Queue) queued() bool {
+	fds := []unix.PollFd{{Fd: int32(q.fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0 && fds[0].Revents&unix.POLLIN != 0
 }
