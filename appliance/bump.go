@@ -49,6 +49,10 @@ type bump struct {
 	resolver    *hook.Resolver
 	drops       [2]wire.DropCounters // of links, hooks and neighbours, by side
 	host        atomic.Pointer[hostState]
+	proxy       *hook.ProxyARP // nil where ARP and NDP cross
+	neighbor    *hook.Neighbor
+	// absent says that the interface is gone, or that what took its place is not cut yet.
+	absent atomic.Bool
 
 	chores atomic.Uint64 // odd while tick is at work
 
@@ -58,6 +62,9 @@ type bump struct {
 
 // hostState is what is known of the protected host now.
 type hostState struct {
+	name      string // of the interface; empty with WithLinks
+	index     int    // of the interface, 0 if there is none
+	carrier   bool
 	mac       tcpip.LinkAddress
 	mtu       int
 	addresses []netip.Prefix
@@ -205,15 +212,17 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	}
 	atRight := hook.NeighborOptions{MAC: host.mac, Own: b.own, Announced: b.resolver.Announced, Drops: &b.drops[hook.Right]}
 	if b.left = inner; b.cfg.Neighbors == config.Proxy {
-		b.left = hook.NewProxyARP(inner, hook.ProxyOptions{
+		b.proxy = hook.NewProxyARP(inner, hook.ProxyOptions{
 			MAC: host.mac, Own: b.own, Wire: &toRight, Probes: probes, Drops: &b.drops[hook.Left],
 		})
+		b.left = b.proxy
 		atRight.Host, atRight.Probes = &toLeft, probes
 	}
 	if inner, err = b.decorate(b.dev, hook.Right, &toLeft); err != nil {
 		return err
 	}
-	b.right = hook.NewNeighbor(inner, atRight)
+	b.neighbor = hook.NewNeighbor(inner, atRight)
+	b.right = b.neighbor
 	toLeft.Bind(b.left)
 	toRight.Bind(b.right)
 	b.engine.Bind(b.left, b.right, b.resolver)
@@ -252,13 +261,21 @@ func (b *bump) attach() error {
 		return fmt.Errorf("right NIC: %v", err)
 	}
 	b.follow()
+	if err := b.staticNeighbors(); err != nil {
+		return err
+	}
+	if err := b.stack.CreateNICWithOptions(ipsec.LeftNIC, b.left, stack.NICOptions{Name: "kern"}); err != nil {
+		return fmt.Errorf("left NIC: %v", err)
+	}
+	return nil
+}
+
+// staticNeighbors tells the right NIC the neighbours of the configuration.
+func (b *bump) staticNeighbors() error {
 	for _, n := range b.cfg.StaticNeighbors {
 		if err := b.stack.AddStaticNeighbor(ipsec.RightNIC, protocolOf(n.Address), addressOf(n.Address), tcpip.LinkAddress(n.MAC)); err != nil {
 			return fmt.Errorf("neighbor %v: %v", n.Address, err)
 		}
-	}
-	if err := b.stack.CreateNICWithOptions(ipsec.LeftNIC, b.left, stack.NICOptions{Name: "kern"}); err != nil {
-		return fmt.Errorf("left NIC: %v", err)
 	}
 	return nil
 }
@@ -308,6 +325,7 @@ func (b *bump) tick() {
 	b.chores.Add(1)
 	defer b.chores.Add(1)
 	b.engine.Tick()
+	b.keepCut()
 	if err := b.sad.Tick(b.clock()); err != nil {
 		b.log.WithError(err).Warn("sequence numbers of a deleted SA cannot be handed back")
 	}

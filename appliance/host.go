@@ -1,11 +1,9 @@
 package appliance
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
-	"github.com/sirupsen/logrus"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
@@ -33,7 +31,13 @@ func givenHost(h *Host) *hostState {
 // interfaceHost is the host whose interface was cut. An address that is still
 // being probed is not the host's yet: the answer to its probe must reach it.
 func interfaceHost(i *hostnet.Interface) *hostState {
-	s := &hostState{mac: tcpip.LinkAddress(i.MAC), mtu: i.MTU, addresses: i.Addresses, own: make(map[netip.Addr]struct{})}
+	s := &hostState{
+		name: i.Name, index: i.Index, carrier: i.Carrier,
+		mac: tcpip.LinkAddress(i.MAC), mtu: i.MTU, addresses: i.Addresses, own: make(map[netip.Addr]struct{}),
+	}
+	if i.Gone {
+		s.index = 0
+	}
 	for _, p := range i.Addresses {
 		if !slices.Contains(i.Tentative, p.Addr()) {
 			s.own[p.Addr()] = struct{}{}
@@ -65,39 +69,6 @@ func (b *bump) mtu(h *hostState) int {
 	return h.mtu
 }
 
-// hostChanged follows the interface. What it cannot follow ends the appliance,
-// and with it the taps go to their fail state.
-func (b *bump) hostChanged(i *hostnet.Interface, ev hostnet.Event) {
-	if ev.Has(hostnet.Initial) {
-		b.host.Store(interfaceHost(i))
-		return
-	}
-	log := b.log.WithField("event", ev.String())
-	for _, k := range []hostnet.Event{hostnet.Gone, hostnet.Recreated, hostnet.MAC, hostnet.Renamed} {
-		if ev.Has(k) {
-			b.fail(fmt.Errorf("interface %s: %v; bitw must be started anew", b.cfg.Interface, k))
-			return
-		}
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := interfaceHost(i)
-	b.host.Store(now)
-	if b.applied == nil {
-		return // not yet attached, or no more
-	}
-	b.apply(now)
-	log.WithFields(logrus.Fields{"addresses": len(now.own), "routes": len(now.routes), "mtu": now.mtu}).Info("the interface changed")
-}
-
-// follow applies what is known of the host from now on as it changes.
-func (b *bump) follow() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.applied = &hostState{}
-	b.apply(b.host.Load())
-}
-
 // apply makes engine and NICs fit the host. b.mu is held.
 func (b *bump) apply(now *hostState) {
 	old := b.applied
@@ -106,6 +77,15 @@ func (b *bump) apply(now *hostState) {
 		b.engine.SetMTU(b.mtu(now))
 		b.kern.SetMTU(uint32(now.mtu))
 		b.dev.SetMTU(uint32(now.mtu))
+	}
+	if old.mac != now.mac {
+		b.engine.SetMACs(now.mac, now.mac)
+		b.kern.SetLinkAddress(now.mac)
+		b.dev.SetLinkAddress(now.mac)
+		b.neighbor.SetMAC(now.mac)
+		if b.proxy != nil {
+			b.proxy.SetMAC(now.mac)
+		}
 	}
 	b.engine.SetRoutes(ipsec.NewRoutes(b.routes(now)))
 	for a := range now.own {

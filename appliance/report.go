@@ -80,6 +80,7 @@ func (b *bump) report(s *Status) {
 		s.DropsBySide[side.String()] = sum
 	}
 	s.Warnings = warnings(s)
+	b.reportInterface(s)
 }
 
 func policyStatus(p *sa.Policy) PolicyStatus {

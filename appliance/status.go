@@ -6,8 +6,11 @@ import "time"
 // json prints. Counters count from the start; octets are of IP datagrams.
 type Status struct {
 	Interface string `json:"interface"`
+	// RenamedTo is the interface's present name, if that is another.
+	RenamedTo string `json:"renamed_to,omitempty"`
 	// State is "starting", "active" or "stopped", and after SetTaps, or when the
-	// watchdog has found a side stalled, also "clear" or "severed" as Taps.Flow.
+	// watchdog has found a side stalled, also "clear" or "severed" as Taps.Flow. It is
+	// "waiting for interface" while there is none.
 	State     string    `json:"state"`
 	Since     time.Time `json:"since"`
 	OnFailure string    `json:"on_failure"`
@@ -16,6 +19,12 @@ type Status struct {
 	Stalled []string `json:"stalled,omitempty"`
 	// Cut is how the interface is cut: "tcx", "clsact", or "links" for WithLinks.
 	Cut string `json:"cut"`
+	// Guard is how the interface is kept shut when it is created anew, until it is cut
+	// again: "netdev", "inet" (not ARP) or "none"; empty for WithLinks.
+	Guard string `json:"guard,omitempty"`
+	// Carrier says that the interface is up and its lower layer has a signal; true
+	// for WithLinks.
+	Carrier bool `json:"carrier"`
 	// TookOver says that an earlier process left the interface shut.
 	TookOver  bool           `json:"took_over"`
 	MTU       int            `json:"mtu"`

@@ -79,7 +79,7 @@ func (a *Appliance) SetTaps(ctx context.Context, r TapRequest) (Taps, error) {
 		return Taps{}, fmt.Errorf("%w: the appliance is %s and cuts %s", ErrNoTaps, *a.state.Load(), b.cutWords())
 	}
 	name := b.device.Info().Name
-	if r.Interface != "" && r.Interface != name {
+	if r.Interface != "" && r.Interface != name && r.Interface != a.cfg.Interface {
 		return Taps{}, fmt.Errorf("%w of %s: the appliance cuts %s", ErrNoTaps, r.Interface, name)
 	}
 	b.taps.mu.Lock()

@@ -16,13 +16,18 @@ import (
 // and SA, then drops, neighbours and warnings.
 func statusText(s *appliance.Status, now time.Time) string {
 	t := &text{now: now}
-	t.block("interface", s.Interface)
+	name := s.Interface
+	if s.RenamedTo != "" {
+		name += ", now called " + s.RenamedTo
+	}
+	t.block("interface", name)
 	t.line("state", "%s, since %s (%s)", s.State, s.Since.Format("2006-01-02 15:04:05 MST"), age(s.Since, now))
 	cut := s.Cut + ", on failure " + s.OnFailure
 	if s.TookOver {
 		cut += ", taken over from a process that had left it shut"
 	}
 	t.line("cut", "%s", cut)
+	t.line("created anew", "%s", guardWords(s.Guard))
 	t.line("addresses", "%s", strings.Join(s.Addresses, ", "))
 	t.line("mtu", "%d", s.MTU)
 	for _, side := range slices.Sorted(maps.Keys(s.Links)) {
@@ -43,6 +48,19 @@ func statusText(s *appliance.Status, now time.Time) string {
 		t.WriteString("\nwarning: " + w + "\n")
 	}
 	return t.String()
+}
+
+// guardWords says what becomes of an interface that is created anew.
+func guardWords(guard string) string {
+	switch guard {
+	case "netdev":
+		return "nothing passes until it is cut again"
+	case "inet":
+		return "no IP passes until it is cut again, ARP does"
+	case "none":
+		return "it is open until it is cut again"
+	}
+	return ""
 }
 
 func sideWords(side string) string {

@@ -2,6 +2,7 @@ package hook
 
 import (
 	"net/netip"
+	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -40,7 +41,8 @@ type NeighborOptions struct {
 // unspecified sender as a neighbour. And an announcement of another address is told.
 type Neighbor struct {
 	nested.Endpoint
-	o NeighborOptions
+	o   NeighborOptions
+	mac atomic.Pointer[tcpip.LinkAddress]
 }
 
 var _ stack.LinkEndpoint = (*Neighbor)(nil)
@@ -48,9 +50,13 @@ var _ stack.LinkEndpoint = (*Neighbor)(nil)
 // NewNeighbor wraps child.
 func NewNeighbor(child stack.LinkEndpoint, o NeighborOptions) *Neighbor {
 	n := &Neighbor{o: o}
+	n.SetMAC(o.MAC)
 	n.Init(child, n)
 	return n
 }
+
+// SetMAC replaces the address that the options gave, from the next frame on.
+func (n *Neighbor) SetMAC(mac tcpip.LinkAddress) { n.mac.Store(&mac) }
 
 // DeliverNetworkPacket implements stack.NetworkDispatcher.
 func (n *Neighbor) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
@@ -73,13 +79,13 @@ func (n *Neighbor) arp(pkt *stack.PacketBuffer) bool {
 	switch {
 	case !ok:
 		n.o.Drops.Add(wire.DropBadFrame)
-	case a.senderMAC == n.o.MAC:
+	case a.senderMAC == *n.mac.Load():
 		// Our own words come back, or somebody uses our Ethernet address.
 		n.o.Drops.Add(wire.DropOwnAddressSpoof)
 	case a.isProbe() && n.o.Probes.Active(a.target), n.claimed(a.sender) && !n.asked(a):
 		n.toHost(pkt)
 	case a.isProbe() && n.o.Own(a.target):
-		r := a.answer(n.o.MAC)
+		r := a.answer(*n.mac.Load())
 		defer r.DecRef()
 		writeOne(n.Child(), r)
 	case a.isProbe():
@@ -114,7 +120,7 @@ func (n *Neighbor) nd(pkt *stack.PacketBuffer, b []byte) bool {
 		return true
 	}
 	switch {
-	case m.link == n.o.MAC && m.link != "":
+	case m.link == *n.mac.Load() && m.link != "":
 		n.o.Drops.Add(wire.DropOwnAddressSpoof)
 		return true
 	case m.typ == icmpNA && (n.o.Own(m.target) || m.dst.IsMulticast() && n.o.Probes.Active(m.target)),

@@ -3,6 +3,7 @@ package hook
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -38,7 +39,8 @@ type ProxyOptions struct {
 // its unspecified sender, whether or not the address is the kernel's yet.
 type ProxyARP struct {
 	nested.Endpoint
-	o ProxyOptions
+	o   ProxyOptions
+	mac atomic.Pointer[tcpip.LinkAddress]
 }
 
 var _ stack.LinkEndpoint = (*ProxyARP)(nil)
@@ -46,9 +48,13 @@ var _ stack.LinkEndpoint = (*ProxyARP)(nil)
 // NewProxyARP wraps child.
 func NewProxyARP(child stack.LinkEndpoint, o ProxyOptions) *ProxyARP {
 	p := &ProxyARP{o: o}
+	p.SetMAC(o.MAC)
 	p.Init(child, p)
 	return p
 }
+
+// SetMAC replaces the address that the options gave, from the next frame on.
+func (p *ProxyARP) SetMAC(mac tcpip.LinkAddress) { p.mac.Store(&mac) }
 
 // DeliverNetworkPacket implements stack.NetworkDispatcher.
 func (p *ProxyARP) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
@@ -79,7 +85,7 @@ func (p *ProxyARP) arp(pkt *stack.PacketBuffer) {
 	case a.reply || a.isAnnouncement() || p.o.Own(a.target):
 		p.o.Wire.Send(pkt, p.o.Drops)
 	default:
-		r := a.answer(p.o.MAC)
+		r := a.answer(*p.mac.Load())
 		defer r.DecRef()
 		writeOne(p.Child(), r)
 	}

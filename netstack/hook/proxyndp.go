@@ -33,8 +33,8 @@ func (p *ProxyARP) nd(pkt *stack.PacketBuffer, b []byte) {
 // nobody who sent no advertisement as one.
 func (p *ProxyARP) answerNS(pkt *stack.PacketBuffer, m *ndMessage) {
 	from := header.Ethernet(pkt.LinkHeader().Slice()).SourceAddress()
-	a, to := m.answer(p.o.MAC, from, naRouter)
-	r := a.frame(to, p.o.MAC)
+	a, to := m.answer(*p.mac.Load(), from, naRouter)
+	r := a.frame(to, *p.mac.Load())
 	defer r.DecRef()
 	writeOne(p.Child(), r)
 }

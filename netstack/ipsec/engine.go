@@ -67,8 +67,7 @@ type Engine struct {
 	sad     *sa.SAD
 	spd     atomic.Pointer[sa.SPD]
 	routes  atomic.Pointer[Routes]
-	hostMAC tcpip.LinkAddress
-	wireMAC tcpip.LinkAddress
+	macs    atomic.Pointer[macs]
 	named   bool      // Config.HostResolves
 	hosts   Neighbors // nil where there is one host, with hostMAC
 	mtu     atomic.Int64
@@ -108,11 +107,12 @@ func New(cfg Config) *Engine {
 		cfg.FragmentTimeout = DefaultFragmentTimeout
 	}
 	e := &Engine{
-		sad: cfg.SAD, hostMAC: cfg.HostMAC, wireMAC: cfg.WireMAC, named: cfg.HostResolves, hosts: cfg.Hosts,
+		sad: cfg.SAD, named: cfg.HostResolves, hosts: cfg.Hosts,
 		isLocal: cfg.IsLocal, clock: cfg.Clock,
 		forwarders: hook.NewForwarders(),
 	}
 	e.holds.limits = cfg.Hold.withDefaults()
+	e.SetMACs(cfg.HostMAC, cfg.WireMAC)
 	e.SetSPD(cfg.SPD)
 	e.SetRoutes(cfg.Routes)
 	e.SetMTU(cfg.MTU)
@@ -142,6 +142,16 @@ func (e *Engine) SetRoutes(r *Routes) { e.routes.Store(r) }
 
 // Routes returns the routes in force.
 func (e *Engine) Routes() *Routes { return e.routes.Load() }
+
+// macs are the Ethernet addresses of Config.
+type macs struct{ host, wire tcpip.LinkAddress }
+
+// SetMACs replaces the Ethernet addresses of the host and of the wire side, as in
+// Config, from the next datagram on.
+func (e *Engine) SetMACs(host, wire tcpip.LinkAddress) { e.macs.Store(&macs{host, wire}) }
+
+func (e *Engine) hostMAC() tcpip.LinkAddress { return e.macs.Load().host }
+func (e *Engine) wireMAC() tcpip.LinkAddress { return e.macs.Load().wire }
 
 // SetMTU sets the largest datagram in octets that the right link takes.
 func (e *Engine) SetMTU(mtu int) { e.mtu.Store(int64(mtu)) }

@@ -69,13 +69,13 @@ func (e *Engine) flush(w *work, to hook.Side) {
 // toLeft sends the batch to the host that has dst, or leaves it with the hosts until its
 // Ethernet address is known.
 func (e *Engine) toLeft(w *work, dst netip.Addr) {
-	mac, known := e.hostMAC, true
+	mac, known := e.hostMAC(), true
 	if e.hosts != nil {
 		mac, known = e.hosts.Lookup(dst)
 	}
 	for _, pkt := range w.out.AsSlice() {
 		if e.hosts != nil && !e.named {
-			copy(pkt.LinkHeader().Slice()[6:12], e.hostMAC)
+			copy(pkt.LinkHeader().Slice()[6:12], e.hostMAC())
 		}
 		if known {
 			setDestination(pkt, mac)

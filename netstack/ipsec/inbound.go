@@ -32,7 +32,7 @@ func (e *Engine) inbound(pkt *stack.PacketBuffer) {
 	defer e.done(w)
 	link := pkt.LinkHeader().Slice()
 	// Where ARP crosses to several hosts, each is addressed by its own.
-	foreign := len(link) < ethernetLen || string(link[:6]) != string(e.wireMAC)
+	foreign := len(link) < ethernetLen || string(link[:6]) != string(e.wireMAC())
 	if foreign && (e.hosts == nil || !e.named || len(link) < ethernetLen) {
 		// A NIC in promiscuous mode hands over what is for others. The frame to the
 		// kernel will carry its address, so it would believe it.

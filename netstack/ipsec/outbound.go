@@ -162,7 +162,7 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 			v.Release()
 			continue
 		}
-		w.out.PushBack(packetOf(v, start, end, e.wireMAC))
+		w.out.PushBack(packetOf(v, start, end, e.wireMAC()))
 	}
 	for i := range b.steps[:b.n] {
 		b.steps[i].sa.Used(n, octets, w.now)
@@ -190,7 +190,7 @@ func (e *Engine) fragment(w *work, p *sa.Policy, sealed []byte, limit int) {
 			v.Release()
 			return
 		}
-		w.out.PushBack(packetOf(v, frameHead, frameHead+n, e.wireMAC))
+		w.out.PushBack(packetOf(v, frameHead, frameHead+n, e.wireMAC()))
 	}
 }
 
@@ -202,7 +202,7 @@ func (e *Engine) toWire(w *work, hop route) {
 			h := pkt.LinkHeader().Slice()
 			copy(h, w.station[:])
 			if !hop.kept {
-				copy(h[6:12], e.wireMAC)
+				copy(h[6:12], e.wireMAC())
 			}
 		}
 		e.flush(w, hook.Right)
@@ -211,7 +211,7 @@ func (e *Engine) toWire(w *work, hop route) {
 	mac, known := e.neighbors.Lookup(hop.nextHop)
 	for _, pkt := range w.out.AsSlice() {
 		h := pkt.LinkHeader().Slice()
-		copy(h[6:12], e.wireMAC)
+		copy(h[6:12], e.wireMAC())
 		if known {
 			copy(h, mac)
 		} else {

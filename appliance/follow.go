@@ -1,0 +1,173 @@
+package appliance
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/sirupsen/logrus"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"bitw/appliance/hostnet"
+	"bitw/config"
+	"bitw/netstack/ethtap"
+	"bitw/netstack/ipsec"
+)
+
+// stateWaiting is the state in which there is no interface to cut. Everything else,
+// the SAs with their sequence numbers too, is kept, and goes on as soon as an
+// interface has the name.
+const stateWaiting = "waiting for interface"
+
+// hostChanged follows the interface.
+func (b *bump) hostChanged(i *hostnet.Interface, ev hostnet.Event) {
+	now := interfaceHost(i)
+	if ev.Has(hostnet.Initial) {
+		b.host.Store(now)
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.host.Store(now)
+	if b.applied == nil {
+		return // not yet attached, or no more
+	}
+	b.logChange(now, ev)
+	b.apply(now)
+	if ev.Has(hostnet.Recreated) || ev.Has(hostnet.MAC) || ev.Has(hostnet.Carrier) {
+		b.forgetNeighbors()
+	}
+	for _, k := range []hostnet.Event{hostnet.Gone, hostnet.Recreated, hostnet.MAC, hostnet.MTU, hostnet.Renamed} {
+		if ev.Has(k) {
+			b.followDevice(now)
+			break
+		}
+	}
+}
+
+// logChange tells what happened to the interface.
+func (b *bump) logChange(now *hostState, ev hostnet.Event) {
+	log := b.log.WithFields(logrus.Fields{
+		"event": ev.String(), "name": now.name, "mac": now.mac.String(), "mtu": now.mtu,
+		"addresses": len(now.own), "routes": len(now.routes),
+	})
+	open := b.cfg.OnFailure == config.Open
+	switch {
+	case ev.Has(hostnet.Gone):
+		log.Warn("the interface is gone; waiting for one of that name")
+	case ev.Has(hostnet.Recreated) && open:
+		log.Warn("the interface was created anew; on_failure is open, so its traffic passed in the clear until now")
+	case ev.Has(hostnet.Recreated):
+		log.Warn("the interface was created anew")
+	case ev.Has(hostnet.Renamed):
+		log.Warn("the interface has another name; it stays cut")
+	case ev.Has(hostnet.CarrierLost), ev.Has(hostnet.Carrier):
+		log.Warn("the interface's carrier changed")
+	default:
+		log.Info("the interface changed")
+	}
+}
+
+// follow applies what is known of the host from now on as it changes.
+func (b *bump) follow() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.applied = &hostState{}
+	now := b.host.Load()
+	b.apply(now)
+	if b.device == nil {
+		return
+	}
+	if i := b.device.Info(); i.Index != now.index || i.Name != now.name {
+		b.followDevice(now) // it changed while everything was being built
+	}
+}
+
+// followDevice brings the cut to the interface as it is now. b.mu is held.
+func (b *bump) followDevice(now *hostState) {
+	if b.device == nil {
+		return
+	}
+	was := b.absent.Load()
+	err := b.device.Follow(now.index)
+	b.absent.Store(err != nil || now.index == 0)
+	switch {
+	case errors.Is(err, ethtap.ErrClosed):
+	case err != nil && b.device.Info().Inside != "":
+		b.fail(fmt.Errorf("%w; bitw must be started anew", err))
+	case err != nil && !was:
+		b.log.WithError(err).Error("the interface cannot be cut; trying again")
+	case err != nil:
+		b.log.WithError(err).Debug("the interface still cannot be cut")
+	case was && now.index != 0:
+		b.log.WithFields(logrus.Fields{"name": now.name, "cut": b.cut()}).Warn("the interface is cut again")
+	}
+}
+
+// keepCut is done once a second: it tries again to cut an interface that could not be
+// cut, and sees to it that the guard is there.
+func (b *bump) keepCut() {
+	if b.device == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.applied == nil {
+		return
+	}
+	if now := b.host.Load(); b.absent.Load() && now.index != 0 {
+		b.followDevice(now)
+	}
+	switch restored, err := b.device.CheckGuard(); {
+	case errors.Is(err, ethtap.ErrClosed):
+	case err != nil:
+		b.log.WithError(err).Error("the guard was removed, and cannot be made anew")
+	case restored:
+		b.log.Warn("the guard was removed by somebody, and is made anew: does reloading a firewall flush all of nftables?")
+	}
+}
+
+// forgetNeighbors has the right side ask for its neighbours anew, which also tells them
+// the host's present Ethernet address. b.mu is held.
+func (b *bump) forgetNeighbors() {
+	for _, p := range []tcpip.NetworkProtocolNumber{header.IPv4ProtocolNumber, header.IPv6ProtocolNumber} {
+		if err := b.stack.ClearNeighbors(ipsec.RightNIC, p); err != nil {
+			b.log.Warnf("the right NIC's neighbours stay as they were: %v", err)
+		}
+	}
+	if err := b.staticNeighbors(); err != nil {
+		b.log.WithError(err).Warn("a static neighbour is lost")
+	}
+}
+
+// reportInterface fills in what became of the interface.
+func (b *bump) reportInterface(s *Status) {
+	if b.device == nil {
+		s.Carrier = true
+		return
+	}
+	now := b.host.Load()
+	s.Carrier = now.index != 0 && now.carrier
+	if now.name != s.Interface {
+		s.RenamedTo = now.name
+	}
+	kind, err := b.device.Guard()
+	s.Guard = kind.String()
+	say := func(format string, args ...any) { s.Warnings = append(s.Warnings, fmt.Sprintf(format, args...)) }
+	switch {
+	case b.absent.Load() && now.index == 0:
+		s.State = stateWaiting
+		say("there is no interface %s now: bitw cuts it as soon as there is one", s.Interface)
+	case b.absent.Load():
+		s.State = stateWaiting
+		say("interface %s was created anew and cannot be cut, see the log; bitw tries again each second", s.Interface)
+	case !s.Carrier:
+		say("interface %s is down or has no carrier", now.name)
+	}
+	if s.RenamedTo != "" {
+		say("interface %s is called %s now and stays cut; name it so in the configuration before the next start", s.Interface, s.RenamedTo)
+	}
+	if err != nil {
+		say("if %s is deleted and created anew, it is open until bitw has cut it again, for want of a guard: %v", s.Interface, err)
+	}
+}

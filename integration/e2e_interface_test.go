@@ -1,0 +1,222 @@
+package integration
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"bitw/integration/netlab"
+)
+
+// tattle sends protected datagrams from a host without pause, whatever becomes of its
+// interface, until the test ends.
+func tattle(t testing.TB, from *netlab.Host, to netip.Addr) {
+	t.Helper()
+	var c *net.UDPConn
+	if err := from.Do(func() (err error) {
+		c, err = net.ListenUDP("udp", nil)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				// Without interface, address or route it is an error.
+				_, _ = c.WriteToUDPAddrPort([]byte(netlab.Marker), netip.AddrPortFrom(to, 9))
+			}
+		}
+	})
+	t.Cleanup(func() {
+		close(stop)
+		wg.Wait()
+		_ = c.Close()
+	})
+}
+
+func eth(t testing.TB, h *netlab.Host, name string) netlink.Link {
+	t.Helper()
+	link, err := h.Netlink().LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return link
+}
+
+func unplug(t testing.TB, h *netlab.Host) {
+	t.Helper()
+	if err := h.Netlink().LinkDel(eth(t, h, "eth0")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func plug(t testing.TB, pair *netlab.Pair) {
+	t.Helper()
+	if err := pair.A.Plug(pair.Wire, "eth0", netlab.CardOptions{Addrs: netlab.DefaultA()}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sequence is the last number that an SA of the box has sent.
+func (b *box) sequence(name string) uint64 {
+	b.t.Helper()
+	for _, sa := range b.status().SAs {
+		if sa.Name == name {
+			return sa.Sequence
+		}
+	}
+	b.t.Fatalf("no SA %s", name)
+	return 0
+}
+
+// TestR07_CreatedAnewNothingLeavesInTheClear deletes the interface and creates it
+// again under traffic: bitw waits, cuts the new one and goes on with the same SAs.
+func TestR07_CreatedAnewNothingLeavesInTheClear(t *testing.T) {
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	a, b := boxes(t, pair, protected())
+	if g := a.status().Guard; g == "none" {
+		t.Fatalf("guard %q; nftables is missing", g)
+	}
+	c := watchClear(pair, 128)
+	s := startStream(t, pair.A, pair.B, b4)
+	tattle(t, pair.A, b4)
+	tattle(t, pair.A, b6)
+	last := a.sequence("v4-ab")
+	for round := range 4 {
+		unplug(t, pair.A)
+		if round%3 == 0 { // else it is there again before anybody can notice
+			eventually(t, "the status says that bitw waits", func() bool {
+				st := a.status()
+				return st.State == "waiting for interface" && slices.ContainsFunc(st.Warnings, func(w string) bool { return strings.Contains(w, "there is no interface eth0") })
+			})
+		}
+		plug(t, pair)
+		eventually(t, "the interface is cut again", func() bool { return a.sequence("v4-ab") > last })
+		last = a.sequence("v4-ab")
+	}
+	s.moves("after the interface came back")
+	pings(t, pair.A, b6, netlab.PingOptions{Count: 5})
+	if st := a.status(); st.State != "active" || !st.Carrier {
+		t.Errorf("state %q, carrier %v; expected active", st.State, st.Carrier)
+	}
+	if d := b.status().Drops; d["replay"]+d["replay_old"]+d["icv"]+d["clear_not_protected"] > 0 {
+		t.Errorf("drops at the other end: %v", d)
+	}
+
+	// The same without the process.
+	for range 2 {
+		_ = a.proc.Signal(syscall.SIGKILL)
+		_ = a.proc.Wait()
+		unplug(t, pair.A)
+		plug(t, pair)
+		silent(t, pair.A, b4)
+		a.up()
+		if !a.status().TookOver {
+			t.Error("the status does not say that the interface was taken over")
+		}
+		s.moves("after bitw came back")
+	}
+	t.Logf("on the wire: %v", allESP(t, c))
+
+	_ = a.proc.Signal(syscall.SIGKILL)
+	_ = a.proc.Wait()
+	unplug(t, pair.A)
+	plug(t, pair)
+	b.giveBack()
+	silent(t, pair.A, b4)
+	a.giveBack()
+	// The kernels may have to find each other first.
+	if r, err := netlab.Ping(deadline(t, 20*time.Second), pair.A, b4, netlab.PingOptions{Count: 5}); err != nil || r.Received == 0 {
+		t.Errorf("ping in the clear, by the operator's word: %v, %v", r, err)
+	}
+}
+
+// TestR12_InterfaceChangesUnderTraffic: an open TCP connection survives whatever an
+// administrator or a switch does to the interface, and stays protected.
+func TestR12_InterfaceChangesUnderTraffic(t *testing.T) {
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	a, b := boxes(t, pair, protected())
+	c := watchClear(pair, 128)
+	s4, s6 := startStream(t, pair.A, pair.B, b4), startStream(t, pair.B, pair.A, a6)
+	nl := pair.A.Netlink()
+	works := func(when string) {
+		t.Helper()
+		s4.moves(when)
+		s6.moves(when)
+		pings(t, pair.B, a4, netlab.PingOptions{Count: 3})
+	}
+
+	if err := nl.LinkSetMTU(eth(t, pair.A, "eth0"), 1400); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the MTU is followed", func() bool { return a.status().MTU == 1400 })
+	works("with another MTU")
+
+	was := mac(t, pair.A)
+	if err := nl.LinkSetHardwareAddr(eth(t, pair.A, "eth0"), net.HardwareAddr{2, 0, 0, 0, 0x48, 0x12}); err != nil {
+		t.Fatal(err)
+	}
+	works("with another MAC")
+	before := a.status()
+	pings(t, pair.A, b6, netlab.PingOptions{Count: 20, Interval: time.Millisecond})
+	if d := a.drops(before); d["foreign_mac"]+d["own_address_spoof"] > 0 {
+		t.Errorf("drops with another MAC: %v", d)
+	}
+	if string(was) == string(mac(t, pair.A)) {
+		t.Error("the MAC has not changed")
+	}
+
+	port, err := pair.Wire.Netlink().LinkByName("port-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := pair.Wire.Netlink().LinkSetDown(port); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the status says that the carrier is lost", func() bool { return !a.status().Carrier })
+		if err := pair.Wire.Netlink().LinkSetUp(port); err != nil {
+			t.Fatal(err)
+		}
+		works("after the carrier was lost")
+	}
+	eventually(t, "the status says that the carrier is back", func() bool { return a.status().Carrier })
+
+	if err := nl.LinkSetName(eth(t, pair.A, "eth0"), "wan"); err != nil {
+		t.Skipf("an interface that is up cannot be renamed here (Linux 6.2): %v", err)
+	}
+	works("under another name")
+	eventually(t, "the status has the new name", func() bool { return a.status().RenamedTo == "wan" })
+	for _, name := range []string{"eth0", "wan"} {
+		if _, stderr, err := a.run("tap", name, "active", "--socket", a.dir+"/c.sock"); err != nil {
+			t.Errorf("bitw tap %s active: %v\n%s", name, err, stderr)
+		}
+		if _, _, err := a.run("recover", name); exitCode(err) != 1 {
+			t.Errorf("bitw recover %s, in use: exit status %d, expected 1", name, exitCode(err))
+		}
+	}
+	works("after the operator looked")
+	for _, said := range []string{"event=mac", "event=mtu", "carrier_lost", "event=renamed", "name=wan"} {
+		if !strings.Contains(a.out.String(), said) {
+			t.Errorf("the log does not say %s", said)
+		}
+	}
+	if d := b.status().Drops; d["replay"]+d["icv"]+d["clear_not_protected"] > 0 {
+		t.Errorf("drops at the other end: %v", d)
+	}
+	t.Logf("on the wire: %v", allESP(t, c))
+}
