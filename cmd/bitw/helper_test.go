@@ -65,6 +65,8 @@ func newWorld(t *testing.T) *world {
 			t.Error("the demo was called")
 			return demo.Result{}, nil
 		},
+		tellManager:  func(string) error { return nil },
+		managerWaits: func() (time.Duration, error) { return 0, nil },
 	}}
 	w.program.out, w.program.err = &w.out, &w.err
 	return w

@@ -23,7 +23,11 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("BITW_TEST_AS_PROGRAM") != "" {
 		os.Unsetenv("BITW_TEST_AS_PROGRAM")
-		main()
+		p := newProgram()
+		if os.Getenv("BITW_TEST_HANG") != "" {
+			hangOnSignal(p)
+		}
+		os.Exit(p.run(context.Background(), os.Args[1:]))
 	}
 	os.Exit(m.Run())
 }

@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"bitw/appliance"
@@ -36,6 +37,10 @@ type program struct {
 	newAppliance func(appliance.Config, ...appliance.Option) (runner, error)
 	recover      func(iface string) error
 	demo         func(context.Context, demo.Options) (demo.Result, error)
+	// tellManager tells the service manager, if there is one, and managerWaits says how
+	// long that waits for a sign of life, 0 if it does not.
+	tellManager  func(state string) error
+	managerWaits func() (time.Duration, error)
 }
 
 // A runner is what bitw up needs of an appliance.
@@ -45,8 +50,11 @@ type runner interface {
 	Close() error
 }
 
-func main() {
-	p := &program{
+func main() { os.Exit(newProgram().run(context.Background(), os.Args[1:])) }
+
+// newProgram is the program in the surroundings of its process.
+func newProgram() *program {
+	return &program{
 		out: os.Stdout, err: os.Stderr, now: time.Now, sockets: "/run/bitw",
 		notify: func(c chan<- os.Signal) func() {
 			signal.Notify(c, os.Interrupt, syscall.SIGTERM)
@@ -57,8 +65,12 @@ func main() {
 		},
 		recover: appliance.Recover,
 		demo:    demo.Run,
+		tellManager: func(state string) error {
+			_, err := daemon.SdNotify(false, state)
+			return err
+		},
+		managerWaits: func() (time.Duration, error) { return daemon.SdWatchdogEnabled(false) },
 	}
-	os.Exit(p.run(context.Background(), os.Args[1:]))
 }
 
 // A usageError is a call that cannot be meant; it ends with status 2.

@@ -32,6 +32,10 @@ without a moment in the clear, 'bitw recover' gives it back without protection. 
 same holds when the process ends in any other way. With --open-on-stop a clean end
 gives it back; with on_failure: open in the configuration every end does.
 
+Under systemd it is a service of Type=notify: it says when the interface is cut, when
+something becomes of that, and when it stops. Where the unit has WatchdogSec, it gives
+signs of life as long as frames of both sides make progress.
+
 It needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN), /dev/net/tun, and a kernel with tcx
 (Linux 6.6) or clsact (Linux 5.8).`,
 		Example: `  bitw up -c /etc/bitw/eth0.yaml
@@ -77,7 +81,14 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	if f.openOnStop {
 		opts = append(opts, appliance.WithOpenOnStop())
 	}
-	a, err := p.newAppliance(*cfg, opts...)
+	open := f.openOnStop || cfg.OnFailure == config.Open
+	waits, err := p.managerWaits()
+	if err != nil {
+		log.WithError(err).Warn("the service manager's watchdog is not fed")
+	}
+	manager := newNotifier(p.tellManager, log, cfg.Interface, open)
+	defer manager.close()
+	a, err := p.newAppliance(*cfg, append(opts, manager.options(waits)...)...)
 	if err != nil {
 		return err
 	}
@@ -102,7 +113,7 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	}
 	select {
 	case <-a.Ready():
-		fmt.Fprintln(p.out, leftIn(cfg.Interface, f.openOnStop || cfg.OnFailure == config.Open))
+		fmt.Fprintln(p.out, leftIn(cfg.Interface, open))
 	default: // it never held the interface
 	}
 	return err

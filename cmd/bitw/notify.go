@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"bitw/appliance"
+)
+
+// A notifier tells the service manager how bitw up is doing, as sd_notify(3) has it. The
+// appliance never waits for it: what is to be told goes by a goroutine.
+type notifier struct {
+	send  func(state string) error
+	log   logrus.FieldLogger
+	iface string
+	open  bool // how the interface is left
+
+	once  sync.Once // for readiness
+	queue chan string
+	ended chan struct{}
+}
+
+// notifyQueue is how many messages may wait; a state that finds no room is not told.
+const notifyQueue = 16
+
+func newNotifier(send func(string) error, log logrus.FieldLogger, iface string, open bool) *notifier {
+	n := &notifier{send: send, log: log, iface: iface, open: open, queue: make(chan string, notifyQueue), ended: make(chan struct{})}
+	go func() {
+		defer close(n.ended)
+		failed := false
+		for s := range n.queue {
+			err := n.send(s)
+			if err != nil && !failed {
+				n.log.WithError(err).Warn("the service manager cannot be told")
+			}
+			failed = err != nil
+		}
+	}()
+	return n
+}
+
+// state tells a state of the appliance. The process that is ready is the service's main
+// one from then on.
+func (n *notifier) state(s string) {
+	switch s {
+	case "active":
+		text := "STATUS=" + n.iface + " is cut and protected"
+		n.once.Do(func() { text = fmt.Sprintf("READY=1\nMAINPID=%d\n%s", os.Getpid(), text) })
+		n.tell(text)
+	case "clear":
+		n.tell("STATUS=" + n.iface + " carries its traffic without protection")
+	case "severed":
+		n.tell("STATUS=" + n.iface + " is cut, and nothing passes")
+	case "stopping":
+		n.tell("STOPPING=1\nSTATUS=" + n.iface + ": delivering what was accepted")
+	case "stopped":
+		n.tell("STATUS=" + leftIn(n.iface, n.open))
+	}
+}
+
+// beat feeds the service manager's watchdog, unless something else waits to be told.
+func (n *notifier) beat() {
+	if len(n.queue) == 0 {
+		n.tell("WATCHDOG=1")
+	}
+}
+
+func (n *notifier) tell(s string) {
+	select {
+	case n.queue <- s:
+	default:
+	}
+}
+
+// close ends it when all is told, or after a second. Nothing may be told after it.
+func (n *notifier) close() {
+	close(n.queue)
+	select {
+	case <-n.ended:
+	case <-time.After(time.Second):
+	}
+}
+
+// options are those by which an appliance tells n. every is how long the service manager
+// waits for a sign of life, 0 if it does not.
+func (n *notifier) options(every time.Duration) []appliance.Option {
+	opts := []appliance.Option{appliance.WithStates(n.state)}
+	if every > 0 {
+		opts = append(opts, appliance.WithHeartbeat(max(every/3, time.Millisecond), n.beat))
+	}
+	return opts
+}
