@@ -117,42 +117,48 @@ type SAConfig struct {
 // An SA is one unidirectional security association (RFC 4301 §4.1). Its exported
 // fields do not change once it is made, but for counters. A new key makes a new SA.
 type SA struct {
-	Name      string
-	Key       Key
+	// What every packet reads comes first, in one line of memory, what it writes in the
+	// next: with more SAs than the caches hold, waiting for these is what a packet costs.
+	state     atomic.Uint32
+	discard   bool
+	ESN       bool
 	Direction Direction
 	Mode      Mode
-	Src       netip.Addr
+	hardEnd   int64 // of the lifetime, nanoseconds since 1970; 0 for none
+	softEnd   int64
+	// Transform is nil while the SA has no key, and for an SA that discards; Usable
+	// never returns DropNone then.
+	Transform transform.Transform
+	Lineage   *Lineage
+	replay    *replayWindow
+	Encap     *Encap
+
+	// What the SA carried (see Used).
+	Packets, Bytes atomic.Uint64
+	LastUse        atomic.Int64 // nanoseconds since 1970, 0 if never used
+	Key            Key
+
+	seq   sequence
+	pmtu  atomic.Uint64
+	clock func() int64
+
+	Name string
+	Src  netip.Addr
 	// InnerSrc and InnerDst are valid in BEET mode only.
 	InnerSrc, InnerDst netip.Addr
 	Algorithm          transform.Algorithm
-	// Transform is nil while the SA has no key, and for an SA that discards; Usable
-	// never returns DropNone then.
-	Transform    transform.Transform
-	ESN          bool
-	ReplayWindow int // in packets, 0 for none and for outbound SAs
-	Soft, Hard   Lifetime
-	Lineage      *Lineage
-	Created      int64 // nanoseconds since 1970
-	Encap        *Encap
-	TFCPadding   int // in octets or PadToMTU, 0 for inbound SAs
-	Dummies      int // packets a second, 0 for inbound SAs
+	ReplayWindow       int // in packets, 0 for none and for outbound SAs
+	Soft, Hard         Lifetime
+	Created            int64 // nanoseconds since 1970
+	TFCPadding         int   // in octets or PadToMTU, 0 for inbound SAs
+	Dummies            int   // packets a second, 0 for inbound SAs
 
-	// What the SA carried (see Used), and what was dropped on its account.
-	Packets, Bytes atomic.Uint64
-	LastUse        atomic.Int64 // nanoseconds since 1970, 0 if never used
-	Drops          wire.DropCounters
+	// What was dropped on the SA's account.
+	Drops wire.DropCounters
 	// What an outbound SA sent of itself.
 	DummiesSent, KeepalivesSent atomic.Uint64
 
-	discard bool
 	keyID   string // fingerprint of the key, empty without
-	state   atomic.Uint32
-	clock   func() int64
-	softEnd int64 // of the lifetime, nanoseconds since 1970; 0 for none
-	hardEnd int64
-	replay  *replayWindow
-	seq     sequence
-	pmtu    atomic.Uint64
 	pmtuAge time.Duration
 }
 

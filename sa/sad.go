@@ -7,42 +7,59 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+
+	"bitw/sa/transform"
 )
 
 // A SAD is the security association database (RFC 4301 §4.4.2). Look-ups take no
 // lock and allocate nothing; changes take one lock.
 type SAD struct {
-	mu     sync.Mutex // held by those who change
-	seed   uint64
-	tables [2]table[saKey, SA] // by Direction
-	encap  encapIndex
+	mu    sync.Mutex // held by those who change
+	seed  [2]uint64
+	v4    [2][2]table[saKey4, SA] // by Direction, and ESP or AH
+	v6    [2][2]table[saKey6, SA]
+	encap encapIndex
 
 	retiring map[*SA]int64 // until when; guarded by mu
 	ticks    sync.Mutex    // held by Tick
 }
 
-// An saKey is a Key in 24 octets, so that with the pointer to its SA two of them
-// make a line of memory. An IPv4 address is its IPv4-mapped one.
-type saKey struct {
-	hi, lo     uint64 // destination
-	spi, proto uint32
-}
+// An saKey4 is SPI and IPv4 destination in 8 octets, so that with the pointers to
+// their SAs four of them make a line of memory, and the keys of 100,000 SAs two
+// mebioctets.
+type saKey4 uint64
 
-func (k *Key) pack() saKey {
-	a := k.Dst.As16()
-	return saKey{binary.LittleEndian.Uint64(a[:8]), binary.LittleEndian.Uint64(a[8:]), k.SPI, uint32(k.Proto)}
+// An saKey6 is SPI and IPv6 destination.
+type saKey6 struct {
+	hi, lo uint64
+	spi    uint64
 }
 
 // hash mixes with a secret, so that nobody can choose SPIs that meet.
-func (k *saKey) hash(seed uint64) uint64 {
-	return mix(mix(k.hi^seed, k.lo^0x9e3779b97f4a7c15)^uint64(k.spi)<<8^uint64(k.proto), seed^0xbf58476d1ce4e5b9)
+func (k *saKey4) hash(seed *[2]uint64) uint64 { return mix(uint64(*k)^seed[0], seed[1]) }
+
+func (k *saKey6) hash(seed *[2]uint64) uint64 {
+	return mix(mix(k.hi^seed[0], k.lo^seed[1])^k.spi, seed[1])
+}
+
+func pack4(k *Key) saKey4 {
+	a := k.Dst.As4()
+	return saKey4(uint64(k.SPI)<<32 | uint64(binary.BigEndian.Uint32(a[:])))
+}
+
+func pack6(k *Key) saKey6 {
+	a := k.Dst.As16()
+	return saKey6{binary.LittleEndian.Uint64(a[:8]), binary.LittleEndian.Uint64(a[8:]), uint64(k.SPI)}
 }
 
 // NewSAD returns an empty database.
 func NewSAD() *SAD {
-	d := &SAD{seed: newSeed()}
-	for i := range d.tables {
-		d.tables[i].hash = func(k *saKey) uint64 { return k.hash(d.seed) }
+	d := &SAD{seed: [2]uint64{newSeed(), newSeed() | 1}}
+	for dir := range d.v4 {
+		for proto := range d.v4[dir] {
+			d.v4[dir][proto].hash = func(k *saKey4) uint64 { return k.hash(&d.seed) }
+			d.v6[dir][proto].hash = func(k *saKey6) uint64 { return k.hash(&d.seed) }
+		}
 	}
 	return d
 }
@@ -60,11 +77,29 @@ func (d *SAD) LookupOutbound(spi uint32, dst netip.Addr, proto uint8) *SA {
 }
 
 func (d *SAD) find(dir Direction, k *Key) *SA {
-	if !k.Dst.IsValid() {
+	proto := k.Proto - transform.ProtoESP
+	if proto > 1 {
 		return nil
 	}
-	packed := k.pack()
-	return d.tables[dir].find(packed.hash(d.seed), &packed)
+	switch {
+	case k.Dst.Is4() || k.Dst.Is4In6():
+		key := pack4(k)
+		return d.v4[dir][proto].find(key.hash(&d.seed), &key)
+	case k.Dst.Is6():
+		key := pack6(k)
+		return d.v6[dir][proto].find(key.hash(&d.seed), &key)
+	}
+	return nil
+}
+
+// set puts s, which may be nil, where k belongs. d.mu is held.
+func (d *SAD) set(dir Direction, k *Key, s *SA) {
+	proto := k.Proto - transform.ProtoESP
+	if k.Dst.Is4() {
+		d.v4[dir][proto].set(pack4(k), s)
+	} else {
+		d.v6[dir][proto].set(pack6(k), s)
+	}
 }
 
 // Add puts s into the database. It returns an error that wraps ErrDuplicateSA, and
@@ -75,7 +110,7 @@ func (d *SAD) Add(s *SA) error {
 	if old := d.find(s.Direction, &s.Key); old != nil {
 		return fmt.Errorf("SA %q and SA %q are both %v: %w", old.Name, s.Name, s.Key, ErrDuplicateSA)
 	}
-	d.tables[s.Direction].set(s.Key.pack(), s)
+	d.set(s.Direction, &s.Key, s)
 	d.encap.add(s)
 	return nil
 }
@@ -116,7 +151,7 @@ func (d *SAD) exchange(old, next *SA) bool {
 	if d.find(old.Direction, &old.Key) != old {
 		return false
 	}
-	d.tables[old.Direction].set(old.Key.pack(), next)
+	d.set(old.Direction, &old.Key, next)
 	return true
 }
 
@@ -124,7 +159,15 @@ func (d *SAD) exchange(old, next *SA) bool {
 func (d *SAD) Len() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.tables[Outbound].count + d.tables[Inbound].count
+	return d.len(Outbound) + d.len(Inbound)
+}
+
+func (d *SAD) len(dir Direction) int {
+	n := 0
+	for proto := range d.v4[dir] {
+		n += d.v4[dir][proto].count + d.v6[dir][proto].count
+	}
+	return n
 }
 
 // All returns the SAs by name, then direction, then SPI, then destination.
@@ -140,7 +183,11 @@ func (d *SAD) All() []*SA {
 func (d *SAD) list(dir Direction) []*SA {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	list := make([]*SA, 0, d.tables[dir].count)
-	d.tables[dir].all(func(s *SA) { list = append(list, s) })
+	list := make([]*SA, 0, d.len(dir))
+	add := func(s *SA) { list = append(list, s) }
+	for proto := range d.v4[dir] {
+		d.v4[dir][proto].all(add)
+		d.v6[dir][proto].all(add)
+	}
 	return list
 }
