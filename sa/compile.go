@@ -3,6 +3,7 @@ package sa
 import (
 	"cmp"
 	"encoding/binary"
+	"math/bits"
 	"net/netip"
 	"slices"
 )
@@ -10,14 +11,15 @@ import (
 // newClassifier compiles policies that have been checked.
 func newClassifier(policies []*Policy) *classifier {
 	c := new(classifier)
-	b := &builder{policies: policies, bits: make([]uint64, (len(policies)+63)/64), known: make(map[string]*vector)}
+	c.sets.blocks = (len(policies) + 64*64 - 1) / (64 * 64)
+	b := &builder{policies: policies, bits: make([]uint64, (len(policies)+63)/64), known: make(map[string]vector), sets: &c.sets}
 
 	sides := [2]func(*Selector) []AddrRange{
 		func(s *Selector) []AddrRange { return s.Local },
 		func(s *Selector) []AddrRange { return s.Remote },
 	}
-	c.local4, c.remote4 = b.addrs4(sides[0]), b.addrs4(sides[1])
-	c.local6, c.remote6 = b.addrs6(sides[0]), b.addrs6(sides[1])
+	c.local4, c.remote4 = b.addrs("0.0.0.0/0", sides[0]), b.addrs("0.0.0.0/0", sides[1])
+	c.local6, c.remote6 = b.addrs("::/0", sides[0]), b.addrs("::/0", sides[1])
 	b.numbers(&c.localPort, func(s *Selector) []span[uint32] { return portSpans(s.LocalPorts) })
 	b.numbers(&c.remotePort, func(s *Selector) []span[uint32] { return portSpans(s.RemotePorts) })
 	b.numbers(&c.icmp, icmpSpans)
@@ -40,7 +42,8 @@ type span[T any] struct{ from, to T }
 type builder struct {
 	policies []*Policy
 	bits     []uint64 // the set under construction
-	known    map[string]*vector
+	known    map[string]vector
+	sets     *sets
 	key      []byte
 }
 
@@ -48,28 +51,29 @@ func (b *builder) set(i int)   { b.bits[i/64] |= 1 << (i % 64) }
 func (b *builder) unset(i int) { b.bits[i/64] &^= 1 << (i % 64) }
 
 // vector returns the set under construction.
-func (b *builder) vector() *vector {
+func (b *builder) vector() vector {
 	b.key = b.key[:0]
-	n := 0
 	for i, w := range b.bits {
 		if w != 0 {
 			b.key = binary.LittleEndian.AppendUint32(b.key, uint32(i))
 			b.key = binary.LittleEndian.AppendUint64(b.key, w)
-			n++
 		}
 	}
-	if v := b.known[string(b.key)]; v != nil {
+	if v, is := b.known[string(b.key)]; is {
 		return v
 	}
-	blocks := (len(b.bits) + 63) / 64
-	v := &vector{summary: make([]uint64, blocks), rank: make([]uint32, blocks), words: make([]uint64, 0, n)}
+	v := vector(len(b.sets.mem))
+	ranks := len(b.sets.mem) + b.sets.blocks
+	b.sets.mem = append(b.sets.mem, make([]uint64, 2*b.sets.blocks)...)
+	n := 0
 	for i, w := range b.bits {
 		if i%64 == 0 {
-			v.rank[i/64] = uint32(len(v.words))
+			b.sets.mem[ranks+i/64] = uint64(n)
 		}
 		if w != 0 {
-			v.summary[i/64] |= 1 << (i % 64)
-			v.words = append(v.words, w)
+			b.sets.mem[int(v)+i/64] |= 1 << (i % 64)
+			b.sets.mem = append(b.sets.mem, w)
+			n++
 		}
 	}
 	b.known[string(b.key)] = v
@@ -78,7 +82,7 @@ func (b *builder) vector() *vector {
 
 // protocol returns the policies that apply to a flow as far as direction,
 // protocol, and the ports being known or not, can tell.
-func (b *builder) protocol(d Direction, known bool, proto uint8) *vector {
+func (b *builder) protocol(d Direction, known bool, proto uint8) vector {
 	clear(b.bits)
 	for i, p := range b.policies {
 		s := &p.Selector
@@ -92,7 +96,7 @@ func (b *builder) protocol(d Direction, known bool, proto uint8) *vector {
 // cut cuts a dimension where a span of a policy begins or ends. spans returns the
 // spans of a policy, disjoint; next is the value after one, false after the last.
 // The first interval begins at lowest.
-func cut[T comparable](b *builder, lowest T, compare func(x, y T) int, next func(T) (T, bool), spans func(*Selector) []span[T]) (starts []T, vectors []*vector) {
+func cut[T comparable](b *builder, lowest T, compare func(x, y T) int, next func(T) (T, bool), spans func(*Selector) []span[T]) (starts []T, vectors []vector) {
 	type edge struct {
 		at     T
 		policy int
@@ -174,43 +178,48 @@ func nextAddr(a netip.Addr) (netip.Addr, bool) {
 	return a, a.IsValid()
 }
 
-func (b *builder) addrs4(side func(*Selector) []AddrRange) *addrs4 {
-	whole := AddrRangeFromPrefix(netip.MustParsePrefix("0.0.0.0/0"))
-	starts, vectors := cut(b, whole.From, netip.Addr.Compare, nextAddr, func(s *Selector) []span[netip.Addr] {
-		return addrSpans(side(s), whole)
+// fewIntervals are searched without help.
+const fewIntervals = 4
+
+// addrs makes one side's dimension of the family of whole.
+func (b *builder) addrs(whole string, side func(*Selector) []AddrRange) *addrs {
+	all := AddrRangeFromPrefix(netip.MustParsePrefix(whole))
+	starts, vectors := cut(b, all.From, netip.Addr.Compare, nextAddr, func(s *Selector) []span[netip.Addr] {
+		return addrSpans(side(s), all)
 	})
-	a := &addrs4{vectors: vectors}
+	a := &addrs{vectors: vectors}
 	for _, s := range starts {
-		v := s.As4()
-		a.starts = append(a.starts, binary.BigEndian.Uint32(v[:]))
+		a.starts = append(a.starts, uint128From(s))
 	}
-	const few = 16
-	if len(starts) <= few {
-		return a
+	if len(starts) > fewIntervals {
+		a.index()
 	}
-	a.jump = make([]uint32, 1<<16+1)
+	return a
+}
+
+// index fills jump, with about four places for each interval.
+func (a *addrs) index() {
+	a.first = a.starts[1]
+	last := a.starts[len(a.starts)-1]
+	same := uint(bits.LeadingZeros64(a.first.hi ^ last.hi))
+	if same == 64 {
+		same += uint(bits.LeadingZeros64(a.first.lo ^ last.lo))
+	}
+	width := min(uint(bits.Len(uint(2*len(a.starts)))), 16, 128-same)
+	a.shift, a.width = 128-same-width, 1<<width-1
+	a.mask = uint128{^uint64(0) << (64 - min(same, 64)), ^uint64(0) << (128 - max(same, 64))}
+	a.jump = make([]uint32, 1<<width+1)
 	i := 0
-	for h := range a.jump[:1<<16] {
-		for i+1 < len(a.starts) && a.starts[i+1] <= uint32(h)<<16 {
+	for h := range a.width + 1 {
+		at := uint128{a.first.hi & a.mask.hi, a.first.lo & a.mask.lo}
+		at.lo |= h << a.shift
+		at.hi |= h<<(a.shift-64) | h>>(64-a.shift) // one of them is 0, or both are h
+		for i+1 < len(a.starts) && a.starts[i+1].atMost(at) {
 			i++
 		}
 		a.jump[h] = uint32(i)
 	}
-	a.jump[1<<16] = uint32(len(a.starts) - 1)
-	return a
-}
-
-func (b *builder) addrs6(side func(*Selector) []AddrRange) *addrs6 {
-	whole := AddrRangeFromPrefix(netip.MustParsePrefix("::/0"))
-	starts, vectors := cut(b, whole.From, netip.Addr.Compare, nextAddr, func(s *Selector) []span[netip.Addr] {
-		return addrSpans(side(s), whole)
-	})
-	a := &addrs6{vectors: vectors}
-	for _, s := range starts {
-		v := s.As16()
-		a.starts = append(a.starts, uint128{binary.BigEndian.Uint64(v[:8]), binary.BigEndian.Uint64(v[8:])})
-	}
-	return a
+	a.jump[a.width+1] = uint32(len(a.starts) - 1)
 }
 
 func portSpans(list []PortRange) []span[uint32] {
@@ -259,10 +268,10 @@ func mhSpans(s *Selector) []span[uint32] {
 func (b *builder) numbers(n *numbers, spans func(*Selector) []span[uint32]) {
 	next := func(v uint32) (uint32, bool) { return v + 1, v < 0xffff }
 	starts, vectors := cut(b, 0, cmp.Compare[uint32], next, spans)
-	pages := make(map[[256]*vector]*[256]*vector)
+	pages := make(map[[256]vector]*[256]vector)
 	i := 0
 	for h := range n.pages {
-		var page [256]*vector
+		var page [256]vector
 		for l := range page {
 			for i+1 < len(starts) && starts[i+1] <= uint32(h)<<8|uint32(l) {
 				i++
