@@ -33,7 +33,7 @@ type Lineage struct {
 	move  atomic.Pointer[peerMove]
 	moves atomic.Uint64
 
-	mu      sync.Mutex
+	mu      sync.Mutex // of those who change out and waiting
 	waiting map[*Waiter]struct{}
 }
 
@@ -46,23 +46,43 @@ func (l *Lineage) Outbound() *SA { return l.out.Load() }
 
 // Switch makes next the SA for outbound datagrams from the next Outbound on, and
 // returns the one before. next may be nil, after which Outbound returns nil. Who
-// waits for an SA is told. It is an error if next is inbound, closed or was made for
-// another lineage.
+// waits for an SA is told. It is an error if next is inbound, retiring, closed or was
+// made for another lineage.
 func (l *Lineage) Switch(next *SA) (old *SA, err error) {
+	if old, err = l.exchange(next); err == nil && next != nil {
+		l.answer(true)
+	}
+	return old, err
+}
+
+func (l *Lineage) exchange(next *SA) (old *SA, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	switch {
 	case next == nil:
 	case next.Direction != Outbound:
 		return nil, fmt.Errorf("lineage %q: SA %q is inbound, want an outbound one", l.Name, next.Name)
 	case next.Lineage != l:
 		return nil, fmt.Errorf("lineage %q: SA %q belongs to another lineage", l.Name, next.Name)
-	case next.state.Load()&stateClosed != 0:
-		return nil, fmt.Errorf("lineage %q: SA %q is closed", l.Name, next.Name)
+	case next.state.Load()&(stateClosed|stateRetiring) != 0:
+		return nil, fmt.Errorf("lineage %q: SA %q is retiring or closed", l.Name, next.Name)
 	}
-	old = l.out.Swap(next)
-	if next != nil {
-		l.answer(true)
+	return l.out.Swap(next), nil
+}
+
+// retire keeps s, an outbound SA of l, from being switched to. Unless force, it does
+// nothing and returns false where l sends by s; else l sends by none then.
+func (l *Lineage) retire(s *SA, force bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.out.Load() == s {
+		if !force {
+			return false
+		}
+		l.out.Store(nil)
 	}
-	return old, nil
+	s.state.Or(stateRetiring)
+	return true
 }
 
 // Refuse tells whoever waits for an SA of the lineage that none will come for now,

@@ -33,7 +33,7 @@ func (d *SAD) Retire(s *SA, grace time.Duration) error {
 	switch {
 	case d.find(s.Direction, &s.Key) != s:
 		return fmt.Errorf("SA %q (%v) is not in the SAD", s.Name, s.Key)
-	case s.Direction == Outbound && s.Lineage != nil && s.Lineage.Outbound() == s:
+	case s.Direction == Outbound && s.Lineage != nil && !s.Lineage.retire(s, false):
 		return fmt.Errorf("SA %q (%v) cannot retire while its lineage sends by it: switch first", s.Name, s.Key)
 	}
 	if d.retiring == nil {
@@ -51,7 +51,7 @@ func (s *SA) Retiring() bool { return s.state.Load()&stateRetiring != 0 }
 // that of Close, or says that s was not there; s is gone in any case.
 func (d *SAD) Delete(s *SA) error {
 	if s.Direction == Outbound && s.Lineage != nil {
-		s.Lineage.out.CompareAndSwap(s, nil)
+		s.Lineage.retire(s, true)
 	}
 	var absent error
 	if !d.Remove(s) {
