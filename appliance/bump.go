@@ -295,11 +295,11 @@ func (b *bump) stop(open bool) error {
 			errs = append(errs, b.device.Release())
 		}
 	}
-	for _, end := range []*link.Endpoint{b.kern, b.dev} {
-		if end != nil {
-			end.Close()
-			end.Wait()
+	if err := b.endReaders(); err != nil {
+		if b.control != nil {
+			b.control.close()
 		}
+		return errors.Join(append(errs, err)...)
 	}
 	if b.stack != nil {
 		b.stack.Destroy()

@@ -48,7 +48,7 @@ var ErrClear = errors.New("protected traffic would pass in the clear")
 // ErrNoTaps is returned for a TapRequest where there is nothing to set.
 var ErrNoTaps = errors.New("no taps to set")
 
-// tapTimeout bounds the drain and the wait for readers of one change.
+// tapTimeout bounds the drain and the wait for readers of one change, and of a stop.
 const tapTimeout = 2 * time.Second
 
 // taps are the states of the taps as an operator sets them.

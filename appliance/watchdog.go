@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -225,3 +226,32 @@ func (t *taps) restore(ctx context.Context, patience time.Duration) error {
 
 // minPatience is the least time that a drain or the readers get.
 const minPatience = 250 * time.Millisecond
+
+// errHangs is returned by a stop that had to leave a reader where it hangs.
+var errHangs = errors.New("a reader still hangs with a frame; what it holds is not taken down")
+
+// endReaders closes the links and waits until their readers are back. One that does not
+// come back must not keep the process from its end. But it may take a sequence number
+// yet, so the keys are not given back then: the numbers that were reserved are skipped.
+func (b *bump) endReaders() error {
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		for _, end := range []*link.Endpoint{b.kern, b.dev} {
+			if end != nil {
+				end.Close()
+				end.Wait()
+			}
+		}
+	}()
+	limit := time.NewTimer(tapTimeout)
+	defer limit.Stop()
+	select {
+	case <-back:
+		return nil
+	case <-limit.C:
+		b.kern.Close()
+		b.dev.Close()
+		return errHangs
+	}
+}

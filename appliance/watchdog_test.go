@@ -3,6 +3,7 @@ package appliance
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -157,6 +158,36 @@ func TestR47_R10_StalledSide(t *testing.T) {
 				t.Errorf("stalled was logged %d times:\n%s", n, logged.String())
 			}
 		})
+	}
+}
+
+// A stop comes to an end although a reader hangs, and says so.
+func TestR47_StopWhileStalled(t *testing.T) {
+	hostMAC, peerMAC := net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 0, 0, 0, 0, 2}
+	left, hostEnd := link.Pipe(link.PipeOptions{})
+	right, wireEnd := link.Pipe(link.PipeOptions{})
+	toWire := &stuckDevice{Device: right}
+	cfg := Config{Watchdog: 100 * time.Millisecond, Neighbors: config.Relay, Policies: []config.Policy{{Name: "all", Action: config.Bypass}}}
+	box, err := New(cfg, WithLinks(left, toWire, Host{MAC: hostMAC, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- box.Run(context.Background()) }()
+	<-box.Ready()
+	go drainLink(hostEnd)
+	go drainLink(wireEnd)
+	free := toWire.hang()
+	defer free()
+	if _, err := hostEnd.WriteFrames([][]byte{bypassFrame(peerMAC, hostMAC, "192.0.2.1", "192.0.2.2")}); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the watchdog tells", func() bool { return len(box.Status().Stalled) == 1 })
+	if err := box.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; !errors.Is(err, errHangs) {
+		t.Errorf("it ended with %v", err)
 	}
 }
 
