@@ -164,7 +164,8 @@ func protectAll(t testing.TB) config.Config {
 	}
 }
 
-func newMemoryPair(t testing.TB, cfgA, cfgB config.Config) *memoryPair {
+// newMemoryPair starts two appliances; the first option is for a, the second for b.
+func newMemoryPair(t testing.TB, cfgA, cfgB config.Config, opts ...Option) *memoryPair {
 	t.Helper()
 	p := &memoryPair{wire: &wireLog{}}
 	macA, macB := net.HardwareAddr{2, 0, 0, 0, 0, 10}, net.HardwareAddr{2, 0, 0, 0, 0, 11}
@@ -173,11 +174,11 @@ func newMemoryPair(t testing.TB, cfgA, cfgB config.Config) *memoryPair {
 	outerA, outerB := link.Pipe(link.PipeOptions{Queue: 8192, Wiretap: func(_ *link.PipeEnd, frame []byte) { p.wire.see(frame) }})
 	p.a = newMemoryHost(t, hostA, macA, "192.0.2.1", "2001:db8::1")
 	p.b = newMemoryHost(t, hostB, macB, "192.0.2.2", "2001:db8::2")
-	start := func(cfg config.Config, left, right link.Device, h *memoryHost) *Appliance {
-		box, err := New(cfg, WithSequenceStore(sa.NewMemoryStore()), WithLinks(left, right, Host{
+	start := func(cfg config.Config, left, right link.Device, h *memoryHost, opts []Option) *Appliance {
+		box, err := New(cfg, append(opts, WithSequenceStore(sa.NewMemoryStore()), WithLinks(left, right, Host{
 			MAC:       h.mac,
 			Addresses: []netip.Prefix{netip.PrefixFrom(h.v4, 24), netip.PrefixFrom(h.v6, 64)},
-		}))
+		}))...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,8 +197,9 @@ func newMemoryPair(t testing.TB, cfgA, cfgB config.Config) *memoryPair {
 		})
 		return box
 	}
-	p.boxA = start(cfgA, innerA, outerA, p.a)
-	p.boxB = start(cfgB, innerB, outerB, p.b)
+	opts = append(opts, func(*options) {}, func(*options) {})
+	p.boxA = start(cfgA, innerA, outerA, p.a, opts[:1:1])
+	p.boxB = start(cfgB, innerB, outerB, p.b, opts[1:2:2])
 	return p
 }
 
