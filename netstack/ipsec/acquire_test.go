@@ -377,3 +377,36 @@ func TestR44_AcquireKeepsOrderUnderLoad(t *testing.T) {
 		t.Errorf("%d of %d came; drops %v", next, rounds*each, q.a.drops(hook.Left))
 	}
 }
+
+// A policy that populates its selector asks for an SA for each value, and each queue
+// leaves by its own.
+func TestR44_RFC4301_4_4_1_2_AcquireForEachValue(t *testing.T) {
+	q := newAcquirer(t, false, HoldLimits{})
+	q.policy.Selector.Proto = wire.ProtoUDP
+	q.policy.Populate = sa.PopulateLocalPorts
+	q.a.policies(q.policy)
+	for _, port := range []uint16{7, 8, 7, 8, 7} {
+		q.a.fromHost(q.udp(port, 100), nil)
+	}
+	if len(q.events) != 2 || q.a.e.Held() != 5 {
+		t.Fatalf("%d events, %d datagrams are held; expected 2 and 5", len(q.events), q.a.e.Held())
+	}
+	for i, want := range []struct {
+		port uint16
+		n    uint64
+	}{{7, 3}, {8, 2}} {
+		ev := q.events[i]
+		if ports := ev.Selector.LocalPorts; len(ports) != 1 || ports[0] != (sa.PortRange{From: want.port, To: want.port}) || ev.Policy.Parent() != q.policy {
+			t.Errorf("event %d: selector %v of policy %v", i, ev.Selector.String(), ev.Policy.Name)
+		}
+		s := q.a.make("ab", ev.Lineage, 0x3000+uint32(i), addrB4)
+		if _, err := ev.Lineage.Switch(s); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() bool { return s.LastSeq() == want.n })
+	}
+	q.settle(0)
+	if n := len(q.a.right.take(t, macA, macB)); n != 5 {
+		t.Errorf("%d left, expected 5", n)
+	}
+}

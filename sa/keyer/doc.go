@@ -11,10 +11,16 @@
 //	SequenceLow  the same                    AddPair, Switch, Retire
 //	ExpireHard   the SA drops everything     Delete
 //	PeerMoved    the NAT mapping changed     nothing, or tell the peer
-//	Dead         nothing comes back          probe the peer; DeleteAll
+//	Dead         nothing comes back          ask the peer; or DeleteAll
 //
 // A lineage is what a policy names: the SAs of one purpose that succeed one another,
-// in one direction or both. A rollover makes before it breaks, so that no packet is
+// in one direction or both. A policy that populates selectors from packets makes a
+// lineage like it for each value that traffic brings, so a key manager goes by
+// Event.Lineage, and by Event.Selector for what the SAs are to cover; what it made for
+// such lineages it also deletes.
+//
+// While a lineage that has a Notify has no SA, what it should carry waits: a bounded
+// number of datagrams, for a bounded time. A rollover makes before it breaks, so that no packet is
 // without an SA at either end:
 //
 //  1. Both ends add the new inbound SA. From here on old and new are accepted.
