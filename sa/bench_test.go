@@ -3,7 +3,6 @@ package sa
 import (
 	"fmt"
 	"net/netip"
-	"strconv"
 	"testing"
 	"time"
 
@@ -44,7 +43,7 @@ func manyFlow(i int, v6 bool) *Flow {
 // ratioTo measures each size in a run of its own, and then all of them in turns: what
 // it reports as "x-of-NAME" is the shortest time of many turns as a multiple of the
 // first size's, so that what else the machine does disturbs it little.
-func ratioTo(b *testing.B, sizes []int, prepare func(*testing.B, int) func(i int)) {
+func ratioTo[T any](b *testing.B, sizes []T, prepare func(*testing.B, T) func(i int)) {
 	steps := make([]func(int), len(sizes))
 	best := make([]time.Duration, len(sizes))
 	turn := func(n int) {
@@ -58,7 +57,7 @@ func ratioTo(b *testing.B, sizes []int, prepare func(*testing.B, int) func(i int
 		}
 	}
 	for n, size := range sizes {
-		b.Run(strconv.Itoa(size), func(b *testing.B) {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			if steps[n] == nil {
 				steps[n] = prepare(b, size)
 			}
@@ -75,7 +74,7 @@ func ratioTo(b *testing.B, sizes []int, prepare func(*testing.B, int) func(i int
 				turn(0)
 				turn(n)
 			}
-			b.ReportMetric(float64(best[n])/float64(best[0]), fmt.Sprintf("x-of-%d", sizes[0]))
+			b.ReportMetric(float64(best[n])/float64(best[0]), fmt.Sprintf("x-of-%v", sizes[0]))
 		})
 	}
 }

@@ -8,7 +8,9 @@ import (
 
 // An SPD is the security policy database (RFC 4301 §4.4.1): policies in order, of
 // which the first that matches decides. It does not change once it is made; a
-// change of policy makes another SPD.
+// change of policy makes another SPD, so that no answer outlives the rules that it
+// came from. There is no cache in front of it, as it would not pay (see
+// BenchmarkFlowCache).
 type SPD struct {
 	policies []*Policy
 	index    *classifier

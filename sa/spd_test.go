@@ -147,22 +147,26 @@ func drawProto(t *rapid.T) uint8 {
 	return rapid.SampledFrom([]uint8{AnyProto, 1, 6, 17, 47, 58, 132, 135, 255}).Draw(t, "proto")
 }
 
+// drawSelector may draw one that cannot be.
+func drawSelector(t *rapid.T, s *Selector) {
+	s.Local, s.Remote, s.Proto = drawRanges(t), drawRanges(t), drawProto(t)
+	switch {
+	case rapid.IntRange(0, 3).Draw(t, "opaque") == 0:
+		s.Opaque = true
+	case hasPorts(s.Proto):
+		s.LocalPorts, s.RemotePorts = drawPorts(t), drawPorts(t)
+	case isICMP(s.Proto):
+		s.ICMPTypes, s.ICMPCodes = drawBytes(t), drawBytes(t)
+	case s.Proto == protoMH:
+		s.MHTypes = drawBytes(t)
+	}
+}
+
 func drawPolicies(t *rapid.T, most int) (policies []*Policy) {
 	for i := range rapid.IntRange(0, most).Draw(t, "policies") {
 		p := &Policy{Name: fmt.Sprint(i), Action: Bypass, Directions: Directions(rapid.IntRange(0, 2).Draw(t, "directions"))}
-		s := &p.Selector
-		s.Local, s.Remote, s.Proto = drawRanges(t), drawRanges(t), drawProto(t)
-		switch {
-		case rapid.IntRange(0, 3).Draw(t, "opaque") == 0:
-			s.Opaque = true
-		case hasPorts(s.Proto):
-			s.LocalPorts, s.RemotePorts = drawPorts(t), drawPorts(t)
-		case isICMP(s.Proto):
-			s.ICMPTypes, s.ICMPCodes = drawBytes(t), drawBytes(t)
-		case s.Proto == protoMH:
-			s.MHTypes = drawBytes(t)
-		}
-		if s.check() == nil {
+		drawSelector(t, &p.Selector)
+		if p.Selector.check() == nil {
 			policies = append(policies, p)
 		}
 	}
