@@ -108,6 +108,7 @@ func newBed(ctx context.Context, t *testing.T, list []kase) (*bed, []ends) {
 		if k.inner == 6 {
 			bind = fmt.Sprintf("UDP6-LISTEN:%d,bind=[%v]", echoPort, v6)
 		}
+		script.WriteString(k.listener())
 		fmt.Fprintf(&script, "socat -b 65536 %s PIPE </dev/null >/dev/null 2>&1 &\n", bind)
 	}
 	b.peer = xfrmpeer.OnWire(t, b.wire, "peer")

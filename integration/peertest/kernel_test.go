@@ -139,7 +139,7 @@ func (b *bed) run(ctx context.Context, t *testing.T, e ends) row {
 	ofEither := netlab.Any(fromHost, fromPeer)
 	and := func(a, b netlab.Match) netlab.Match { return func(f *netlab.Frame) bool { return a(f) && b(f) } }
 	capture := b.wire.Capture(netlab.CaptureOptions{SnapLen: 2000, Watch: []netlab.Match{
-		and(ofEither, netlab.Not(netlab.OfClass(e.outermost(), netlab.ARP, netlab.ND, netlab.MLD))),
+		and(ofEither, netlab.Not(netlab.Any(netlab.OfClass(e.outermost(), netlab.ARP, netlab.ND, netlab.MLD), e.laterFragment))),
 		netlab.Containing([]byte(netlab.Marker)),
 		and(fromHost, fragment),
 		and(fromPeer, fragment),

@@ -107,6 +107,8 @@ type kase struct {
 	// transport mode.
 	outer, inner int
 	esn          bool
+	encap        bool  // ESP in UDP
+	tfc          int   // octets to which the appliance pads, or config.PadToMTU
 	bulk         int64 // octets of TCP in each direction
 	// first is the sequence number that the host begins with; 0 stands for 1.
 	first uint64
@@ -126,10 +128,36 @@ func (k kase) String() string {
 	if k.esn {
 		name += " esn"
 	}
+	if k.encap {
+		name += " in udp"
+	}
+	if k.tfc != 0 {
+		name += fmt.Sprintf(" tfc %d", k.tfc)
+	}
 	if k.mode == config.Transport {
 		return fmt.Sprintf("%s transport v%d", name, k.outer)
 	}
 	return fmt.Sprintf("%s tunnel %din%d", name, k.inner, k.outer)
+}
+
+// The ports of ESP in UDP.
+const (
+	encapHostPort  = 4501
+	encapGuestPort = config.DefaultEncapPort
+)
+
+// listener is the guest's command that has its kernel take ESP out of UDP. An IKE
+// daemon would hold the socket open and set the option UDP_ENCAP (100) to
+// UDP_ENCAP_ESPINUDP (2).
+func (k kase) listener() string {
+	if !k.encap {
+		return ""
+	}
+	bind := fmt.Sprintf("UDP4-RECV:%d,bind=%v", encapGuestPort, k.peerAddr(4))
+	if k.outer == 6 {
+		bind = fmt.Sprintf("UDP6-RECV:%d,bind=[%v]", encapGuestPort, k.peerAddr(6))
+	}
+	return fmt.Sprintf("socat -u %s,setsockopt-listen=17:100:i2 /dev/null </dev/null >/dev/null 2>&1 &\n", bind)
 }
 
 func hostAddr(version int) netip.Addr { return netlab.DefaultA()[version/6].Addr() }
@@ -148,6 +176,9 @@ func (k kase) peerAddr(version int) netip.Addr {
 func (k kase) outermost() netlab.Class {
 	if k.suites[len(k.suites)-1].protocol == config.AH {
 		return netlab.AH
+	}
+	if k.encap {
+		return netlab.ESPInUDP
 	}
 	return netlab.ESP
 }
@@ -200,6 +231,16 @@ func (k kase) ends(t *testing.T) ends {
 				Mode: xfrmpeer.Mode(k.mode), CrossFamily: k.inner != k.outer, ESN: k.esn,
 			}
 			s.linux(&state, enc, auth)
+			if k.encap {
+				c.Encap = &config.Encap{LocalPort: encapHostPort, RemotePort: encapGuestPort, Checksum: k.outer == 6, Float: true}
+				state.EncapSrcPort, state.EncapDstPort = encapHostPort, encapGuestPort
+				if direction == config.In {
+					state.EncapSrcPort, state.EncapDstPort = encapGuestPort, encapHostPort
+				}
+			}
+			if direction == config.Out {
+				c.TFCPadding = k.tfc
+			}
 			if k.first != 0 && direction == config.Out {
 				state.Extra = fmt.Sprintf("replay-seq %#x replay-seq-hi %#x", uint32(k.first-1), (k.first-1)>>32)
 			}
@@ -214,6 +255,14 @@ func (k kase) ends(t *testing.T) ends {
 		}
 	}
 	e.policies = []xfrmpeer.Policy{in, out}
+	if k.encap {
+		// The guest's kernel holds the policies against the UDP datagram too, before it
+		// looks for ESP in it. An IKE daemon exempts its socket.
+		e.policies = append(e.policies, xfrmpeer.Policy{
+			Dir: "in", Src: single(hostAddr(k.outer)), Dst: single(k.peerAddr(k.outer)), Bypass: true, Priority: 998,
+			Selector: fmt.Sprintf("proto 17 sport %d dport %d", encapHostPort, encapGuestPort),
+		})
+	}
 	if k.mode == config.Tunnel && k.inner == 6 {
 		e.policies = append(e.policies, clearDiscovery(in)...)
 		e.policies = append(e.policies, clearDiscovery(out)...)
