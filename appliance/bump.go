@@ -154,8 +154,13 @@ func (b *bump) cutInterface(ctx context.Context, o *options) (devices [2][]link.
 	if b.cfg.OnFailure == config.Open {
 		onFailure = ethtap.FailOpen
 	}
+	ban, err := bypassCgroup(b.cfg)
+	if err != nil {
+		return devices, err
+	}
 	b.device, err = ethtap.Open(ethtap.Options{
 		Interface: b.cfg.Interface, NetNS: o.netNS, OnFailure: onFailure, Hook: o.hook, Queues: o.queues,
+		ForbidBypass:          ban,
 		FlushNeighborsOnClose: b.cfg.Neighbors == config.Proxy,
 	})
 	if err != nil {

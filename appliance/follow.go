@@ -167,7 +167,23 @@ func (b *bump) reportInterface(s *Status) {
 	if s.RenamedTo != "" {
 		say("interface %s is called %s now and stays cut; name it so in the configuration before the next start", s.Interface, s.RenamedTo)
 	}
+	s.BypassForbidden, s.BypassRefused = b.device.Bypass()
 	if err != nil {
 		say("if %s is deleted and created anew, it is open until bitw has cut it again, for want of a guard: %v", s.Interface, err)
 	}
+}
+
+// bypassCgroup is where sockets that send past the cut are to be refused, "" for nowhere.
+func bypassCgroup(cfg *Config) (string, error) {
+	switch {
+	case !cfg.ForbidBypass:
+		return "", nil
+	case cfg.BypassCgroup != "":
+		return cfg.BypassCgroup, nil
+	}
+	dir, err := ethtap.DefaultCgroup()
+	if err != nil {
+		return "", cfg.ErrorAt("forbid_bypass", err.Error(), "mount it, or remove forbid_bypass", err)
+	}
+	return dir, nil
 }

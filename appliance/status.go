@@ -22,6 +22,10 @@ type Status struct {
 	// Guard is how the interface is kept shut when it is created anew, until it is cut
 	// again: "netdev", "inet" (not ARP) or "none"; empty for WithLinks.
 	Guard string `json:"guard,omitempty"`
+	// BypassForbidden is the cgroup in which sockets that send past the cut are refused,
+	// and BypassRefused how many were.
+	BypassForbidden string `json:"bypass_forbidden,omitempty"`
+	BypassRefused   uint64 `json:"bypass_refused,omitempty"`
 	// Carrier says that the interface is up and its lower layer has a signal; true
 	// for WithLinks.
 	Carrier bool `json:"carrier"`

@@ -26,7 +26,7 @@ type decoder struct {
 }
 
 func (d *decoder) decode(root *node) {
-	f := d.fields(root, "a configuration", "interface", "inside", "outside", "protected", "mirror_link", "on_failure", "control", "state_dir", "log_level", "watchdog",
+	f := d.fields(root, "a configuration", "interface", "inside", "outside", "protected", "mirror_link", "on_failure", "control", "state_dir", "log_level", "watchdog", "forbid_bypass", "bypass_cgroup",
 		"classes", "neighbors", "static_neighbors", "routes", "mtu", "security_associations", "policies")
 	if f == nil {
 		return
@@ -58,6 +58,7 @@ func (d *decoder) decode(root *node) {
 	if n := f.by["watchdog"]; n != nil {
 		c.Watchdog = d.watchdog(n)
 	}
+	d.bypass(f)
 	if n := f.by["mtu"]; n != nil {
 		if v, ok := d.number(n, 576, 65535); ok {
 			c.MTU = int(v)

@@ -62,7 +62,8 @@ func Diff(old, new *Config) []Change {
 		{"interface", old.Interface, new.Interface}, {"inside", old.Inside, new.Inside},
 		{"protected", old.Protected, new.Protected}, {"mirror_link", old.MirrorLink, new.MirrorLink}, {"on_failure", old.OnFailure, new.OnFailure},
 		{"control", old.Control, new.Control}, {"state_dir", old.StateDir, new.StateDir},
-		{"log_level", old.LogLevel, new.LogLevel}, {"watchdog", old.Watchdog, new.Watchdog}, {"mtu", old.MTU, new.MTU},
+		{"log_level", old.LogLevel, new.LogLevel}, {"watchdog", old.Watchdog, new.Watchdog},
+		{"forbid_bypass", old.ForbidBypass, new.ForbidBypass}, {"bypass_cgroup", old.BypassCgroup, new.BypassCgroup}, {"mtu", old.MTU, new.MTU},
 		{"neighbors", old.Neighbors, new.Neighbors},
 	}) {
 		r = append(r, Change{Kind: Changed, Subject: SettingEdit, Name: key})

@@ -14,6 +14,7 @@
 //	state_dir: /var/lib/bitw          # default; sequence numbers are reserved ahead here
 //	log_level: info                   # error | warn | info (default) | debug | trace
 //	watchdog: 5s                      # default; a side without progress for so long puts the taps into their fail state | off
+//	forbid_bypass: false              # true: no process, or none of the cgroup bypass_cgroup: DIR, may make a socket that sends past the cut
 //	mtu: 1500                         # octets of the largest IP packet on the wire; default: the interface's
 //	classes:                          # frames that no policy decides: bypass | discard; those not named are discarded
 //	  dhcp: bypass

@@ -15,6 +15,10 @@ func (c *Config) Redacted() string {
 	w.always(0, "state_dir", c.StateDir)
 	w.line(0, "log_level", c.LogLevel)
 	w.always(0, "watchdog", watchdogText(c.Watchdog))
+	if c.ForbidBypass {
+		w.line(0, "forbid_bypass", "true")
+	}
+	w.line(0, "bypass_cgroup", c.BypassCgroup)
 	if c.MTU != 0 {
 		w.line(0, "mtu", fmt.Sprint(c.MTU))
 	}

@@ -107,6 +107,10 @@ type Config struct {
 	LogLevel string
 	// Watchdog is how long a side may make no progress while frames wait; 0 is off.
 	Watchdog time.Duration
+	// ForbidBypass keeps processes from making sockets that send past the cut, those of
+	// the cgroup (version 2) whose directory BypassCgroup is, or all where that is empty.
+	ForbidBypass bool
+	BypassCgroup string
 	// Classes are in the order of the file, each name and EtherType once.
 	Classes []Class
 	// Neighbors is how the host finds its neighbours.

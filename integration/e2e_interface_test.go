@@ -1,8 +1,11 @@
 package integration
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"bitw/integration/netlab"
+	"bitw/netstack/ethtap"
 )
 
 // tattle sends protected datagrams from a host without pause, whatever becomes of its
@@ -46,6 +50,21 @@ func tattle(t testing.TB, from *netlab.Host, to netip.Addr) {
 		wg.Wait()
 		_ = c.Close()
 	})
+}
+
+// newCgroup makes a cgroup for a test, so that none of the machine's is touched.
+func newCgroup(t testing.TB) string {
+	t.Helper()
+	root, err := ethtap.DefaultCgroup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(root, fmt.Sprintf("bitw-e2e-%d", os.Getpid()))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(dir) })
+	return dir
 }
 
 func eth(t testing.TB, h *netlab.Host, name string) netlink.Link {
@@ -87,9 +106,12 @@ func (b *box) sequence(name string) uint64 {
 // again under traffic: bitw waits, cuts the new one and goes on with the same SAs.
 func TestR07_CreatedAnewNothingLeavesInTheClear(t *testing.T) {
 	pair := netlab.New(t).Pair(netlab.PairOptions{})
-	a, b := boxes(t, pair, protected())
-	if g := a.status().Guard; g == "none" {
-		t.Fatalf("guard %q; nftables is missing", g)
+	p := protected()
+	cgroup := newCgroup(t)
+	p.settings = "forbid_bypass: true\nbypass_cgroup: " + cgroup + "\n"
+	a, b := boxes(t, pair, p)
+	if st := a.status(); st.Guard == "none" || st.BypassForbidden != cgroup {
+		t.Fatalf("guard %q, bypass forbidden in %q; is nftables missing?", st.Guard, st.BypassForbidden)
 	}
 	c := watchClear(pair, 128)
 	s := startStream(t, pair.A, pair.B, b4)

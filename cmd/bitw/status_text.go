@@ -28,6 +28,9 @@ func statusText(s *appliance.Status, now time.Time) string {
 	}
 	t.line("cut", "%s", cut)
 	t.line("created anew", "%s", guardWords(s.Guard))
+	if s.BypassForbidden != "" {
+		t.line("round the cut", "forbidden in %s, %s refused", s.BypassForbidden, count(s.BypassRefused, "socket"))
+	}
 	t.line("addresses", "%s", strings.Join(s.Addresses, ", "))
 	t.line("mtu", "%d", s.MTU)
 	for _, side := range slices.Sorted(maps.Keys(s.Links)) {

@@ -274,7 +274,7 @@ func (d *Device) settleAdopted() error {
 		}
 	}
 	d.raiseGuard()
-	return d.dropGuards(formerly)
+	return errors.Join(d.forbidBypass(), d.settleBan(), d.dropGuards(formerly))
 }
 
 // shut makes a cut that ended with its process outlive this one.

@@ -38,7 +38,11 @@ type Options struct {
 	// DeadMan is how long a process may hang under FailOpen before the flow is
 	// restored; 0 is a second. It has no effect under FailShut.
 	DeadMan time.Duration
-	Queues  int // queues of each tap, 0 is 1, at most 64
+	// ForbidBypass is the directory of a cgroup (version 2) whose processes are kept from
+	// making sockets that send past the cut, see Device.Bypass; DefaultCgroup is that of
+	// all. Empty forbids nothing. Under FailShut it outlives the process as the cut does.
+	ForbidBypass string
+	Queues       int // queues of each tap, 0 is 1, at most 64
 	// DrainTimeout bounds the drain in Close, 0 is 250 ms.
 	DrainTimeout time.Duration
 	// FlushNeighborsOnClose makes Drain and Close flush the interface's neighbour
@@ -71,6 +75,7 @@ type Device struct {
 	// guardKept says that the interface was kept shut by the guard alone.
 	guardKept bool
 	guard     atomic.Pointer[guardState]
+	ban       *bypassBan // nil if nothing is forbidden
 	ns        *os.File
 	nl        *netlink.Handle // in the namespace
 	lock      *lockFile
@@ -447,6 +452,7 @@ func (d *Device) letGo() error {
 	d.kernel.tap.close()
 	d.wire.tap.close()
 	d.progs.close()
+	d.ban.close()
 	d.cut.close()
 	errs = append(errs, d.lock.release())
 	if d.insideLock != nil {

@@ -44,7 +44,9 @@
 // A Handover brings a cut from a living process to another without either.
 //
 // Limits: packet sockets on the interface (tcpdump, DHCP clients) see wire
-// frames before the cut; senders with PACKET_QDISC_BYPASS or AF_XDP get past it;
+// frames before the cut; senders with PACKET_QDISC_BYPASS or AF_XDP get past it, unless
+// Options.ForbidBypass keeps them from it; so do XDP programs that send (XDP_TX,
+// XDP_REDIRECT) and the kernel's own netconsole and pktgen;
 // pins and the guard do not outlive a reboot.
 //
 // The package knows nothing of IP, IPsec or policies, and imports nothing else

@@ -21,6 +21,10 @@ import (
 const childEnv = "BITW_ETHTAP_CHILD"
 
 func TestMain(m *testing.M) {
+	if path := os.Getenv(senderEnv); path != "" {
+		sender(path)
+		return
+	}
 	if spec := os.Getenv(childEnv); spec != "" {
 		if err := child(spec); err != nil {
 			fmt.Println("failed:", err)

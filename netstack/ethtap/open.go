@@ -167,11 +167,15 @@ func (d *Device) open(u *undo) error {
 	if err := d.attachAll(u); err != nil {
 		return err
 	}
+	if err := d.forbidBypass(); err != nil {
+		return err
+	}
+	u.add(d.ban.close)
 	if err := d.settleFailure(); err != nil {
 		return err
 	}
 	d.raiseGuard()
-	return d.dropGuards(formerly)
+	return errors.Join(d.settleBan(), d.dropGuards(formerly))
 }
 
 // describe writes into the map what the programs and later processes must know.

@@ -262,7 +262,7 @@ func (d *Device) Leave() error {
 	d.cut.set(offFail, uint32(FailOpen))
 	d.cut.setDeadline(0)
 	err := d.InNamespace(func() error {
-		return errors.Join(removeTap(d.nl, d.info.KernelTap), removeTap(d.nl, d.info.WireTap))
+		return errors.Join(liftBan(d.pins), removeTap(d.nl, d.info.KernelTap), removeTap(d.nl, d.info.WireTap))
 	})
 	return errors.Join(err, d.letGo())
 }
@@ -282,7 +282,7 @@ func leaveDirect(nl *netlink.Handle, eth netlink.Link, pins string) (bool, error
 	c.setFlow(flowOf(Closed, Closed))
 	c.setDeadline(0)
 	htap, ltap := tapNames(eth.Attrs().Index)
-	return true, errors.Join(removeTap(nl, htap), removeTap(nl, ltap))
+	return true, errors.Join(liftBan(pins), removeTap(nl, htap), removeTap(nl, ltap))
 }
 
 // shutDirect makes what was left open, if it was, end shut.
