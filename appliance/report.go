@@ -88,6 +88,9 @@ func policyStatus(p *sa.Policy) PolicyStatus {
 		Name: p.Name, Action: p.Action.String(), Direction: p.Directions.String(), Selector: p.Selector.String(),
 		Out: traffic(p.Traffic(sa.Outbound)), In: traffic(p.Traffic(sa.Inbound)),
 	}
+	if p.Populate != 0 {
+		st.Populate, st.Entries = p.Populate.String(), len(p.Entries())
+	}
 	for _, l := range p.Out {
 		st.OutSAs = append(st.OutSAs, l.Name)
 	}
@@ -121,6 +124,9 @@ func saStatus(x *sa.SA, now int64) SAStatus {
 	}
 	if x.Src.IsValid() {
 		st.Source = x.Src.String()
+	}
+	if x.Mode == sa.BEET {
+		st.InnerSource, st.InnerDestination = x.InnerSrc.String(), x.InnerDst.String()
 	}
 	if x.Direction == sa.Outbound {
 		st.Sequence, st.DummiesSent = x.LastSeq(), x.DummiesSent.Load()

@@ -62,12 +62,16 @@ type Traffic struct {
 
 // A PolicyStatus is one rule of the SPD.
 type PolicyStatus struct {
-	Name      string  `json:"name"`
-	Action    string  `json:"action"`
-	Direction string  `json:"direction"`
-	Selector  string  `json:"selector"`
-	Out       Traffic `json:"out"`
-	In        Traffic `json:"in"`
+	Name      string `json:"name"`
+	Action    string `json:"action"`
+	Direction string `json:"direction"`
+	Selector  string `json:"selector"`
+	// Populate names the selectors that are populated from the packet, as in
+	// "remote,remote_ports", and Entries is how many values have SAs or wait for them.
+	Populate string  `json:"populate,omitempty"`
+	Entries  int     `json:"entries,omitempty"`
+	Out      Traffic `json:"out"`
+	In       Traffic `json:"in"`
 	// OutSAs and InSAs name the SAs in the order of their application.
 	OutSAs []string `json:"out_sas,omitempty"`
 	InSAs  []string `json:"in_sas,omitempty"`
@@ -81,8 +85,11 @@ type SAStatus struct {
 	SPI         string `json:"spi"`
 	Source      string `json:"source,omitempty"`
 	Destination string `json:"destination"`
-	Mode        string `json:"mode"`
-	Algorithm   string `json:"algorithm"`
+	// InnerSource and InnerDestination are those of BEET mode.
+	InnerSource      string `json:"inner_source,omitempty"`
+	InnerDestination string `json:"inner_destination,omitempty"`
+	Mode             string `json:"mode"`
+	Algorithm        string `json:"algorithm"`
 	// Key is "empty", "valid" or "invalid".
 	Key string `json:"key"`
 	ESN bool   `json:"esn"`

@@ -21,9 +21,9 @@ const modelRun = 400
 
 // TestModel drives the databases through histories of random steps and compares each
 // answer with that of a slow and obvious model. BITW_MODEL_STEPS is the number of
-// steps; it takes a few seconds without.
+// steps; it takes about two seconds without.
 func TestModel_R31R32R33R40R41(t *testing.T) {
-	steps := 40 * modelRun
+	steps := 20 * modelRun
 	if text := os.Getenv("BITW_MODEL_STEPS"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 {

@@ -86,10 +86,18 @@ func summary(path string, cfg *config.Config, warnings int) string {
 	fmt.Fprintf(&b, "\n%s\n", count(uint64(len(cfg.SAs)), "security association"))
 	for i := range cfg.SAs {
 		s := &cfg.SAs[i]
-		fmt.Fprintf(w, "  %s\t%s\t%s %s\tspi %#08x\t%s -> %s\t%s\n", s.Name, s.Direction, s.Protocol, s.Mode, s.SPI, s.Source, s.Destination, s.Algorithm)
+		fmt.Fprintf(w, "  %s\t%s\t%s %s\tspi %#08x\t%s -> %s%s\t%s\n", s.Name, s.Direction, s.Protocol, s.Mode, s.SPI, s.Source, s.Destination, inner(s), s.Algorithm)
 	}
 	w.Flush()
 	return b.String()
+}
+
+// inner is the inner addresses of BEET mode.
+func inner(s *config.SA) string {
+	if s.Mode != config.BEET {
+		return ""
+	}
+	return fmt.Sprintf(", for %s -> %s", s.InnerSource, s.InnerDestination)
 }
 
 func selector(r *config.Policy) string {
@@ -100,6 +108,15 @@ func selector(r *config.Policy) string {
 	}
 	if r.ICMP != nil {
 		text += fmt.Sprintf(" type %s code %s", span(r.ICMP.TypeFirst, r.ICMP.TypeLast), span(r.ICMP.CodeFirst, r.ICMP.CodeLast))
+	}
+	if len(r.MHTypes) > 0 {
+		text += " mh-type " + join(r.MHTypes)
+	}
+	if r.Opaque {
+		text += " opaque"
+	}
+	if len(r.Populate) > 0 {
+		text += " populate " + strings.Join(r.Populate, ",")
 	}
 	return text
 }
@@ -143,6 +160,8 @@ func protocolName(n uint8) string {
 		return "udp"
 	case 58:
 		return "icmpv6"
+	case 135:
+		return "mh"
 	}
 	return "protocol " + strconv.Itoa(int(n))
 }
@@ -186,6 +205,8 @@ type (
 		SPI         string `json:"spi"`
 		Source      string `json:"source"`
 		Destination string `json:"destination"`
+		InnerSource string `json:"inner_source,omitempty"`
+		InnerDest   string `json:"inner_destination,omitempty"`
 		Algorithm   string `json:"algorithm"`
 	}
 	checkNote struct {
@@ -214,10 +235,14 @@ func (p *program) checkJSON(path string, cfg *config.Config, warnings config.War
 		}
 		for i := range cfg.SAs {
 			x := &cfg.SAs[i]
-			r.SAs = append(r.SAs, checkSA{
-				x.Name, string(x.Direction), string(x.Protocol), string(x.Mode), fmt.Sprintf("%#08x", x.SPI),
-				x.Source.String(), x.Destination.String(), x.Algorithm,
-			})
+			s := checkSA{
+				Name: x.Name, Direction: string(x.Direction), Protocol: string(x.Protocol), Mode: string(x.Mode), SPI: fmt.Sprintf("%#08x", x.SPI),
+				Source: x.Source.String(), Destination: x.Destination.String(), Algorithm: x.Algorithm,
+			}
+			if x.Mode == config.BEET {
+				s.InnerSource, s.InnerDest = x.InnerSource.String(), x.InnerDestination.String()
+			}
+			r.SAs = append(r.SAs, s)
 		}
 	}
 	if err := writeJSON(p.out, r); err != nil {

@@ -43,6 +43,39 @@ func TestCheckGood(t *testing.T) {
 	golden(t, "check.json", w.out.String(), path)
 }
 
+// What a rule selects beyond addresses and ports, and the inner addresses of BEET.
+func TestCheckShowsSelectors(t *testing.T) {
+	const beet = `interface: eth0
+security_associations:
+  - {name: to-b, direction: out, protocol: esp, mode: beet, spi: 0x1001, source: 192.0.2.1, destination: 192.0.2.2,
+     inner_source: 2001:db8::1, inner_destination: 2001:db8::2, algorithm: aes128gcm16,
+     encryption_key: 0x00112233445566778899aabbccddeeff:a0a1a2a3}
+  - {name: from-b, direction: in, protocol: esp, mode: beet, spi: 0x2001, source: 192.0.2.2, destination: 192.0.2.1,
+     inner_source: 2001:db8::2, inner_destination: 2001:db8::1, algorithm: aes128gcm16,
+     encryption_key: 0xffeeddccbbaa99887766554433221100:b0b1b2b3}
+policies:
+  - {name: binding, protocol: mh, mh_type: [1, 5-6], action: discard}
+  - {name: rest, protocol: udp, local_ports: opaque, action: bypass}
+  - {name: b, local: 2001:db8::1, remote: 2001:db8::2, protocol: tcp, populate: remote_ports, action: protect, out: to-b, in: from-b}
+  - {name: c, local: 2001:db8::1, remote: 2001:db8::2, action: protect, out: to-b, in: from-b}
+`
+	w, path := newWorld(t), write(t, "bitw.yaml", beet)
+	w.call(t, 0, "", "", "check", "-c", path)
+	for _, want := range []string{
+		"any <-> any mh mh-type 1,5-6", "any <-> any udp opaque", "2001:db8::1 <-> 2001:db8::2 tcp populate remote_ports",
+		"192.0.2.1 -> 192.0.2.2, for 2001:db8::1 -> 2001:db8::2",
+	} {
+		if !strings.Contains(w.out.String(), want) {
+			t.Errorf("no %q in\n%s", want, w.out.String())
+		}
+	}
+	w = newWorld(t)
+	w.call(t, 0, "", "", "check", "-c", path, "-o", "json")
+	if !strings.Contains(w.out.String(), `"inner_destination": "2001:db8::2"`) {
+		t.Errorf("no inner destination in\n%s", w.out.String())
+	}
+}
+
 func TestCheckWarns(t *testing.T) {
 	path := write(t, "bitw.yaml", good)
 	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {

@@ -104,6 +104,9 @@ func (t *text) policy(p *appliance.PolicyStatus) {
 	}
 	t.line("action", "%s, %s", p.Action, direction)
 	t.line("selector", "%s", p.Selector)
+	if p.Populate != "" {
+		t.line("populate", "%s, %s", p.Populate, count(uint64(p.Entries), "value"))
+	}
 	if p.Direction != "in" {
 		t.traffic("out", p.OutSAs, &p.Out)
 	}
@@ -117,6 +120,9 @@ func (t *text) sa(a *appliance.SAStatus) {
 	ends := "to " + a.Destination
 	if a.Source != "" {
 		ends = "from " + a.Source + " " + ends
+	}
+	if a.InnerSource != "" {
+		ends += ", for " + a.InnerSource + " to " + a.InnerDestination
 	}
 	t.line("kind", "%s %s, %s, spi %s, %s", a.Protocol, a.Mode, a.Direction, a.SPI, ends)
 	algorithm := a.Algorithm
