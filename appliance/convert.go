@@ -60,6 +60,7 @@ func specs(cfg *Config) []keyer.Spec {
 		case config.BEET:
 			s.Mode = sa.BEET
 		}
+		s.Headers = headers(&c.Headers)
 		s.Encap, s.TFCPadding, s.Dummies = encap(c.Encap), c.TFCPadding, c.Dummies
 		if c.TFCPadding == config.PadToMTU {
 			s.TFCPadding = sa.PadToMTU
@@ -67,6 +68,40 @@ func specs(cfg *Config) []keyer.Spec {
 		list = append(list, s)
 	}
 	return list
+}
+
+// headers are an SA's rules for outer headers.
+func headers(c *config.Headers) sa.Headers {
+	h := sa.Headers{
+		NoECN: c.CopyECN == config.CopyNo, TTL: c.TTL,
+		CopyFlowLabel: c.CopyFlowLabel, FlowLabel: c.FlowLabel,
+		FragmentBefore: c.Fragment == config.Before,
+	}
+	switch c.CopyDF {
+	case config.CopySet:
+		h.DF = sa.SetDF
+	case config.CopyNo:
+		h.DF = sa.ClearDF
+	}
+	switch c.CopyDSCP {
+	case config.CopyIn:
+		h.DSCP = sa.CopyDSCPIn
+	case config.CopyYes:
+		h.DSCP = sa.CopyDSCPBoth
+	case config.CopyNo:
+		h.DSCP = sa.CopyDSCPNone
+	}
+	if len(c.DSCP) > 0 {
+		mapped := new([64]uint8)
+		for inner := range mapped {
+			mapped[inner] = h.OuterTOS(uint8(inner)<<2) >> 2
+		}
+		for inner, outer := range c.DSCP {
+			mapped[inner] = outer
+		}
+		h.DSCPMap = mapped
+	}
+	return h
 }
 
 func encap(c *config.Encap) *sa.Encap {

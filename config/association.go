@@ -29,9 +29,9 @@ func (d *decoder) securityAssociations(n *node) {
 	items := d.list(n, "security associations")
 	d.countKeyFiles(items)
 	for _, item := range items {
-		f := d.fields(item, "a security association", "name", "direction", "protocol", "mode", "spi", "source", "destination", "inner_source", "inner_destination",
+		f := d.fields(item, "a security association", append([]string{"name", "direction", "protocol", "mode", "spi", "source", "destination", "inner_source", "inner_destination",
 			"algorithm", "encryption_key", "integrity_key", "key_file", "esn", "replay_window", "lifetime",
-			"encap", "tfc_padding", "dummy")
+			"encap", "tfc_padding", "dummy"}, headerKeys...)...)
 		if f == nil {
 			continue
 		}
@@ -50,6 +50,7 @@ func (d *decoder) securityAssociations(n *node) {
 		d.saIdentity(f, &sa, what)
 		d.saTuning(f, &sa)
 		d.saEncap(f, &sa)
+		d.saHeaders(f, &sa)
 		algorithm, known := d.algorithm(f, &sa, what)
 		d.saKeys(f, &sa, what, algorithm, known)
 		d.config.SAs = append(d.config.SAs, sa)

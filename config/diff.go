@@ -89,7 +89,7 @@ type item struct {
 }
 
 func saItems(a, b SA) []item {
-	return []item{
+	return append([]item{
 		{"direction", a.Direction, b.Direction}, {"protocol", a.Protocol, b.Protocol}, {"mode", a.Mode, b.Mode},
 		{"spi", a.SPI, b.SPI}, {"source", a.Source, b.Source}, {"destination", a.Destination, b.Destination},
 		{"inner_source", a.InnerSource, b.InnerSource}, {"inner_destination", a.InnerDestination, b.InnerDestination},
@@ -98,7 +98,7 @@ func saItems(a, b SA) []item {
 		{"integrity_key", true, a.IntegrityKey.Equal(b.IntegrityKey)},
 		{"esn", a.ESN, b.ESN}, {"replay_window", a.ReplayWindow, b.ReplayWindow}, {"lifetime", a.Lifetime, b.Lifetime},
 		{"encap", a.Encap, b.Encap}, {"tfc_padding", a.TFCPadding, b.TFCPadding}, {"dummy", a.Dummies, b.Dummies},
-	}
+	}, headerItems(&a.Headers, &b.Headers)...)
 }
 
 func policyItems(a, b Policy) []item {

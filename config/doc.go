@@ -145,6 +145,22 @@
 // 4303 §2.6) have the length of padded ones, without padding any length; at the other
 // end they are dropped and counted.
 //
+// # Outer headers
+//
+// The outer header of a tunnel follows the tables of RFC 4301 §5.1.2. These keys of an SA
+// in tunnel mode, and the first four in BEET mode, say otherwise:
+//
+//	copy_df: yes                      # yes (default) | no: clear | set; an IPv6 packet inside counts as DF
+//	copy_ecn: yes                     # yes (default): RFC 6040 | no: 0 outside, and what arrives outside is ignored
+//	copy_dscp: out                    # out (default) | in | yes: both ways | no
+//	dscp: {46: 34, 0-7: 0}            # out: outer DSCP of inner ones, the others as copy_dscp says; or one number for all
+//	ttl: 64                           # out: 1 to 255; default 64
+//	flow_label: 0                     # out: copy, for hosts only, or a number; default 0
+//	fragment: after                   # out: after (default) | before: what does not fit is cut before it is enclosed
+//
+// Packets with DF, and all of IPv6, are never cut: whoever sent them is told what would
+// fit. With copy_df: set, the others are cut before.
+//
 // # Keys
 //
 // A key is hexadecimal with or without 0x; spaces, colons and underscores may group

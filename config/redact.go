@@ -116,6 +116,7 @@ func (w *writer) sa(sa *SA) {
 		fmt.Fprintf(w, "    lifetime: {packets: %d, bytes: %d, time: %s}\n", sa.Lifetime.Packets, sa.Lifetime.Bytes, sa.Lifetime.Time)
 	}
 	w.encap(sa)
+	w.headers(&sa.Headers)
 }
 
 func (w *writer) policy(p *Policy) {

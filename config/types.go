@@ -191,6 +191,7 @@ type SA struct {
 	TFCPadding int
 	// Dummies is how many dummy packets an outbound SA sends a second (RFC 4303 §2.6).
 	Dummies int
+	Headers Headers
 	Pos     Position
 }
 

@@ -73,6 +73,8 @@ type SAConfig struct {
 	// before it is protected, and again afterwards. They are for BEET mode only, which
 	// needs both; they are of one family, which may be another than Src's.
 	InnerSrc, InnerDst netip.Addr
+	// Headers says how an outer header is made and read; transport mode has none.
+	Headers Headers
 	// Algorithm and its keys. They are copied into the transform; the caller may clear
 	// them. With both keys empty, where the algorithm wants one, the SA has no key
 	// yet and drops everything as DropKeyInvalid.
@@ -142,8 +144,9 @@ type SA struct {
 	pmtu  atomic.Uint64
 	clock func() int64
 
-	Name string
-	Src  netip.Addr
+	Name    string
+	Src     netip.Addr
+	Headers Headers
 	// InnerSrc and InnerDst are valid in BEET mode only.
 	InnerSrc, InnerDst netip.Addr
 	Algorithm          transform.Algorithm
@@ -190,7 +193,7 @@ func newSA(cfg *SAConfig) (*SA, error) {
 	}
 	s := &SA{
 		Name: cfg.Name, Key: cfg.Key, Direction: cfg.Direction, Mode: cfg.Mode, Src: cfg.Src.Unmap(),
-		InnerSrc: cfg.InnerSrc.Unmap(), InnerDst: cfg.InnerDst.Unmap(),
+		InnerSrc: cfg.InnerSrc.Unmap(), InnerDst: cfg.InnerDst.Unmap(), Headers: cfg.Headers,
 		Algorithm: cfg.Algorithm, ESN: cfg.ESN, Soft: cfg.Soft, Hard: cfg.Hard, Lineage: cfg.Lineage,
 		Encap: cfg.Encap, discard: cfg.Discard, clock: cfg.Clock, pmtuAge: cfg.PMTUAge,
 	}
@@ -282,6 +285,9 @@ func (cfg *SAConfig) check() error {
 		return err
 	}
 	if err := cfg.checkEncap(); err != nil {
+		return err
+	}
+	if err := cfg.Headers.check(); err != nil {
 		return err
 	}
 	if cfg.Discard {

@@ -1,16 +1,12 @@
 package ipsec
 
 import (
-	"encoding/binary"
 	"net/netip"
 
 	"bitw/netstack/wire"
 	"bitw/sa"
 	"bitw/sa/transform"
 )
-
-// outerTTL is the TTL or hop limit of a tunnel's outer header (RFC 4301 §5.1.2).
-const outerTTL = 64
 
 // A bundle is the SAs that one outbound datagram gets, in the order of their
 // application, with the arithmetic of their overhead. It is the same for all
@@ -22,6 +18,8 @@ type bundle struct {
 	front int
 	// dst is the destination on the wire.
 	dst netip.Addr
+	// cutAfter says that what is sealed has to be fragmented.
+	cutAfter bool
 	// dummy says that the innermost SA carries a dummy packet (RFC 4303 §2.6).
 	dummy bool
 	// pkt is the transform's argument; a field so that it needs no allocation.
@@ -50,7 +48,7 @@ func (b *bundle) reset() {
 	for i := range b.steps[:b.n] {
 		b.steps[i].sa = nil
 	}
-	b.n, b.front, b.dummy = 0, 0, false
+	b.n, b.front, b.dummy, b.cutAfter = 0, 0, false, false
 	b.pkt.Buf = nil
 }
 
@@ -155,7 +153,7 @@ func (b *bundle) takeSeq(n int) (wire.DropReason, *sa.SA) {
 // header is in, with the index-th sequence number of the run. It returns the
 // new bounds; start moves left by front octets. id makes identifications.
 func (b *bundle) seal(buf []byte, start, end, index int, in *wire.Info, id func() uint32) (int, int, wire.DropReason, *sa.SA) {
-	tos, df := in.TOS, in.DF
+	o := outermost{tos: in.TOS, df: in.DF, flow: wire.FlowLabel(buf[start:]), cutAfter: b.cutAfter}
 	for i := range b.steps[:b.n] {
 		st := &b.steps[i]
 		s, t := st.sa, st.sa.Transform
@@ -174,7 +172,7 @@ func (b *bundle) seal(buf []byte, start, end, index int, in *wire.Info, id func(
 			p.Hdr = start - headerLen
 			start = p.Hdr - st.udp - st.outer
 			total := st.outer + st.udp + headerLen + (p.End - p.Pay) + t.TrailerLen(p.End-p.Pay)
-			outerHeader(buf[start:start+st.outer], s, total, tos, df, id)
+			o.enclose(buf[start:start+st.outer], s, total, id)
 		} else {
 			p.Pay = start + st.insertAt
 			st.pad(p, buf[start+st.protoAt])
@@ -196,30 +194,4 @@ func (b *bundle) seal(buf []byte, start, end, index int, in *wire.Info, id func(
 		}
 	}
 	return start, end, wire.DropNone, nil
-}
-
-// outerHeader writes a tunnel's outer IP header (RFC 4301 §5.1.2) for a datagram
-// of total octets into b. The traffic class is the inner one, which for ECN is
-// the normal mode of RFC 6040 §4.1; DF is copied, and IPv6 inside counts as DF.
-func outerHeader(b []byte, s *sa.SA, total int, tos uint8, df bool, id func() uint32) {
-	if len(b) == 40 {
-		binary.BigEndian.PutUint32(b, 6<<28|uint32(tos)<<20)
-		binary.BigEndian.PutUint16(b[4:], uint16(total-40))
-		b[6], b[7] = s.Key.Proto, outerTTL
-		src, dst := s.Src.As16(), s.Key.Dst.As16()
-		copy(b[8:], src[:])
-		copy(b[24:], dst[:])
-		return
-	}
-	b[0], b[1] = 0x45, tos
-	binary.BigEndian.PutUint16(b[4:], uint16(id()))
-	b[6], b[7] = 0, 0
-	if df {
-		b[6] = 0x40
-	}
-	b[8], b[9] = outerTTL, s.Key.Proto
-	src, dst := s.Src.As4(), s.Key.Dst.As4()
-	copy(b[12:], src[:])
-	copy(b[16:], dst[:])
-	wire.SetIPv4TotalLen(b, total)
 }

@@ -209,8 +209,10 @@ type work struct {
 	plan     bundle
 	open     opening
 	out      stack.PacketBufferList
-	wireInfo wire.Info // of a sealed datagram that has to be fragmented
-	icmp     []byte
+	wireInfo wire.Info // of a datagram that has to be fragmented
+	// fragmentID is the identification of the IPv6 fragments that the host sent, else 0.
+	fragmentID uint32
+	icmp       []byte
 	// releasing is the queue that w.d waited in for an SA, nil if it did not.
 	releasing *holdQueue
 	// station is where the host's frame goes if there is one and it names a station;
@@ -225,7 +227,7 @@ func (e *Engine) work() *work {
 }
 
 func (e *Engine) done(w *work) {
-	w.d.Bytes, w.d.Net = nil, nil
+	w.d.Bytes, w.d.Net, w.fragmentID = nil, nil, 0
 	w.releasing = nil
 	w.station = [6]byte{}
 	w.plan.reset()

@@ -235,7 +235,7 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 		return wire.DropDummy, s
 	}
 	if s.Mode == sa.Tunnel {
-		return w.leaveTunnel(), s
+		return w.leaveTunnel(s), s
 	}
 	return w.leaveTransport(s), s
 }
@@ -257,33 +257,6 @@ func (w *work) leaveTransport(s *sa.SA) wire.DropReason {
 	}
 	if s.Encap != nil {
 		repairChecksum(b, &d.Info, s)
-	}
-	return wire.DropNone
-}
-
-// leaveTunnel takes the outer header away (RFC 4301 §5.1.2), but for what RFC 6040
-// §4.2 wants of its ECN field.
-func (w *work) leaveTunnel() wire.DropReason {
-	d, o := &w.d, &w.open
-	outerTOS := d.Info.TOS
-	b := d.Bytes[o.pkt.Pay:o.pkt.End]
-	if reason := wire.Parse(b, &d.Info); reason != wire.DropNone {
-		return reason
-	}
-	if o.pkt.NextHeader != wire.ProtoIPv4 && o.pkt.NextHeader != wire.ProtoIPv6 ||
-		(o.pkt.NextHeader == wire.ProtoIPv4) != (d.Info.Version == 4) {
-		return wire.DropBadNextHeader
-	}
-	// Behind the datagram there may be padding for traffic flow confidentiality (RFC
-	// 4303 §2.7).
-	d.Bytes = b[:d.Info.TotalLen]
-	ecn, congested := wire.DecapECN(outerTOS, d.Info.TOS)
-	if congested {
-		return wire.DropECN
-	}
-	if ecn != d.Info.TOS&wire.ECNMask {
-		d.Info.TOS = d.Info.TOS&^wire.ECNMask | ecn
-		wire.SetTOS(d.Bytes, d.Info.TOS)
 	}
 	return wire.DropNone
 }

@@ -33,6 +33,9 @@ func (e *Engine) outboundPacket(w *work, pkt *stack.PacketBuffer) {
 		return // the reassembler counts
 	}
 	defer set.release()
+	if w.d.Info.Version == 6 {
+		w.fragmentID = w.d.Info.ID
+	}
 	if w.d.Bytes, reason = set.join(&w.d.Info); reason != wire.DropNone {
 		e.drop(hook.Left, reason, nil, nil)
 		return
@@ -123,16 +126,25 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 		return
 	}
 	limit := e.pathLimit(b, hop, w.now)
-	size := e.fit(w, b.maxInner(limit))
+	maxInner := b.maxInner(limit)
+	size := e.fit(w, maxInner)
 	if size.tooBig != 0 {
 		e.tooBig(w, p, size.tooBig)
 		return
 	}
-	if size.reason == wire.DropNone && b.sealedLen(size.piece) > maxDatagram {
-		size.reason = wire.DropTooBig
-	}
 	if size.reason != wire.DropNone {
 		e.drop(hook.Left, size.reason, p, nil)
+		return
+	}
+	b.cutAfter = size.piece > maxInner
+	whole := b.sealedLen(size.piece) <= maxDatagram
+	if b.cutAfter && b.mayCutBefore(&d.Info, whole) {
+		e.protectFragments(w, p, hop, maxInner)
+		return
+	}
+	if !whole {
+		// No host could be sent this; the next one it may send in one piece.
+		e.tooBig(w, p, b.maxInner(maxDatagram))
 		return
 	}
 	n := w.cut.Segments()
@@ -164,34 +176,18 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 		}
 		w.out.PushBack(packetOf(v, start, end, e.wireMAC()))
 	}
-	for i := range b.steps[:b.n] {
-		b.steps[i].sa.Used(n, octets, w.now)
-	}
-	p.Counters[sa.Outbound].Add(n, octets, w.now)
-	e.forwarders.Count(d.Info.Proto, hook.Right, len(d.Bytes))
-	e.toWire(w, hop)
+	e.protected(w, p, hop, n, octets)
 }
 
-// fragment adds the fragments of a sealed datagram to the batch (RFC 4303
-// §3.3.4: ESP first, then fragmentation).
-func (e *Engine) fragment(w *work, p *sa.Policy, sealed []byte, limit int) {
-	reason := wire.Parse(sealed, &w.wireInfo)
-	if reason == wire.DropNone {
-		reason = w.frag.Init(sealed, &w.wireInfo, limit, e.nextID())
+// protected sends the batch of n sealed datagrams, of octets before protection, and
+// counts them.
+func (e *Engine) protected(w *work, p *sa.Policy, hop route, n, octets int) {
+	for i := range w.plan.steps[:w.plan.n] {
+		w.plan.steps[i].sa.Used(n, octets, w.now)
 	}
-	if reason != wire.DropNone {
-		e.drop(hook.Left, reason, p, nil)
-		return
-	}
-	for {
-		v, buf := newFrame(limit)
-		n := w.frag.Next(buf[frameHead:])
-		if n == 0 {
-			v.Release()
-			return
-		}
-		w.out.PushBack(packetOf(v, frameHead, frameHead+n, e.wireMAC()))
-	}
+	p.Counters[sa.Outbound].Add(n, octets, w.now)
+	e.forwarders.Count(w.d.Info.Proto, hook.Right, len(w.d.Bytes))
+	e.toWire(w, hop)
 }
 
 // toWire sends the batch to the station that the host has named or to the next hop,

@@ -9,6 +9,7 @@ import (
 
 	"bitw/netstack/hook"
 	"bitw/netstack/wire"
+	"bitw/sa"
 )
 
 // The NICs of the bump's stack.
@@ -116,7 +117,7 @@ func (e *endpoint) Enable() tcpip.Error {
 
 func (e *endpoint) Enabled() bool      { return e.enabled.Load() }
 func (e *endpoint) Disable()           { e.enabled.Store(false) }
-func (*endpoint) DefaultTTL() uint8    { return outerTTL }
+func (*endpoint) DefaultTTL() uint8    { return sa.DefaultTTL }
 func (e *endpoint) MTU() uint32        { return e.nic.MTU() }
 func (e *endpoint) Close()             { e.Cleanup() }
 func (e *endpoint) headerSize() uint32 { return uint32(e.protocol.MinimumPacketSize()) }

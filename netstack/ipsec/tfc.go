@@ -178,9 +178,9 @@ func ipHeaderLen(a netip.Addr) int {
 // putIPHeader writes the IP header of a datagram of ours, which is b and cleared.
 func putIPHeader(b []byte, src, dst netip.Addr, proto uint8, id func() uint32) {
 	if dst.Is6() {
-		b[0], b[6], b[7] = 6<<4, proto, outerTTL
+		b[0], b[6], b[7] = 6<<4, proto, sa.DefaultTTL
 	} else {
-		b[0], b[8], b[9] = 4<<4|5, outerTTL, proto
+		b[0], b[8], b[9] = 4<<4|5, sa.DefaultTTL, proto
 		binary.BigEndian.PutUint16(b[4:], uint16(id()))
 	}
 	wire.SetSrc(b, src)

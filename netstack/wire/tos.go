@@ -1,5 +1,7 @@
 package wire
 
+import "encoding/binary"
+
 // The ECN codepoints: the two low bits of TOS and traffic class (RFC 3168 §5).
 const (
 	ECNNotECT = 0
@@ -41,4 +43,13 @@ func SetTOS(b []byte, tos uint8) {
 	}
 	b[0] = b[0]&0xf0 | tos>>4
 	b[1] = b[1]&0x0f | tos<<4
+}
+
+// FlowLabel returns the flow label of an IPv6 datagram (RFC 8200 §3), 0 for an IPv4
+// one. At least four octets must be in b.
+func FlowLabel(b []byte) uint32 {
+	if b[0]>>4 != 6 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(b) & 0xfffff
 }

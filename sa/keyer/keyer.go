@@ -53,6 +53,7 @@ type Spec struct {
 	// Encap, TFCPadding and Dummies are as in sa.SAConfig.
 	Encap               *sa.Encap
 	TFCPadding, Dummies int
+	Headers             sa.Headers
 }
 
 // Key returns the name of the SA in the SAD.
@@ -64,6 +65,6 @@ func (s *Spec) config() sa.SAConfig {
 		InnerSrc: s.InnerSrc, InnerDst: s.InnerDst,
 		EncryptionKey: s.EncryptionKey, IntegrityKey: s.IntegrityKey,
 		ESN: s.ESN, ReplayWindow: s.ReplayWindow, Soft: s.Soft, Hard: s.Hard,
-		Encap: s.Encap, TFCPadding: s.TFCPadding, Dummies: s.Dummies,
+		Encap: s.Encap, TFCPadding: s.TFCPadding, Dummies: s.Dummies, Headers: s.Headers,
 	}
 }
