@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"bitw/netstack/ipsec"
 	"bitw/netstack/wire"
 	"bitw/sa"
 )
@@ -23,8 +24,10 @@ type step struct {
 	// header, in transport mode the datagram's own headers up to there.
 	keep int
 	// udp is the length of the header of ESP in UDP, 0 without.
-	udp    int
-	tunnel bool
+	udp int
+	// take is how much longer the datagram is than what the SA encloses of it: nothing in
+	// tunnel mode, in transport mode keep, in BEET mode the header, which goes.
+	take int
 }
 
 // bundleOf gives the SAs that p would apply to the datagram in, or the reason why it
@@ -34,7 +37,7 @@ func bundleOf(p *sa.Policy, in *wire.Info) (bundle, wire.DropReason) {
 	if p.Populate != 0 {
 		return bundle{}, wire.DropNoSA // each value that it populates gets SAs of its own
 	}
-	dst, at := in.Dst, in.InsertAt
+	src, dst, at, header := in.Src, in.Dst, in.InsertAt, in.HeaderLen
 	for _, l := range p.Out {
 		s := l.Outbound()
 		switch {
@@ -42,21 +45,30 @@ func bundleOf(p *sa.Policy, in *wire.Info) (bundle, wire.DropReason) {
 			return bundle{}, wire.DropNoSA
 		case s.Transform == nil:
 			return bundle{}, wire.DropKeyInvalid
-		case s.Mode == sa.Tunnel:
+		case s.Mode == sa.BEET && (src != s.InnerSrc || dst != s.InnerDst):
+			return bundle{}, wire.DropSelectorMismatch
+		case s.Mode == sa.Transport && s.Key.Dst != dst:
+			// A transport mode SA ends where the datagram does.
+			return bundle{}, wire.DropSelectorMismatch
+		}
+		take := 0
+		if s.Mode == sa.BEET {
+			take = ipsec.BEETTakes(dst, header)
+		}
+		if s.Mode != sa.Transport {
 			at = ipv4Len
 			if s.Key.Dst.Is6() {
 				at = ipv6Len
 			}
-			dst = s.Key.Dst
-		case s.Key.Dst != dst:
-			// A transport mode SA ends where the datagram does.
-			return bundle{}, wire.DropSelectorMismatch
+			src, dst, header = s.Src, s.Key.Dst, at
+		} else {
+			take = at
 		}
 		udp := 0
 		if s.Encap != nil {
 			udp = wire.UDPLen
 		}
-		b.steps = append(b.steps, step{sa: s, keep: at, udp: udp, tunnel: s.Mode == sa.Tunnel})
+		b.steps = append(b.steps, step{sa: s, keep: at, udp: udp, take: take})
 	}
 	if len(b.steps) == 0 {
 		return bundle{}, wire.DropNoSA
@@ -75,10 +87,7 @@ func (b *bundle) names() []string {
 // sealedLen is the length of a datagram of n octets after all SAs.
 func (b *bundle) sealedLen(n int) int {
 	for _, st := range b.steps {
-		t, pay := st.sa.Transform, n
-		if !st.tunnel {
-			pay -= st.keep
-		}
+		t, pay := st.sa.Transform, n-st.take
 		n = st.keep + st.udp + t.HeaderLen() + pay + t.TrailerLen(pay)
 	}
 	return n
@@ -93,9 +102,7 @@ func (b *bundle) maxInner(limit int) int {
 		if room < 0 {
 			return -1
 		}
-		if limit = room; !st.tunnel {
-			limit += st.keep
-		}
+		limit = room + st.take
 	}
 	return limit
 }

@@ -16,8 +16,11 @@ type bundle struct {
 	steps [maxBundle]step
 	// front is how many octets all SAs together put in front.
 	front int
-	// dst is the destination on the wire.
-	dst netip.Addr
+	// slack is how far behind frameHead what is sealed starts, for BEET mode may put less
+	// in front than it takes away.
+	slack int
+	// src and dst are the addresses on the wire.
+	src, dst netip.Addr
 	// cutAfter says that what is sealed has to be fragmented.
 	cutAfter bool
 	// dummy says that the innermost SA carries a dummy packet (RFC 4303 §2.6).
@@ -32,8 +35,10 @@ type step struct {
 	// insertAt is where the ESP or AH header goes in transport mode, and protoAt the
 	// octet that names what follows there; from the start of the datagram.
 	insertAt, protoAt int
-	// outer is the length of the outer IP header in tunnel mode, 0 in transport mode.
-	outer int
+	// outer is the length of the outer IP header in tunnel and BEET mode, 0 in transport
+	// mode. strip is how much of the inner one BEET mode takes away, and options how much
+	// of that goes on behind ESP (see beet.go).
+	outer, strip, options int
 	// udp is the length of the UDP header of ESP in UDP, 0 without encapsulation, and
 	// remote where the packet goes then.
 	udp    int
@@ -48,7 +53,7 @@ func (b *bundle) reset() {
 	for i := range b.steps[:b.n] {
 		b.steps[i].sa = nil
 	}
-	b.n, b.front, b.dummy, b.cutAfter = 0, 0, false, false
+	b.n, b.front, b.slack, b.dummy, b.cutAfter = 0, 0, 0, false, false
 	b.pkt.Buf = nil
 }
 
@@ -56,8 +61,9 @@ func (b *bundle) reset() {
 // is returned with the reason.
 func (b *bundle) init(p *sa.Policy, in *wire.Info, now int64) (wire.DropReason, *sa.SA) {
 	b.reset()
-	b.dst = in.Dst
+	b.src, b.dst = in.Src, in.Dst
 	insertAt, protoAt := in.InsertAt, in.InsertProtoAt
+	header, moved := in.HeaderLen, 0 // of IPv4, options included
 	if len(p.Out) == 0 || len(p.Out) > maxBundle {
 		return wire.DropNoSA, nil
 	}
@@ -72,13 +78,19 @@ func (b *bundle) init(p *sa.Policy, in *wire.Info, now int64) (wire.DropReason, 
 		if reason := s.Usable(now); reason != wire.DropNone {
 			return reason, s
 		}
-		if s.Mode == sa.Tunnel {
+		if s.Mode == sa.BEET {
+			if b.src != s.InnerSrc || b.dst != s.InnerDst {
+				return wire.DropSelectorMismatch, s
+			}
+			st.beet(b.dst, header)
+		}
+		if s.Mode != sa.Transport {
 			st.outer, protoAt = 20, 9
 			if s.Key.Dst.Is6() {
 				st.outer, protoAt = 40, 6
 			}
-			insertAt = st.outer
-			b.dst = s.Key.Dst
+			insertAt, header = st.outer, st.outer
+			b.src, b.dst = s.Src, s.Key.Dst
 		} else if s.Key.Dst != b.dst {
 			// A transport mode SA ends where the datagram does.
 			return wire.DropSelectorMismatch, s
@@ -89,8 +101,10 @@ func (b *bundle) init(p *sa.Policy, in *wire.Info, now int64) (wire.DropReason, 
 			b.dst = st.remote.Addr()
 		}
 		st.padTo = tfcPadding(s, i, in)
-		b.front += st.outer + st.udp + s.Transform.HeaderLen()
+		moved += st.outer + st.udp + s.Transform.HeaderLen() + st.options - st.strip
+		b.front = max(b.front, moved)
 	}
+	b.slack = b.front - moved
 	return wire.DropNone, nil
 }
 
@@ -100,7 +114,7 @@ func (b *bundle) sealedLen(n int) int {
 		st := &b.steps[i]
 		t := st.sa.Transform
 		if st.outer != 0 {
-			n = max(n, st.padTo)
+			n = max(n+st.options-st.strip, st.padTo)
 			n = st.outer + st.udp + t.HeaderLen() + n + t.TrailerLen(n)
 		} else {
 			pay := max(n-st.insertAt, st.padTo)
@@ -109,6 +123,9 @@ func (b *bundle) sealedLen(n int) int {
 	}
 	return n
 }
+
+// room returns the octets that sealing a datagram of n octets needs, behind frameHead.
+func (b *bundle) room(n int) int { return b.slack + max(b.sealedLen(n), n) }
 
 // maxInner returns the largest datagram in octets whose sealed form has at most
 // limit, or a negative number if there is none. From then on no datagram is padded
@@ -121,7 +138,7 @@ func (b *bundle) maxInner(limit int) int {
 			return -1
 		}
 		st.padTo = min(st.padTo, room)
-		if limit = room; st.outer == 0 {
+		if limit = room + st.strip - st.options; st.outer == 0 {
 			limit += st.insertAt
 		}
 	}
@@ -151,7 +168,7 @@ func (b *bundle) takeSeq(n int) (wire.DropReason, *sa.SA) {
 
 // seal applies all SAs to the datagram at [start, end) of buf, whose parsed
 // header is in, with the index-th sequence number of the run. It returns the
-// new bounds; start moves left by front octets. id makes identifications.
+// new bounds; start moves left by front-slack octets. id makes identifications.
 func (b *bundle) seal(buf []byte, start, end, index int, in *wire.Info, id func() uint32) (int, int, wire.DropReason, *sa.SA) {
 	o := outermost{tos: in.TOS, df: in.DF, flow: wire.FlowLabel(buf[start:]), cutAfter: b.cutAfter}
 	for i := range b.steps[:b.n] {
@@ -165,11 +182,14 @@ func (b *bundle) seal(buf []byte, start, end, index int, in *wire.Info, id func(
 			if buf[start]>>4 == 6 {
 				p.NextHeader = wire.ProtoIPv6
 			}
+			if st.strip != 0 {
+				o.leave(p, buf[start:end], st)
+			}
 			if b.dummy && i == 0 {
 				p.NextHeader = wire.ProtoNone
 			}
 			st.pad(p, p.NextHeader)
-			p.Hdr = start - headerLen
+			p.Hdr = p.Pay - headerLen
 			start = p.Hdr - st.udp - st.outer
 			total := st.outer + st.udp + headerLen + (p.End - p.Pay) + t.TrailerLen(p.End-p.Pay)
 			o.enclose(buf[start:start+st.outer], s, total, id)

@@ -15,7 +15,8 @@
 //     was learned about the path tell the largest packet (pmtu.go). A superframe
 //     is cut to fit; what does not fit and must not be fragmented is answered
 //     with an ICMP error. Each piece is written once into a fresh buffer, sealed
-//     there in place, fragmented if it must be, and all go out in one batch.
+//     there in place, fragmented if it must be, and all go out in one batch. Outer
+//     headers are made in tunnel.go and beet.go; fragment.go cuts before or after.
 //
 // A datagram from the right, the side of the wire (inbound.go):
 //

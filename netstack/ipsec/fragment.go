@@ -50,7 +50,7 @@ func (e *Engine) protectFragments(w *work, p *sa.Policy, hop route, maxInner int
 		return
 	}
 	b.cutAfter = false
-	octets, room := 0, b.sealedLen(maxInner)
+	octets, room := 0, b.room(maxInner)
 	for i := range n {
 		v, buf := newFrame(room)
 		start := frameHead + b.front

@@ -224,8 +224,11 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 		return reason, s
 	}
 	octets := o.pkt.End - o.pkt.Pay // outbound, too, it is the datagram that counts
-	if s.Mode == sa.Transport {
+	switch s.Mode {
+	case sa.Transport:
 		octets += d.Info.HeaderLen
+	case sa.BEET:
+		octets += ipHeaderLen(s.InnerDst)
 	}
 	s.Used(1, octets, w.now)
 	o.removed[o.n] = s
@@ -234,8 +237,11 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 	if o.pkt.NextHeader == wire.ProtoNone {
 		return wire.DropDummy, s
 	}
-	if s.Mode == sa.Tunnel {
+	switch s.Mode {
+	case sa.Tunnel:
 		return w.leaveTunnel(s), s
+	case sa.BEET:
+		return w.leaveBEET(s), s
 	}
 	return w.leaveTransport(s), s
 }

@@ -157,7 +157,7 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 		return
 	}
 	octets := 0
-	room := b.sealedLen(size.piece)
+	room := b.room(size.piece)
 	for i := range n {
 		v, buf := newFrame(room)
 		start := frameHead + b.front

@@ -21,7 +21,7 @@ func tfcPadding(s *sa.SA, i int, in *wire.Info) int {
 	if s.TFCPadding == 0 || s.Key.Proto != wire.ProtoESP {
 		return 0
 	}
-	if s.Mode == sa.Transport && (i > 0 || !tellsLength(in.InsertProto)) {
+	if s.Mode != sa.Tunnel && (i > 0 || !tellsLength(in.InsertProto)) || s.Mode == sa.BEET && !plain(in) {
 		return 0
 	}
 	if s.TFCPadding == sa.PadToMTU {
@@ -57,7 +57,7 @@ func ends(proto uint8, b []byte) bool {
 // pad makes the payload of p, whose protocol is proto in transport mode, as long as st
 // wants it.
 func (st *step) pad(p *transform.Packet, proto uint8) {
-	if end := p.Pay + st.padTo; end > p.End && (st.outer != 0 || ends(proto, p.Buf[p.Pay:p.End])) {
+	if end := p.Pay + st.padTo; end > p.End && (st.outer != 0 && st.strip == 0 || ends(proto, p.Buf[p.Pay:p.End])) {
 		clear(p.Buf[p.End:end])
 		p.End = end
 	}
@@ -150,7 +150,7 @@ func (e *Engine) sendDummy(p *sa.Policy, s *sa.SA) {
 		e.drop(hook.Left, reason, p, s)
 		return
 	}
-	v, buf := newFrame(b.sealedLen(n))
+	v, buf := newFrame(b.room(n))
 	start := frameHead + b.front
 	putIPHeader(buf[start:start+n], s.Src, s.Key.Dst, wire.ProtoNone, e.nextID)
 	start, end, reason, s := b.seal(buf, start, start+n, 0, &w.d.Info, e.nextID)

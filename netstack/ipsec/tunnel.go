@@ -13,6 +13,9 @@ type outermost struct {
 	tos  uint8
 	df   bool
 	flow uint32
+	// ttl and id are those of a header that BEET mode has taken away; a ttl of 0 is none.
+	ttl uint8
+	id  uint16
 	// cutAfter says that what is sealed has to be fragmented, so that DF cannot be set.
 	cutAfter bool
 }
@@ -23,13 +26,21 @@ type outermost struct {
 func (o *outermost) enclose(b []byte, s *sa.SA, total int, id func() uint32) {
 	h := &s.Headers
 	o.tos = h.OuterTOS(o.tos)
-	if len(b) == 40 {
+	ttl, ident := h.OuterTTL(), o.id
+	if o.ttl != 0 {
+		ttl, o.ttl = o.ttl, 0
+	} else {
 		if !h.CopyFlowLabel || o.flow == 0 {
 			o.flow = h.FlowLabel
 		}
+		if len(b) == 20 {
+			ident = uint16(id())
+		}
+	}
+	if len(b) == 40 {
 		binary.BigEndian.PutUint32(b, 6<<28|uint32(o.tos)<<20|o.flow)
 		binary.BigEndian.PutUint16(b[4:], uint16(total-40))
-		b[6], b[7] = s.Key.Proto, h.OuterTTL()
+		b[6], b[7] = s.Key.Proto, ttl
 		src, dst := s.Src.As16(), s.Key.Dst.As16()
 		copy(b[8:], src[:])
 		copy(b[24:], dst[:])
@@ -37,12 +48,12 @@ func (o *outermost) enclose(b []byte, s *sa.SA, total int, id func() uint32) {
 	}
 	o.df, o.flow = h.OuterDF(o.df) && !o.cutAfter, 0
 	b[0], b[1] = 0x45, o.tos
-	binary.BigEndian.PutUint16(b[4:], uint16(id()))
+	binary.BigEndian.PutUint16(b[4:], ident)
 	b[6], b[7] = 0, 0
 	if o.df {
 		b[6] = 0x40
 	}
-	b[8], b[9] = h.OuterTTL(), s.Key.Proto
+	b[8], b[9] = ttl, s.Key.Proto
 	src, dst := s.Src.As4(), s.Key.Dst.As4()
 	copy(b[12:], src[:])
 	copy(b[16:], dst[:])

@@ -24,6 +24,7 @@ const (
 	ProtoICMPv6   = 58
 	ProtoNone     = 59
 	ProtoDestOpts = 60
+	ProtoBEETPH   = 94
 	ProtoSCTP     = 132
 	ProtoMobility = 135
 	ProtoUDPLite  = 136
