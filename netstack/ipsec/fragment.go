@@ -26,8 +26,9 @@ func (b *bundle) mayCutBefore(in *wire.Info, whole bool) bool {
 }
 
 // protectFragments cuts w.d, for which w.cut is ready, into fragments of at most
-// maxInner octets, applies the SAs to each and sends them.
-func (e *Engine) protectFragments(w *work, p *sa.Policy, hop route, maxInner int) {
+// maxInner octets, applies the SAs to each and sends them. It returns true if nothing
+// was done because an SA has a successor by now.
+func (e *Engine) protectFragments(w *work, p *sa.Policy, hop route, maxInner int) (again bool) {
 	d, b := &w.d, &w.plan
 	tmp, buf := newFrame(len(d.Bytes))
 	defer tmp.Release()
@@ -42,12 +43,15 @@ func (e *Engine) protectFragments(w *work, p *sa.Policy, hop route, maxInner int
 	}
 	if reason != wire.DropNone {
 		e.drop(hook.Left, reason, p, nil)
-		return
+		return false
 	}
 	n := w.frag.Fragments()
 	if reason, s := b.takeSeq(n); reason != wire.DropNone {
+		if b.superseded(s) {
+			return true
+		}
 		e.drop(hook.Left, reason, p, s)
-		return
+		return false
 	}
 	b.cutAfter = false
 	octets, room := 0, b.room(maxInner)
@@ -65,6 +69,7 @@ func (e *Engine) protectFragments(w *work, p *sa.Policy, hop route, maxInner int
 		w.out.PushBack(packetOf(v, start, end, e.wireMAC()))
 	}
 	e.protected(w, p, hop, n, octets)
+	return false
 }
 
 // fragment adds the fragments of a sealed datagram to the batch (RFC 4303

@@ -139,7 +139,9 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 	b.cutAfter = size.piece > maxInner
 	whole := b.sealedLen(size.piece) <= maxDatagram
 	if b.cutAfter && b.mayCutBefore(&d.Info, whole) {
-		e.protectFragments(w, p, hop, maxInner)
+		if e.protectFragments(w, p, hop, maxInner) {
+			e.protect(w, p, pkt, set)
+		}
 		return
 	}
 	if !whole {
