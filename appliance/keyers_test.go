@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"bitw/config"
 	"bitw/sa"
@@ -94,6 +95,19 @@ func TestR44_KeyManagersArePluggedIn(t *testing.T) {
 	p.transfer(t, true, 1<<20)  // by the configuration's
 	if n := len(p.boxA.Status().SAs); n != 4 {
 		t.Errorf("%d SAs in the status, expected 4", n)
+	}
+	inbound := managers[0].cmd.SAD.Lookup(0x1001, ends[0], transform.ProtoESP)
+	if err := managers[0].cmd.Retire(inbound, time.Hour); err != nil {
+		t.Error(err)
+	}
+	retiring := 0
+	for _, x := range p.boxA.Status().SAs {
+		if x.Retiring {
+			retiring++
+		}
+	}
+	if retiring != 1 {
+		t.Errorf("%d SAs are retiring in the status, expected 1", retiring)
 	}
 	for _, box := range []*Appliance{p.boxA, p.boxB} {
 		if err := box.Close(); err != nil {

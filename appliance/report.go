@@ -66,6 +66,7 @@ func (b *bump) report(s *Status) {
 	s.Links = map[string]LinkStatus{"left": linkStatus(b.kern), "right": linkStatus(b.dev)}
 	s.Classes = b.classStatus()
 	s.Neighbors = b.neighborStatus()
+	s.Held = b.engine.Held()
 	for _, r := range b.engine.Routes().List() {
 		s.Routes = append(s.Routes, r.String())
 	}
@@ -132,6 +133,7 @@ func saStatus(x *sa.SA, now int64) SAStatus {
 		st.Sequence, st.DummiesSent = x.LastSeq(), x.DummiesSent.Load()
 	}
 	st.Encap = encapStatus(x)
+	st.Retiring = x.Retiring()
 	switch soft, hard := x.Expired(); {
 	case hard:
 		st.Expired = "hard"

@@ -43,6 +43,9 @@ type Status struct {
 	Links     map[string]LinkStatus `json:"links"`
 	Neighbors []NeighborStatus      `json:"neighbors"`
 	Routes    []string              `json:"routes"`
+	// Held is how many of the host's datagrams wait for an SA that a key manager was
+	// asked for.
+	Held int `json:"held,omitempty"`
 	// Drops counts every drop by its reason; DropsBySide tells where the frame came
 	// from.
 	Drops       map[string]uint64            `json:"drops"`
@@ -103,6 +106,8 @@ type SAStatus struct {
 	DummiesSent uint64 `json:"dummies_sent,omitempty"`
 	// Expired is "", "soft" or "hard".
 	Expired string `json:"expired,omitempty"`
+	// Retiring says that the SA has a successor and is kept for a grace time only.
+	Retiring bool `json:"retiring,omitempty"`
 	// Weak says why the algorithm is discouraged.
 	Weak string `json:"weak,omitempty"`
 	Traffic

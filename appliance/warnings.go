@@ -38,6 +38,12 @@ func warnings(s *Status) []string {
 			say("policy %s: %d packets went out and none came back: look for drops here and at the other end", p.Name, p.Out.Packets)
 		}
 	}
+	if s.Held != 0 {
+		say("%d datagrams wait for SAs that a key manager was asked for: does the other end answer?", s.Held)
+	}
+	if n := s.Drops["acquire_timeout"]; n != 0 {
+		say("%d packets waited in vain for an SA: does the other end answer its key manager?", n)
+	}
 	if n := s.Drops["no_policy"]; n != 0 {
 		say("%d packets matched no policy and were discarded: add a policy with action bypass or protect if they should pass", n)
 	}
@@ -78,10 +84,11 @@ func warnSA(x *SAStatus, say func(string, ...any)) {
 	if x.Key != "" && x.Key != "valid" {
 		say("SA %s: its key is %s, so it drops everything: set the key", x.Name, x.Key)
 	}
-	switch x.Expired {
-	case "hard":
+	switch {
+	case x.Retiring: // its successor is at work
+	case x.Expired == "hard":
 		say("SA %s: its lifetime is over, so it drops everything: give it a new key", x.Name)
-	case "soft":
+	case x.Expired == "soft":
 		say("SA %s: its soft lifetime is over: give it a new key soon", x.Name)
 	}
 	if n := x.Drops["icv"]; n != 0 {

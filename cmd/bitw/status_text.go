@@ -156,11 +156,13 @@ func (t *text) sa(a *appliance.SAStatus) {
 	if a.DummiesSent > 0 {
 		t.line("dummies", "%s sent", count(a.DummiesSent, "dummy packet"))
 	}
-	switch a.Expired {
-	case "":
-	case "hard":
+	switch {
+	case a.Retiring:
+		t.line("lifetime", "retiring, its successor is at work")
+	case a.Expired == "":
+	case a.Expired == "hard":
 		t.line("lifetime", "over, nothing passes any more")
-	case "soft":
+	case a.Expired == "soft":
 		t.line("lifetime", "soon over")
 	default:
 		t.line("lifetime", "%s", a.Expired)
