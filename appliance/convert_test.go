@@ -1,0 +1,60 @@
+package appliance
+
+import (
+	"testing"
+
+	"bitw/config"
+	"bitw/sa"
+)
+
+// What a configuration says of BEET mode and of selectors reaches the databases.
+func TestR32R35_ConfigurationReachesTheDatabases(t *testing.T) {
+	const text = `interface: eth0
+state_dir: ""
+security_associations:
+  - {name: to-b, direction: out, protocol: esp, mode: beet, spi: 0x1001, source: 192.0.2.1, destination: 192.0.2.2,
+     inner_source: 2001:db8::1, inner_destination: 2001:db8::2, algorithm: aes128-sha256,
+     encryption_key: 00112233445566778899aabbccddeeff, integrity_key: 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f}
+  - {name: from-b, direction: in, protocol: esp, mode: beet, spi: 0x2001, source: 192.0.2.2, destination: 192.0.2.1,
+     inner_source: 2001:db8::2, inner_destination: 2001:db8::1, algorithm: aes128-sha256,
+     encryption_key: ffeeddccbbaa99887766554433221100, integrity_key: 100102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f}
+policies:
+  - {name: binding, protocol: mh, mh_type: [1, 5-6], action: discard}
+  - {name: fragments, protocol: udp, local_ports: opaque, action: bypass}
+  - {name: ports, local: 2001:db8::1, remote: 2001:db8::2, protocol: tcp, populate: [local, remote, local_ports, remote_ports], action: protect, out: to-b, in: from-b}
+  - {name: types, local: 2001:db8::1, remote: 2001:db8::2, populate: [protocol, icmp, mh_type], action: protect, out: to-b, in: from-b}
+`
+	cfg, _, err := config.Parse("bitw.yaml", []byte(text), ConfigOptions())
+	if err != nil {
+		t.Fatal(err.(config.Errors).Text())
+	}
+	db, err := NewDatabases(*cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	list := db.SPD.Policies()
+	for i, want := range []struct {
+		selector string
+		populate sa.Populate
+	}{
+		{"local any remote any proto 135 mh-type 1,5-6", 0},
+		{"local any remote any proto 17 opaque", 0},
+		{"local 2001:db8::1 remote 2001:db8::2 proto 6", sa.PopulateLocal | sa.PopulateRemote | sa.PopulateLocalPorts | sa.PopulateRemotePorts},
+		{"local 2001:db8::1 remote 2001:db8::2", sa.PopulateProto | sa.PopulateICMP | sa.PopulateMH},
+	} {
+		if p := list[i]; p.Selector.String() != want.selector || p.Populate != want.populate {
+			t.Errorf("policy %s: %v, populate %v", p.Name, &p.Selector, p.Populate)
+		}
+	}
+	for _, s := range db.SAD.All() {
+		if s.Mode != sa.BEET || !s.InnerSrc.Is6() || !s.InnerDst.Is6() || s.InnerSrc == s.InnerDst {
+			t.Errorf("SA %s: %v, %v to %v", s.Name, s.Mode, s.InnerSrc, s.InnerDst)
+		}
+	}
+	for _, key := range config.PopulateKeys() {
+		if populateFlag(key).String() != key {
+			t.Errorf("%s populates %v", key, populateFlag(key))
+		}
+	}
+}
