@@ -6,13 +6,14 @@ import (
 	"runtime"
 	"testing"
 
+	"bitw/netstack/wire"
 	"bitw/sa/transform"
 )
 
-// heap returns the octets that are in use.
+// heap returns the octets that are in use. What sync.Pools hold outlives one
+// collection, and is in it.
 func heap() uint64 {
 	var m runtime.MemStats
-	runtime.GC()
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
@@ -20,9 +21,12 @@ func heap() uint64 {
 
 // An SA with its keys, expanded, and its place in the database has 4 KiB at most, so
 // that 100,000 have less than 400 MB. The replay window has the size that was asked
-// for, and more for nobody.
+// for, and more for nobody. To that comes what the transform of an SA that is at work
+// keeps for each processor until it rests for two collections: scratch memory in
+// sync.Pools.
 func TestR31_MemoryOfAnSA(t *testing.T) {
 	const n = 2000
+	scratch := uint64(3 * 128 * runtime.GOMAXPROCS(0))
 	for _, c := range []struct {
 		direction Direction
 		algorithm string
@@ -53,8 +57,8 @@ func TestR31_MemoryOfAnSA(t *testing.T) {
 			}
 			// The first packet makes the transform's scratch memory.
 			p := transform.Packet{Buf: make([]byte, 100), Hdr: 20, Pay: 20 + s.Transform.HeaderLen(), End: 60}
-			if c.direction == Outbound {
-				s.Transform.Seal(&p, transform.Sequence{SPI: s.Key.SPI, Number: 1})
+			if reason := s.Transform.Seal(&p, transform.Sequence{SPI: s.Key.SPI, Number: 1}); reason != wire.DropNone {
+				t.Fatal(reason)
 			}
 			if err := db.Add(s); err != nil {
 				t.Fatal(err)
@@ -63,8 +67,8 @@ func TestR31_MemoryOfAnSA(t *testing.T) {
 		each := (heap() - before) / n
 		runtime.KeepAlive(db)
 		t.Logf("%v %s, window %d: %d octets an SA", c.direction, c.algorithm, c.window, each)
-		if each > c.most {
-			t.Errorf("%v %s, window %d: %d octets an SA, want %d at most", c.direction, c.algorithm, c.window, each, c.most)
+		if each > c.most+scratch {
+			t.Errorf("%v %s, window %d: %d octets an SA, want %d at most", c.direction, c.algorithm, c.window, each, c.most+scratch)
 		}
 	}
 }
