@@ -63,8 +63,7 @@ type taps struct {
 }
 
 // SetTaps sets the states of the taps of a running appliance. What an Active tap had
-// accepted is delivered when neither is Active any more; a tap that ceases to be
-// Active while the other remains so drops what it has queued.
+// accepted is delivered, also when the other remains Active.
 //
 // It returns the states as they are then. The error matches ErrClear or ErrNoTaps,
 // after which nothing has changed, or says why the drain was not complete.
@@ -140,11 +139,17 @@ func (t *taps) set(ctx context.Context, want [2]ethtap.State) error {
 		return nil
 	}
 	var drained error
-	if flowWord(want) == flowClear && flowWord(was) != flowClear {
-		// It also makes the kernel forget what it was told of its neighbours.
+	// When neither is Active any more this also makes the kernel forget what it was
+	// told of its neighbours.
+	switch leaves := [2]bool{was[0] == ethtap.Active && want[0] != ethtap.Active, was[1] == ethtap.Active && want[1] != ethtap.Active}; {
+	case leaves[0] && leaves[1]:
 		drained = t.device.Drain(ctx)
-		was = t.states()
+	case leaves[0]:
+		drained = t.device.Kernel().Drain(ctx)
+	case leaves[1]:
+		drained = t.device.Wire().Drain(ctx)
 	}
+	was = t.states()
 	for i, g := range t.gates {
 		if want[i] != ethtap.Active {
 			g.live.Store(false)

@@ -185,128 +185,6 @@ func (d *Device) apply(kernel, wire State) {
 	}
 }
 
-// Drain brings both taps to Closed without losing a frame that an Active tap has
-// accepted: as soon as all that was queued has been read and written out, new frames
-// pass by themselves, so that none overtakes another; if that does not come to pass
-// within 50 ms they do so nevertheless. It returns when the queues have been empty,
-// and nothing was written, for some milliseconds, or with an error when ctx ends
-// first; the taps are Closed then too. The readers must keep on copying until they
-// get ErrClosed.
-func (d *Device) Drain(ctx context.Context) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return ErrClosed
-	}
-	if d.held.Load() != nil {
-		return ErrHeld
-	}
-	return d.drain(ctx)
-}
-
-func (d *Device) drain(ctx context.Context) error {
-	f := d.cut.flow()
-	if f.kernel != Active && f.wire != Active {
-		d.apply(Closed, Closed)
-		return nil
-	}
-	// Frames go astray as long as they pass by themselves to addresses that are not
-	// the neighbours' own. So the slow part comes before they do.
-	told, errs := []netlink.Neigh(nil), []error(nil)
-	if d.opts.FlushNeighborsOnClose && !d.gone {
-		var err error
-		told, err = dynamicNeighbors(d.nl, d.info.Index)
-		errs = append(errs, err)
-	}
-	write := flow{kernelWrite: f.kernelWrite, wireWrite: f.wireWrite}
-	begun, active := write, make([]*Tap, 0, 2)
-	// The wire first: the kernel's next question for a neighbour needs a way back.
-	for _, t := range []struct {
-		*Tap
-		was  State
-		next *State
-	}{{d.wire, f.wire, &begun.wire}, {d.kernel, f.kernel, &begun.kernel}} {
-		t.state.Store(uint32(Closed))
-		if t.was == Active {
-			active, *t.next = append(active, t.Tap), draining
-		}
-	}
-	d.cut.setDone(offKernelDone, 0)
-	d.cut.setDone(offWireDone, 0)
-	d.cut.setFlow(begun)
-	for _, t := range active {
-		d.handOver(ctx, t)
-	}
-	d.cut.setFlow(write)
-	errs = append(errs, deleteNeighbors(d.nl, told), d.settle(ctx, active))
-	d.apply(Closed, Closed)
-	if d.opts.FlushNeighborsOnClose && !d.gone {
-		// What was queued may have held questions, and the answers to them have told
-		// the kernel the same again.
-		errs = append(errs, flushNeighbors(d.nl, d.info.Index))
-	}
-	return errors.Join(errs...)
-}
-
-const (
-	// handOverTime bounds the wait for a moment at which a tap is idle; the frames of a
-	// flow that never pauses may change places then.
-	handOverTime = 50 * time.Millisecond
-	// handOverLook is how long a tap must be idle to be taken for it: a reader that
-	// has just got its frame looks as if it still waited.
-	handOverLook = 50 * time.Microsecond
-)
-
-// handOver waits until all that t was handed is dealt with and lets new frames pass
-// from then on.
-func (d *Device) handOver(ctx context.Context, t *Tap) {
-	taken, done := offKernelTaken, offKernelDone
-	if t == d.wire {
-		taken, done = offWireTaken, offWireDone
-	}
-	// The runtime's timers sleep for a millisecond at least.
-	look := unix.NsecToTimespec(int64(handOverLook))
-	for end := time.Now().Add(handOverTime); time.Now().Before(end) && ctx.Err() == nil; {
-		n := d.cut.count(taken)
-		idle := t.idle()
-		_ = unix.Nanosleep(&look, nil) // cut short, the look is short
-		if !idle || !t.idle() {
-			continue
-		}
-		// If one more has been taken meanwhile this says nothing to the programs.
-		d.cut.setDone(done, n+1)
-		if d.cut.count(taken) == n {
-			return
-		}
-	}
-}
-
-// settle waits until nothing was queued and nothing written for a while: a frame
-// may be in the hands of a reader between its Read and its Write.
-func (d *Device) settle(ctx context.Context, active []*Tap) error {
-	const quiet = 5 // looks in a row, a millisecond apart
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	written := d.kernel.frames.Load() + d.wire.frames.Load()
-	for calm := 0; calm < quiet; {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("ethtap: drain of %s: frames still queued or written: %w", d.info.Name, ctx.Err())
-		case <-tick.C:
-		}
-		calm++
-		for _, t := range active {
-			if t.queued() {
-				calm = 0
-			}
-		}
-		if now := d.kernel.frames.Load() + d.wire.frames.Load(); now != written {
-			calm, written = 0, now
-		}
-	}
-	return nil
-}
-
 // FlushNeighbors deletes the interface's dynamic IPv4 and IPv6 neighbour entries
 // from the kernel's table, permanent ones stay. Whoever answered the kernel's ARP
 // and neighbour discovery with addresses that are not the neighbours' own must do
@@ -380,7 +258,7 @@ func (d *Device) Close() error {
 func (d *Device) drainInTime() {
 	ctx, cancel := context.WithTimeout(context.Background(), d.opts.DrainTimeout)
 	defer cancel()
-	d.drain(ctx)
+	d.drain(ctx, Closed, Closed)
 }
 
 // Release ends the device but leaves under FailShut the cut as it stands, as the end

@@ -276,6 +276,12 @@ func frame(src, dst net.HardwareAddr, num, size int) []byte {
 	return f
 }
 
+// trySend is send where the frame may be dropped, which the kernel tells.
+func (s *rawSocket) trySend(f []byte) error {
+	_, err := unix.Write(s.fd, f)
+	return err
+}
+
 func (s *rawSocket) send(t testing.TB, f []byte) {
 	t.Helper()
 	if _, err := unix.Write(s.fd, f); err != nil {

@@ -1,0 +1,179 @@
+//go:build linux
+
+package ethtap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Drain brings both taps to Closed without losing a frame that an Active tap has
+// accepted: as soon as all that was queued has been read and written out, new frames
+// pass by themselves, so that none overtakes another; if that does not come to pass
+// within 50 ms they do so nevertheless. It returns when the queues have been empty,
+// and nothing was written, for some milliseconds, or with an error when ctx ends
+// first; the taps are Closed then too. The readers must keep on copying until they
+// get ErrClosed.
+func (d *Device) Drain(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.drainable(); err != nil {
+		return err
+	}
+	return d.drain(ctx, Closed, Closed)
+}
+
+// Drain brings this tap to Closed without losing a frame that it has accepted, and
+// leaves the other as it is. While the other is Active nothing passes by itself:
+// frames that come from then on are stopped, and counted as Severed. Otherwise it is as
+// Device.Drain.
+func (t *Tap) Drain(ctx context.Context) error {
+	d := t.dev
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.drainable(); err != nil {
+		return err
+	}
+	if t == d.kernel {
+		return d.drain(ctx, Closed, d.wire.State())
+	}
+	return d.drain(ctx, d.kernel.State(), Closed)
+}
+
+func (d *Device) drainable() error {
+	if d.closed {
+		return ErrClosed
+	}
+	if d.held.Load() != nil {
+		return ErrHeld
+	}
+	return nil
+}
+
+// drain brings the taps to the states, of which each is Closed or the present one.
+func (d *Device) drain(ctx context.Context, kernel, wire State) error {
+	f := d.cut.flow()
+	next := flow{kernel: kernel, wire: wire, kernelWrite: f.kernelWrite, wireWrite: f.wireWrite}
+	begun, leaving := next, make([]*Tap, 0, 2)
+	direct := kernel != Active && wire != Active
+	// The wire first: the kernel's next question for a neighbour needs a way back.
+	for _, t := range []struct {
+		*Tap
+		was, to State
+		begun   *State
+	}{{d.wire, f.wire, wire, &begun.wire}, {d.kernel, f.kernel, kernel, &begun.kernel}} {
+		if t.was == Active && t.to != Active {
+			leaving = append(leaving, t.Tap)
+			if direct {
+				*t.begun = draining
+			}
+		}
+	}
+	if len(leaving) == 0 {
+		d.apply(kernel, wire)
+		return nil
+	}
+	// Frames go astray as long as they pass by themselves to addresses that are not
+	// the neighbours' own. So the slow part comes before they do.
+	told, errs := []netlink.Neigh(nil), []error(nil)
+	flush := d.opts.FlushNeighborsOnClose && !d.gone && direct
+	if flush {
+		var err error
+		told, err = dynamicNeighbors(d.nl, d.info.Index)
+		errs = append(errs, err)
+	}
+	d.kernel.state.Store(uint32(kernel))
+	d.wire.state.Store(uint32(wire))
+	d.cut.setDone(offKernelDone, 0)
+	d.cut.setDone(offWireDone, 0)
+	d.cut.setFlow(begun)
+	if direct {
+		for _, t := range leaving {
+			d.handOver(ctx, t)
+		}
+		d.cut.setFlow(next)
+	}
+	errs = append(errs, deleteNeighbors(d.nl, told), d.settle(ctx, leaving))
+	d.apply(kernel, wire)
+	if flush {
+		// What was queued may have held questions, and the answers to them have told
+		// the kernel the same again.
+		errs = append(errs, flushNeighbors(d.nl, d.info.Index))
+	}
+	return errors.Join(errs...)
+}
+
+const (
+	// handOverTime bounds the wait for a moment at which a tap is idle; the frames of a
+	// flow that never pauses may change places then.
+	handOverTime = 50 * time.Millisecond
+	// handOverLook is how long a tap must be idle to be taken for it: a reader that
+	// has just got its frame looks as if it still waited.
+	handOverLook = 50 * time.Microsecond
+)
+
+// handOver waits until all that t was handed is dealt with and lets new frames pass
+// from then on.
+func (d *Device) handOver(ctx context.Context, t *Tap) {
+	taken, done := offKernelTaken, offKernelDone
+	if t == d.wire {
+		taken, done = offWireTaken, offWireDone
+	}
+	// The runtime's timers sleep for a millisecond at least.
+	look := unix.NsecToTimespec(int64(handOverLook))
+	for end := time.Now().Add(handOverTime); time.Now().Before(end) && ctx.Err() == nil; {
+		n := d.cut.count(taken)
+		idle := t.idle()
+		_ = unix.Nanosleep(&look, nil) // cut short, the look is short
+		if !idle || !t.idle() {
+			continue
+		}
+		// If one more has been taken meanwhile this says nothing to the programs.
+		d.cut.setDone(done, n+1)
+		if d.cut.count(taken) == n {
+			return
+		}
+	}
+}
+
+// settle waits until nothing was queued in the taps and nothing written to the
+// opposite ones for a while: a frame may be in the hands of a reader between its Read
+// and its Write.
+func (d *Device) settle(ctx context.Context, leaving []*Tap) error {
+	const quiet = 5 // looks in a row, a millisecond apart
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	count := func() (n uint64) {
+		for _, t := range leaving {
+			if t == d.kernel {
+				n += d.wire.frames.Load()
+			} else {
+				n += d.kernel.frames.Load()
+			}
+		}
+		return n
+	}
+	written := count()
+	for calm := 0; calm < quiet; {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("ethtap: drain of %s: frames still queued or written: %w", d.info.Name, ctx.Err())
+		case <-tick.C:
+		}
+		calm++
+		for _, t := range leaving {
+			if t.queued() {
+				calm = 0
+			}
+		}
+		if now := count(); now != written {
+			calm, written = 0, now
+		}
+	}
+	return nil
+}
