@@ -25,7 +25,7 @@ type SAD struct {
 }
 
 // An saKey4 is SPI and IPv4 destination in 8 octets, so that with the pointers to
-// their SAs four of them make a line of memory, and the keys of 100,000 SAs two
+// their SAs four of them make a line of memory, and the table of 100,000 SAs four
 // mebioctets.
 type saKey4 uint64
 

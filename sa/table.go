@@ -13,7 +13,7 @@ import (
 //
 // A slot gets its key once, before its value is stored, and never another; a value
 // that is taken out leaves a gravestone, which only the same key may use again. So
-// a reader that sees a value sees its key. When four of five slots have a key, a new
+// a reader that sees a value sees its key. When half of the slots have a key, a new
 // array takes over, without the gravestones.
 type table[K comparable, V any] struct {
 	// hash must give the same for as long as the table lives. Readers call it
@@ -90,7 +90,7 @@ func (t *table[K, V]) set(k K, v *V) (old *V) {
 		at.key = k
 	}
 	at.value.Store(v)
-	if 5*s.used > 4*len(s.slot) {
+	if 2*s.used > len(s.slot) {
 		t.rebuild(s)
 	}
 	return old
@@ -106,10 +106,11 @@ func (s *slots[K, V]) place(h uint64, k *K) *slot[K, V] {
 	}
 }
 
-// rebuild moves what is there into an array that it fills by two fifths at most.
+// rebuild moves what is there into an array that it fills by a third at most: in most
+// cases the first slot is the right one, and the processor guesses so.
 func (t *table[K, V]) rebuild(old *slots[K, V]) {
 	n := minSlots
-	for 2*n < 5*t.count {
+	for n < 3*t.count {
 		n *= 2
 	}
 	next := newSlots[K, V](n)
