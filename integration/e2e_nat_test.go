@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"bitw/integration/netlab"
+	"bitw/integration/tshark"
 )
 
 // natLab is a host behind a NAT, a host in front of it, and a third one there.
@@ -27,7 +29,7 @@ type natLab struct {
 
 func newNATLab(t testing.TB) *natLab {
 	t.Helper()
-	netlab.Require(t, netlab.Root(), netlab.TUN(), netlab.Namespaces(), netlab.Tool("nft", "nftables"))
+	netlab.Require(t, netlab.Root(), netlab.TUN(), netlab.Namespaces(), netlab.Tool("nft", "nftables"), tshark.Need())
 	lab := netlab.New(t)
 	l := &natLab{t: t, a: lab.Host("a"), nat: lab.Host("nat"), b: lab.Host("b"), inside: lab.Wire("inside"), outside: lab.Wire("outside")}
 	prefixes := func(list ...string) (p []netip.Prefix) {
@@ -116,13 +118,43 @@ func (c natCase) addresses() (a, out, moved, b netip.Addr) {
 	return netip.MustParseAddr("10.77.0.2"), netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("203.0.113.2")
 }
 
+// keys are those of both ways, the same at each call.
+func (c natCase) keys() (enc []byte) {
+	for i := range 2 * keyLengths["aes128gcm16"][0] {
+		enc = append(enc, byte(i*5+len(c.String())))
+	}
+	return enc
+}
+
+// decrypts has tshark find ESP in UDP in what was outside, and open it.
+func (c natCase) decrypts(t testing.TB, outside *netlab.Capture) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "outside.pcapng")
+	if err := outside.WritePcapng(file); err != nil {
+		t.Fatal(err)
+	}
+	_, out, moved, b := c.addresses()
+	var sas []tshark.SA
+	for _, at := range []netip.Addr{out, moved} {
+		sas = append(sas,
+			tshark.SA{Src: at, Dst: b, SPI: 0x1001, Enc: tshark.EncAESGCM16, EncKey: key(c.keys(), false)},
+			tshark.SA{Src: b, Dst: at, SPI: 0x2001, Enc: tshark.EncAESGCM16, EncKey: key(c.keys(), true)})
+	}
+	v, err := tshark.Verify(deadline(t, 60*time.Second), tshark.Options{File: file, SAs: sas})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("tshark: %d ESP, %d decrypted, %d ICVs good, inside %v", v.ESP, v.Decrypted, v.GoodICV, v.Inner)
+	// Two packets have the third host's address.
+	if v.Decrypted < 300 || v.Decrypted < v.ESP-2 || v.GoodICV != v.Decrypted || v.BadICV > 0 {
+		t.Errorf("tshark: %d ESP, %d decrypted, %d ICVs good, %d bad; not decrypted: %v", v.ESP, v.Decrypted, v.GoodICV, v.BadICV, v.Undecoded)
+	}
+}
+
 // yaml is what a or b is told.
 func (c natCase) yaml(isA bool) string {
 	a, out, _, b := c.addresses()
-	keys := newFlow("", c.mode, "aes128gcm16", 0x1001, a, b)
-	for i := range keys.enc {
-		keys.enc[i] = byte(i*5 + len(c.String()))
-	}
+	keys := c.keys()
 	here, there, peer := a, b, b
 	encapOut, encapIn := "encap: {keepalive: 1s}", "encap: yes"
 	if c.original {
@@ -152,7 +184,7 @@ func (c natCase) yaml(isA bool) string {
 			spi = 0x2001
 		}
 		fmt.Fprintf(&w, "  - {name: %s, direction: %s, protocol: esp, mode: %s, spi: %#x, source: %q, destination: %q, algorithm: aes128gcm16, encryption_key: 0x%x, %s}\n",
-			names[i], direction, c.mode, spi, src, dst, key(keys.enc, back), encap)
+			names[i], direction, c.mode, spi, src, dst, key(keys, back), encap)
 	}
 	w.WriteString("policies:\n  - {name: ike, protocol: udp, local_ports: [4500], action: bypass}\n")
 	fmt.Fprintf(&w, "  - {name: all, local: %q, remote: %q, action: protect, out: [%s], in: [%s]}\n", here, peer, names[0], names[1])
@@ -279,6 +311,7 @@ func TestR42_PeerBehindNAT(t *testing.T) {
 			if n := watch.Watched(0).Frames + watch.Watched(1).Frames; n != 0 {
 				t.Errorf("%d frames on the wire are in the clear or plain ESP: %v", n, counts)
 			}
+			c.decrypts(t, watch)
 			for reason, n := range boxB.drops(before) {
 				switch reason {
 				case "icv", "replay", "nat_keepalive":
