@@ -253,7 +253,7 @@ func TestR42_PeerBehindNAT(t *testing.T) {
 				netlab.OfClass(netlab.ESPInUDP),
 			}})
 
-			server := netip.AddrPortFrom(b, 7000)
+			server := netip.AddrPortFrom(b, 47000)
 			sendBack(ctx, t, l.b, server)
 			conn, err := l.a.Dial(ctx, "tcp", server.String())
 			if err != nil {
