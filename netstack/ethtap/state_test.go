@@ -323,7 +323,11 @@ func TestR09_CopyLoopRestoresConnectivity(t *testing.T) {
 // transfer sends some MB by TCP and compares digests.
 func transfer(t testing.TB, from, to *host, addr func(*host) netip.Addr) {
 	t.Helper()
-	const size = 4 << 20
+	transferSize(t, from, to, addr, 4<<20)
+}
+
+func transferSize(t testing.TB, from, to *host, addr func(*host) netip.Addr, size int64) {
+	t.Helper()
 	var ln net.Listener
 	to.in(t, func() (err error) {
 		ln, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr(to), 0)))
