@@ -502,3 +502,49 @@ func TestR07_OpenHasNoGuard(t *testing.T) {
 	}
 	wantClean(t, l.a)
 }
+
+// TestR07_MovedToAnotherNamespace: the interface takes the programs with it, which let
+// nothing pass there, and is cut as before when it is back.
+func TestR07_MovedToAnotherNamespace(t *testing.T) {
+	l := newLab(t)
+	c := newHost(t, labs.Add(1), "c", 1)
+	d := l.a.open(t, Options{})
+	set(t, d, Active, Active)
+	eth, err := l.a.nl.LinkByIndex(l.a.index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.a.nl.LinkSetNsFd(eth, int(c.ns.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Follow(0); err != nil {
+		t.Fatal(err)
+	}
+	w := l.b.listen(t)
+	c.setUp(t)
+	c.knows(t, l.b)
+	x := tattle(t, c, l.b)
+	x.busy(t)
+	if n := w.secrets.Load(); n != 0 {
+		t.Errorf("%d frames leaked", n)
+	}
+	x.end()
+	if eth, err = c.nl.LinkByIndex(c.index); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.nl.LinkSetNsFd(eth, int(l.a.ns.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	l.a.setUp(t)
+	l.a.knows(t, l.b)
+	if err := d.Follow(l.a.index); err != nil {
+		t.Fatal(err)
+	}
+	startPump(t, d)
+	passes(t, l)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	passes(t, l)
+	wantClean(t, l.a)
+}
