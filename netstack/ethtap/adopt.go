@@ -55,21 +55,21 @@ func Adopt(o Options, h *Handover) (*Device, error) {
 func (d *Device) takeOver(h *Handover, u *undo) error {
 	i := &h.Info
 	if i.Layout != layoutVersion {
-		return because(ErrOccupied, "ethtap: the cut of %s is of layout version %d, this program's is %d", i.Interface, i.Layout, layoutVersion)
+		return because(ErrOccupied, "the cut of %s is of layout version %d, this program's is %d", i.Interface, i.Layout, layoutVersion)
 	}
 	locks := 1
 	if d.twoNIC() {
 		locks = 2
 	}
 	if i.Inside != d.opts.Inside {
-		return because(ErrOccupied, "ethtap: %s is cut with the inside interface %q, expected %q", i.Interface, i.Inside, d.opts.Inside)
+		return because(ErrOccupied, "%s is cut with the inside interface %q, expected %q", i.Interface, i.Inside, d.opts.Inside)
 	}
 	if i.Queues < 1 || i.Queues > 64 || len(h.FDs) != locks+3+2*i.Queues+i.Links {
-		return because(ErrOccupied, "ethtap: a handover of %d queues and %d links with %d descriptors", i.Queues, i.Links, len(h.FDs))
+		return because(ErrOccupied, "a handover of %d queues and %d links with %d descriptors", i.Queues, i.Links, len(h.FDs))
 	}
 	var err error
 	if d.nl, err = netlink.NewHandle(); err != nil {
-		return fmt.Errorf("ethtap: open netlink: %w", permission(err))
+		return fmt.Errorf("open netlink: %w", permission(err))
 	}
 	u.add(d.nl.Close)
 	eth, err := findInterface(d.nl, d.opts.Interface)
@@ -81,11 +81,11 @@ func (d *Device) takeOver(h *Handover, u *undo) error {
 	d.pins, d.info.Hook = pinPath(d.opts.PinDir, k), i.Hook
 	switch {
 	case i.NetNS != k.netns || i.Index != k.ifindex:
-		return because(ErrOccupied, "ethtap: the cut is of interface %d (%s) of network namespace %d, not of %d (%s) of %d", i.Index, i.Interface, i.NetNS, k.ifindex, d.info.Name, k.netns)
+		return because(ErrOccupied, "the cut is of interface %d (%s) of network namespace %d, not of %d (%s) of %d", i.Index, i.Interface, i.NetNS, k.ifindex, d.info.Name, k.netns)
 	case i.Pins != d.pins:
-		return because(ErrOccupied, "ethtap: the cut of %s has its pins in %s, not in %s", d.info.Name, i.Pins, d.pins)
+		return because(ErrOccupied, "the cut of %s has its pins in %s, not in %s", d.info.Name, i.Pins, d.pins)
 	case i.Hook != HookTCX && i.Hook != HookCLSACT || d.opts.Hook != HookAuto && d.opts.Hook != i.Hook:
-		return because(ErrOccupied, "ethtap: %s is cut by %v, which %v cannot take over", d.info.Name, i.Hook, d.opts.Hook)
+		return because(ErrOccupied, "%s is cut by %v, which %v cannot take over", d.info.Name, i.Hook, d.opts.Hook)
 	}
 	if d.lock, err = adoptLock(k, h.take(), u); err != nil {
 		return err
@@ -111,7 +111,7 @@ func (d *Device) takeOver(h *Handover, u *undo) error {
 			t.queues = append(t.queues, &water.Interface{ReadWriteCloser: os.NewFile(uintptr(h.take()), s.name)})
 		}
 		if l, err := d.nl.LinkByName(s.name); err != nil || l.Attrs().Index != t.index || !ownTap(l) {
-			return because(ErrOccupied, "ethtap: the tap %s that was handed over is not there any more (%v)", s.name, err)
+			return because(ErrOccupied, "the tap %s that was handed over is not there any more (%v)", s.name, err)
 		}
 		if *s.to, err = newTap(d, t); err != nil {
 			return err
@@ -145,7 +145,7 @@ func adoptLock(k key, fd int, u *undo) (*lockFile, error) {
 	u.add(func() { l.f.Close() })
 	var mine, there unix.Stat_t
 	if unix.Fstat(fd, &mine) != nil || unix.Stat(l.path, &there) != nil || mine.Ino != there.Ino || mine.Dev != there.Dev {
-		return nil, because(ErrOccupied, "ethtap: the lock that was handed over is not %s", l.path)
+		return nil, because(ErrOccupied, "the lock that was handed over is not %s", l.path)
 	}
 	return l, nil
 }
@@ -153,17 +153,17 @@ func adoptLock(k key, fd int, u *undo) (*lockFile, error) {
 func (d *Device) adoptCut(fd int, u *undo) error {
 	m, err := ebpf.NewMapFromFD(fd)
 	if err != nil {
-		return fmt.Errorf("ethtap: take over the map of the cut: %w", permission(err))
+		return fmt.Errorf("take over the map of the cut: %w", permission(err))
 	}
 	if d.cut, err = checkedCut(m, "that was handed over"); err != nil {
 		return err
 	}
 	u.add(d.cut.close)
 	if i := d.cut.get(offEthIndex); int(i) != d.info.Index {
-		return because(ErrOccupied, "ethtap: the map that was handed over is of interface %d, not of %d", i, d.info.Index)
+		return because(ErrOccupied, "the map that was handed over is of interface %d, not of %d", i, d.info.Index)
 	}
 	if was := FailState(d.cut.get(offFail)); d.twoNIC() && was != d.opts.OnFailure {
-		return because(ErrOccupied, "ethtap: the cut between %s and %s fails %v, which a takeover cannot change", d.info.Inside, d.info.Name, was)
+		return because(ErrOccupied, "the cut between %s and %s fails %v, which a takeover cannot change", d.info.Inside, d.info.Name, was)
 	}
 	return fits(d.cut, d.info.Name, d.opts.Inside, d.info.InsideIndex)
 }
@@ -172,7 +172,7 @@ func (d *Device) adoptCut(fd int, u *undo) error {
 func (d *Device) adoptLinks(h *Handover, u *undo) error {
 	points := d.points()
 	if want := len(points); d.info.Hook == HookTCX && len(h.FDs) != want {
-		return because(ErrOccupied, "ethtap: %d links were handed over, expected %d", len(h.FDs), want)
+		return because(ErrOccupied, "%d links were handed over, expected %d", len(h.FDs), want)
 	}
 	for _, p := range points {
 		if d.info.Hook == HookCLSACT {
@@ -181,12 +181,12 @@ func (d *Device) adoptLinks(h *Handover, u *undo) error {
 		}
 		l, err := link.NewFromFD(h.take())
 		if err != nil {
-			return fmt.Errorf("ethtap: take over the link of %s: %w", p.name, permission(err))
+			return fmt.Errorf("take over the link of %s: %w", p.name, permission(err))
 		}
 		a := &tcxAttachment{l: l, path: filepath.Join(d.pins, p.name)}
 		u.add(func() { a.release() })
 		if ifindex, ok := tcxIndex(l); !ok || ifindex != p.ifindex {
-			return because(ErrOccupied, "ethtap: the link of %s that was handed over is on interface %d, not on %d", p.name, ifindex, p.ifindex)
+			return because(ErrOccupied, "the link of %s that was handed over is on interface %d, not on %d", p.name, ifindex, p.ifindex)
 		}
 		if err := a.findPin(); err != nil {
 			return err
@@ -203,13 +203,13 @@ func (a *tcxAttachment) findPin() error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("ethtap: load the link pinned at %s: %w", a.path, permission(err))
+		return fmt.Errorf("load the link pinned at %s: %w", a.path, permission(err))
 	}
 	mine, err1 := a.l.Info()
 	there, err2 := pinned.Info()
 	if err := errors.Join(err1, err2); err != nil || mine.ID != there.ID {
 		pinned.Close()
-		return errors.Join(err, because(ErrOccupied, "ethtap: another link is pinned at %s", a.path))
+		return errors.Join(err, because(ErrOccupied, "another link is pinned at %s", a.path))
 	}
 	a.l.Close()
 	a.l, a.pinned = pinned, true
@@ -239,7 +239,7 @@ func (d *Device) Begin() error {
 	d.unhold()
 	for i, l := range d.locks() {
 		if err := l.write([]string{d.info.Name, d.info.Inside}[i]); err != nil {
-			return fmt.Errorf("ethtap: write %s: %w", l.path, err)
+			return fmt.Errorf("write %s: %w", l.path, err)
 		}
 	}
 	return nil
@@ -285,7 +285,7 @@ func (d *Device) shut() error {
 	path := filepath.Join(d.pins, cutPin)
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		if err := d.cut.pin(path); err != nil {
-			return fmt.Errorf("ethtap: pin the map of the cut in %s: %w", d.pins, permission(err))
+			return fmt.Errorf("pin the map of the cut in %s: %w", d.pins, permission(err))
 		}
 	}
 	for _, t := range []*Tap{d.kernel, d.wire} {

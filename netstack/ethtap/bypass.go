@@ -56,12 +56,12 @@ type bypassBan struct {
 func DefaultCgroup() (string, error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return "", fmt.Errorf("ethtap: look for the mount of cgroup2: %w", err)
+		return "", fmt.Errorf("look for the mount of cgroup2: %w", err)
 	}
 	if dir := cgroupMount(string(b)); dir != "" {
 		return dir, nil
 	}
-	return "", because(ErrNoHook, "ethtap: no cgroup2 filesystem is mounted; mount one with mount -t cgroup2")
+	return "", because(ErrNoHook, "no cgroup2 filesystem is mounted; mount one with mount -t cgroup2")
 }
 
 // cgroupMount finds the first whole cgroup2 hierarchy in a text as /proc/self/mountinfo.
@@ -83,7 +83,7 @@ func (d *Device) forbidBypass() error {
 	path := filepath.Join(d.pins, bypassPin)
 	left, err := link.LoadPinnedLink(path, nil)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("ethtap: load the link pinned at %s: %w", path, permission(err))
+		return fmt.Errorf("load the link pinned at %s: %w", path, permission(err))
 	}
 	if err != nil {
 		left = nil
@@ -102,7 +102,7 @@ func (d *Device) forbidBypass() error {
 	if d.opts.OnFailure == FailShut && b.l != left {
 		if err := b.l.Pin(path); err != nil {
 			b.close()
-			return fmt.Errorf("ethtap: pin a link at %s: %w", path, permission(err))
+			return fmt.Errorf("pin a link at %s: %w", path, permission(err))
 		}
 	}
 	d.ban = b
@@ -121,7 +121,7 @@ func (d *Device) settleBan() error {
 // liftBan removes the pin of a ban.
 func liftBan(pins string) error {
 	if err := os.Remove(filepath.Join(pins, bypassPin)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("ethtap: unpin: %w", permission(err))
+		return fmt.Errorf("unpin: %w", permission(err))
 	}
 	return nil
 }
@@ -136,15 +136,15 @@ func (d *Device) banBypass(left link.Link) (*bypassBan, error) {
 	var st unix.Stat_t
 	var fs unix.Statfs_t
 	if err := errors.Join(unix.Stat(dir, &st), unix.Statfs(dir, &fs)); err != nil {
-		return nil, fmt.Errorf("ethtap: the cgroup %s: %w", dir, err)
+		return nil, fmt.Errorf("the cgroup %s: %w", dir, err)
 	}
 	if fs.Type != unix.CGROUP2_SUPER_MAGIC {
-		return nil, because(ErrOccupied, "ethtap: %s is not a directory of a cgroup2 filesystem", dir)
+		return nil, because(ErrOccupied, "%s is not a directory of a cgroup2 filesystem", dir)
 	}
 	b := &bypassBan{cgroup: dir}
 	var err error
 	if b.denied, err = ebpf.NewMap(&ebpf.MapSpec{Name: "bitw_denied", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}); err != nil {
-		return nil, fmt.Errorf("ethtap: make a map: %w", permission(err))
+		return nil, fmt.Errorf("make a map: %w", permission(err))
 	}
 	b.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "bitw_no_bypass", Type: ebpf.CGroupSockopt, AttachType: ebpf.AttachCGroupSetsockopt,
@@ -170,9 +170,9 @@ func (d *Device) banBypass(left link.Link) (*bypassBan, error) {
 
 func noSockopt(err error) error {
 	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
-		return because(ErrNoHook, "ethtap: kernel %s has no programs at a cgroup's setsockopt (CONFIG_CGROUP_BPF, Linux 5.7): %v", kernelRelease(), err)
+		return because(ErrNoHook, "kernel %s has no programs at a cgroup's setsockopt (CONFIG_CGROUP_BPF, Linux 5.7): %v", kernelRelease(), err)
 	}
-	return fmt.Errorf("ethtap: forbid what goes round the cut: %w", permission(err))
+	return fmt.Errorf("forbid what goes round the cut: %w", permission(err))
 }
 
 // close lets go of the program, which stays if it is pinned.

@@ -74,7 +74,7 @@ func newCut() (*cut, error) {
 		Flags: unix.BPF_F_MMAPABLE,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("ethtap: make the map of the cut: %w", err)
+		return nil, fmt.Errorf("make the map of the cut: %w", err)
 	}
 	c, err := mapCut(m)
 	if err != nil {
@@ -103,7 +103,7 @@ func checkedCut(m *ebpf.Map, where string) (*cut, error) {
 	if m.Type() != ebpf.Array || m.ValueSize() != cutSize {
 		size := m.ValueSize()
 		m.Close()
-		return nil, because(ErrOccupied, "ethtap: the map %s has values of %d octets, expected %d", where, size, cutSize)
+		return nil, because(ErrOccupied, "the map %s has values of %d octets, expected %d", where, size, cutSize)
 	}
 	c, err := mapCut(m)
 	if err != nil {
@@ -111,7 +111,7 @@ func checkedCut(m *ebpf.Map, where string) (*cut, error) {
 	}
 	if v := atomic.LoadUint32(c.u32(offVersion)); v != layoutVersion {
 		c.close()
-		return nil, because(ErrOccupied, "ethtap: the map %s is of layout version %d, expected %d", where, v, layoutVersion)
+		return nil, because(ErrOccupied, "the map %s is of layout version %d, expected %d", where, v, layoutVersion)
 	}
 	return c, nil
 }
@@ -121,7 +121,7 @@ func mapCut(m *ebpf.Map) (*cut, error) {
 	mem, err := unix.Mmap(m.FD(), 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		m.Close()
-		return nil, fmt.Errorf("ethtap: map the cut into memory: %w", err)
+		return nil, fmt.Errorf("map the cut into memory: %w", err)
 	}
 	return &cut{m: m, mem: mem}, nil
 }

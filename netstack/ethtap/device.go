@@ -150,7 +150,7 @@ func (d *Device) setStates(kernel, wire State) error {
 		return ErrHeld
 	}
 	if kernel > Active || wire > Active {
-		return fmt.Errorf("ethtap: no such state: kernel %v, wire %v", kernel, wire)
+		return fmt.Errorf("no such state: kernel %v, wire %v", kernel, wire)
 	}
 	d.apply(kernel, wire)
 	return nil
@@ -211,7 +211,7 @@ func dynamicNeighbors(nl *netlink.Handle, ifindex int) (dynamic []netlink.Neigh,
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
 		ns, err := nl.NeighList(ifindex, family)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("ethtap: list neighbours: %w", err))
+			errs = append(errs, fmt.Errorf("list neighbours: %w", err))
 			continue
 		}
 		for _, n := range ns {
@@ -227,7 +227,7 @@ func deleteNeighbors(nl *netlink.Handle, ns []netlink.Neigh) error {
 	var errs []error
 	for i := range ns {
 		if err := nl.NeighDel(&ns[i]); err != nil && !errors.Is(err, unix.ENOENT) {
-			errs = append(errs, fmt.Errorf("ethtap: delete the neighbour %s: %w", ns[i].IP, err))
+			errs = append(errs, fmt.Errorf("delete the neighbour %s: %w", ns[i].IP, err))
 		}
 	}
 	return errors.Join(errs...)

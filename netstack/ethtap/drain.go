@@ -162,7 +162,7 @@ func (d *Device) settle(ctx context.Context, leaving []*Tap) error {
 	for calm := 0; calm < quiet; {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("ethtap: drain of %s: frames still queued or written: %w", d.info.Name, ctx.Err())
+			return fmt.Errorf("drain of %s: frames still queued or written: %w", d.info.Name, ctx.Err())
 		case <-tick.C:
 		}
 		calm++

@@ -12,7 +12,8 @@ import (
 )
 
 // The errors of this package, to be matched with errors.Is. What is returned
-// wraps one of them in a sentence that names what was found.
+// wraps one of them in a sentence that names what was found. It is meant for the
+// operator, so it does not begin with the name of a package.
 var (
 	// ErrPermission: the caller lacks CAP_NET_ADMIN, or CAP_BPF and CAP_SYS_ADMIN.
 	ErrPermission = errors.New("not permitted")
@@ -32,12 +33,12 @@ var (
 	ErrOccupied = errors.New("name or place already in use")
 	// ErrClosed: the tap is in state Closed, or the device was closed. It matches
 	// os.ErrClosed too.
-	ErrClosed = fmt.Errorf("ethtap: the tap is closed: %w", os.ErrClosed)
+	ErrClosed = fmt.Errorf("the tap is closed: %w", os.ErrClosed)
 	// ErrPassive: a write to a tap in state Passive.
-	ErrPassive = errors.New("ethtap: the tap is Passive, it takes no frames")
+	ErrPassive = errors.New("the tap is Passive, it takes no frames")
 	// ErrFrame: a written frame is shorter than HeaderLen and an Ethernet header,
 	// longer than MaxFrame, or its virtio-net header contradicts the frame.
-	ErrFrame = errors.New("ethtap: not a frame with its virtio-net header")
+	ErrFrame = errors.New("not a frame with its virtio-net header")
 )
 
 // permission turns the kernel's EPERM and EACCES into ErrPermission and leaves
@@ -57,7 +58,7 @@ func checkCapabilities() error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&hdr, &data[0]); err != nil {
-		return fmt.Errorf("ethtap: capget: %w", err)
+		return fmt.Errorf("capget: %w", err)
 	}
 	has := func(c uint) bool { return data[c/32].Effective&(1<<(c%32)) != 0 }
 	var missing []string
@@ -70,7 +71,7 @@ func checkCapabilities() error {
 	if missing == nil {
 		return nil
 	}
-	return because(ErrPermission, "ethtap: cutting an interface needs root or the capabilities CAP_NET_ADMIN and CAP_SYS_ADMIN; missing %s", strings.Join(missing, " and "))
+	return because(ErrPermission, "cutting an interface needs root or the capabilities CAP_NET_ADMIN and CAP_SYS_ADMIN; missing %s", strings.Join(missing, " and "))
 }
 
 // kernelRelease is the running kernel's version for error texts.

@@ -44,17 +44,17 @@ func (d *Device) Follow(index int) error {
 func (d *Device) follow(index int) error {
 	eth, err := d.nl.LinkByIndex(index)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return because(ErrNoInterface, "ethtap: no interface with index %d for %s", index, d.info.Name)
+		return because(ErrNoInterface, "no interface with index %d for %s", index, d.info.Name)
 	}
 	if err != nil {
-		return fmt.Errorf("ethtap: look for the interface with index %d: %w", index, permission(err))
+		return fmt.Errorf("look for the interface with index %d: %w", index, permission(err))
 	}
 	if err := fitToCut(eth); err != nil {
 		return err
 	}
 	if index != d.info.Index {
 		if d.twoNIC() {
-			return because(ErrNoInterface, "ethtap: %s is gone, and in the two-NIC form the one that took its place is not cut", d.info.Name)
+			return because(ErrNoInterface, "%s is gone, and in the two-NIC form the one that took its place is not cut", d.info.Name)
 		}
 		if err := d.move(eth); err != nil {
 			return err
@@ -126,7 +126,7 @@ func (d *Device) attachAgain() error {
 		}
 		d.attached[i] = a
 		if err := former.release(); err != nil {
-			return fmt.Errorf("ethtap: let go of %s: %w", p.name, err)
+			return fmt.Errorf("let go of %s: %w", p.name, err)
 		}
 		if d.opts.OnFailure == FailShut || p.stays {
 			if err := a.keep(); err != nil {

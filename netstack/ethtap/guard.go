@@ -153,7 +153,7 @@ func guardError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("ethtap: nftables of kernel %s (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET): %w", kernelRelease(), permission(err))
+	return fmt.Errorf("nftables of kernel %s (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET): %w", kernelRelease(), permission(err))
 }
 
 // findGuard gives the kind of the guard of table name and the index that it lets
@@ -207,7 +207,7 @@ func removeGuard(name string) (was bool, err error) {
 		case err == nil:
 			was = true
 		case !errors.Is(err, unix.ENOENT):
-			errs = append(errs, fmt.Errorf("ethtap: remove the guard of %s: %w", name, permission(err)))
+			errs = append(errs, fmt.Errorf("remove the guard of %s: %w", name, permission(err)))
 		}
 	}
 	return was, errors.Join(errs...)

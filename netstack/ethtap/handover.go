@@ -49,7 +49,7 @@ type HandoverInfo struct {
 const MaxHandoverFDs = 2 + 1 + 2*(1+64) + 8
 
 // ErrHeld: the device's readers are held for a handover.
-var ErrHeld = errors.New("ethtap: the taps are being handed over")
+var ErrHeld = errors.New("the taps are being handed over")
 
 // Close closes the descriptors.
 func (h *Handover) Close() {
@@ -77,7 +77,7 @@ func (d *Device) Handover() (*Handover, error) {
 	case d.adopted:
 		return nil, ErrHeld
 	case d.gone:
-		return nil, because(ErrNoInterface, "ethtap: %s is gone for now", d.info.Name)
+		return nil, because(ErrNoInterface, "%s is gone for now", d.info.Name)
 	}
 	h := &Handover{Info: HandoverInfo{
 		Layout: layoutVersion, Interface: d.info.Name, Index: d.info.Index, Inside: d.info.Inside, NetNS: d.info.NetNS,
@@ -98,7 +98,7 @@ func (d *Device) Handover() (*Handover, error) {
 		if t, ok := a.(*tcxAttachment); ok {
 			l, ok := t.l.(interface{ FD() int })
 			if !ok {
-				return nil, fmt.Errorf("ethtap: a %T has no descriptor", t.l)
+				return nil, fmt.Errorf("a %T has no descriptor", t.l)
 			}
 			fds = append(fds, l.FD())
 			h.Info.Links++
@@ -108,7 +108,7 @@ func (d *Device) Handover() (*Handover, error) {
 		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			h.Close()
-			return nil, fmt.Errorf("ethtap: duplicate a descriptor: %w", err)
+			return nil, fmt.Errorf("duplicate a descriptor: %w", err)
 		}
 		h.FDs = append(h.FDs, dup)
 	}
@@ -141,7 +141,7 @@ func (d *Device) Hold(ctx context.Context) error {
 	for !d.parked() {
 		if ctx.Err() != nil {
 			d.unhold()
-			return fmt.Errorf("ethtap: the readers of %s do not come back: %w", d.info.Name, ctx.Err())
+			return fmt.Errorf("the readers of %s do not come back: %w", d.info.Name, ctx.Err())
 		}
 		_ = unix.Nanosleep(&look, nil)
 	}

@@ -92,16 +92,16 @@ func (t tcx) attach(p point) (attachment, error) {
 		if ifindex, ok := tcxIndex(l); ok && ifindex == p.ifindex {
 			if err := l.Update(p.prog); err != nil {
 				l.Close()
-				return nil, fmt.Errorf("ethtap: take over the link pinned at %s: %w", path, err)
+				return nil, fmt.Errorf("take over the link pinned at %s: %w", path, err)
 			}
 			return &tcxAttachment{l: l, path: path, pinned: true}, nil
 		}
 		// Its interface is gone, or it is no link of ours: it holds nothing.
 		if err := errors.Join(l.Unpin(), l.Close()); err != nil {
-			return nil, fmt.Errorf("ethtap: remove the dead link pinned at %s: %w", path, err)
+			return nil, fmt.Errorf("remove the dead link pinned at %s: %w", path, err)
 		}
 	} else if !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("ethtap: load the link pinned at %s: %w", path, err)
+		return nil, fmt.Errorf("load the link pinned at %s: %w", path, err)
 	}
 	o := link.TCXOptions{Interface: p.ifindex, Program: p.prog, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()}
 	if p.egress {
@@ -113,7 +113,7 @@ func (t tcx) attach(p point) (attachment, error) {
 	}
 	l, err := link.AttachTCX(o)
 	if err != nil {
-		return nil, fmt.Errorf("ethtap: attach %s by tcx: %w", p.name, permission(err))
+		return nil, fmt.Errorf("attach %s by tcx: %w", p.name, permission(err))
 	}
 	return &tcxAttachment{l: l, path: path}, nil
 }
@@ -156,7 +156,7 @@ func (a *tcxAttachment) release() error { return a.l.Close() }
 
 func (a *tcxAttachment) exchange(p point) error {
 	if err := a.l.Update(p.prog); err != nil {
-		return fmt.Errorf("ethtap: take over the link of %s: %w", p.name, permission(err))
+		return fmt.Errorf("take over the link of %s: %w", p.name, permission(err))
 	}
 	return nil
 }
@@ -166,7 +166,7 @@ func (a *tcxAttachment) keep() error {
 		return nil
 	}
 	if err := a.l.Pin(a.path); err != nil {
-		return fmt.Errorf("ethtap: pin a link at %s: %w", a.path, permission(err))
+		return fmt.Errorf("pin a link at %s: %w", a.path, permission(err))
 	}
 	a.pinned = true
 	return nil
@@ -179,7 +179,7 @@ func (a *tcxAttachment) drop() error {
 	a.pinned = false
 	// An operator may have removed the pin by hand.
 	if err := os.Remove(a.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("ethtap: unpin the link at %s: %w", a.path, err)
+		return fmt.Errorf("unpin the link at %s: %w", a.path, err)
 	}
 	return nil
 }
@@ -227,9 +227,9 @@ func (c clsact) attach(p point) (attachment, error) {
 // noCLSACT words the failure of one of the two modules that clsact needs.
 func noCLSACT(module, config string, err error) error {
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) {
-		return because(ErrNoHook, "ethtap: kernel %s has neither tcx (Linux 6.6, CONFIG_NET_XGRESS) nor %s (%s)", kernelRelease(), module, config)
+		return because(ErrNoHook, "kernel %s has neither tcx (Linux 6.6, CONFIG_NET_XGRESS) nor %s (%s)", kernelRelease(), module, config)
 	}
-	return fmt.Errorf("ethtap: attach by clsact (%s): %w", module, permission(err))
+	return fmt.Errorf("attach by clsact (%s): %w", module, permission(err))
 }
 
 func clsactQdisc(ifindex int) netlink.Qdisc {
@@ -260,14 +260,14 @@ type clsactAttachment struct {
 
 func (a *clsactAttachment) detach() error {
 	if err := a.nl.FilterDel(a.f); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("ethtap: delete the filter %s: %w", a.f.Name, err)
+		return fmt.Errorf("delete the filter %s: %w", a.f.Name, err)
 	}
 	return nil
 }
 
 func (a *clsactAttachment) exchange(p point) error {
 	if err := a.nl.FilterReplace(a.f); err != nil {
-		return fmt.Errorf("ethtap: take over the filter of %s: %w", p.name, permission(err))
+		return fmt.Errorf("take over the filter of %s: %w", p.name, permission(err))
 	}
 	return nil
 }
@@ -295,7 +295,7 @@ func ownFilters(nl *netlink.Handle, l netlink.Link) ([]netlink.Filter, error) {
 	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
 		fs, err := nl.FilterList(l, parent)
 		if err != nil {
-			return nil, fmt.Errorf("ethtap: list the filters of %s: %w", l.Attrs().Name, err)
+			return nil, fmt.Errorf("list the filters of %s: %w", l.Attrs().Name, err)
 		}
 		for _, f := range fs {
 			if b, ok := f.(*netlink.BpfFilter); ok && b.Handle == filterHandle && strings.HasPrefix(b.Name, filterPrefix) {
@@ -315,7 +315,7 @@ func removeQdisc(nl *netlink.Handle, l netlink.Link) error {
 		}
 	}
 	if err := nl.QdiscDel(clsactQdisc(l.Attrs().Index)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("ethtap: delete the clsact qdisc of %s: %w", l.Attrs().Name, err)
+		return fmt.Errorf("delete the clsact qdisc of %s: %w", l.Attrs().Name, err)
 	}
 	return nil
 }

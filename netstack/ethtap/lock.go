@@ -35,21 +35,21 @@ type lockFile struct {
 // takeLock takes the interface or tells by which process it is held.
 func takeLock(k key, name string) (*lockFile, error) {
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
-		return nil, fmt.Errorf("ethtap: make the directory of locks: %w", permission(err))
+		return nil, fmt.Errorf("make the directory of locks: %w", permission(err))
 	}
 	path := filepath.Join(runDir, k.String()+".lock")
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
 		if err != nil {
-			return nil, fmt.Errorf("ethtap: open the lock file: %w", permission(err))
+			return nil, fmt.Errorf("open the lock file: %w", permission(err))
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			b, _ := os.ReadFile(path)
 			f.Close()
 			if errors.Is(err, unix.EWOULDBLOCK) {
-				return nil, because(ErrBusy, "ethtap: interface %s is already taken by process %s", name, holder(b))
+				return nil, because(ErrBusy, "interface %s is already taken by process %s", name, holder(b))
 			}
-			return nil, fmt.Errorf("ethtap: lock %s: %w", path, err)
+			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		// The holder before us may have removed the file between our open and
 		// our flock; then another process may lock a new file of this name.
@@ -58,7 +58,7 @@ func takeLock(k key, name string) (*lockFile, error) {
 			l := &lockFile{f: f, path: path}
 			if err := l.write(name); err != nil {
 				l.release()
-				return nil, fmt.Errorf("ethtap: write %s: %w", path, err)
+				return nil, fmt.Errorf("write %s: %w", path, err)
 			}
 			return l, nil
 		}

@@ -68,17 +68,17 @@ func (o *Options) complete() error {
 	}
 	switch {
 	case o.Interface == "":
-		return because(ErrNoInterface, "ethtap: no interface named")
+		return because(ErrNoInterface, "no interface named")
 	case o.OnFailure > FailOpen:
-		return fmt.Errorf("ethtap: no such fail state: %v", o.OnFailure)
+		return fmt.Errorf("no such fail state: %v", o.OnFailure)
 	case o.Hook > HookCLSACT:
-		return fmt.Errorf("ethtap: no such hook: %v", o.Hook)
+		return fmt.Errorf("no such hook: %v", o.Hook)
 	case o.Queues < 0 || o.Queues > 64:
-		return fmt.Errorf("ethtap: %d queues, expected 1 to 64", o.Queues)
+		return fmt.Errorf("%d queues, expected 1 to 64", o.Queues)
 	case o.DeadMan < 4*time.Millisecond:
-		return fmt.Errorf("ethtap: a dead man's switch of %v, expected 4ms or more", o.DeadMan)
+		return fmt.Errorf("a dead man's switch of %v, expected 4ms or more", o.DeadMan)
 	case o.DrainTimeout < 0:
-		return fmt.Errorf("ethtap: a drain timeout of %v", o.DrainTimeout)
+		return fmt.Errorf("a drain timeout of %v", o.DrainTimeout)
 	}
 	return nil
 }
@@ -97,7 +97,7 @@ func (u *undo) all() {
 func (d *Device) open(u *undo) error {
 	var err error
 	if d.nl, err = netlink.NewHandle(); err != nil {
-		return fmt.Errorf("ethtap: open netlink: %w", permission(err))
+		return fmt.Errorf("open netlink: %w", permission(err))
 	}
 	u.add(d.nl.Close)
 	eth, err := findInterface(d.nl, d.opts.Interface)
@@ -136,7 +136,7 @@ func (d *Device) open(u *undo) error {
 			return err
 		}
 		if found := Hook(d.cut.get(offHook)); d.opts.Hook != HookAuto && d.opts.Hook != found {
-			return because(ErrOccupied, "ethtap: %s was left shut by %v, which %v cannot take over; recover it first", d.info.Name, found, d.opts.Hook)
+			return because(ErrOccupied, "%s was left shut by %v, which %v cannot take over; recover it first", d.info.Name, found, d.opts.Hook)
 		}
 	} else {
 		if err := clearLeft(d.nl, eth, d.info.Index, d.pins); err != nil {
@@ -193,16 +193,16 @@ func findInterface(nl *netlink.Handle, name string) (netlink.Link, error) {
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		ls, err := nl.LinkList()
 		if err != nil {
-			return nil, fmt.Errorf("ethtap: list the interfaces: %w", err)
+			return nil, fmt.Errorf("list the interfaces: %w", err)
 		}
 		var names []string
 		for _, l := range ls {
 			names = append(names, l.Attrs().Name)
 		}
-		return nil, because(ErrNoInterface, "ethtap: no interface %q in this network namespace, there are %s", name, strings.Join(names, ", "))
+		return nil, because(ErrNoInterface, "no interface %q in this network namespace, there are %s", name, strings.Join(names, ", "))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ethtap: look for the interface %s: %w", name, permission(err))
+		return nil, fmt.Errorf("look for the interface %s: %w", name, permission(err))
 	}
 	return l, fitToCut(l)
 }
@@ -211,10 +211,10 @@ func findInterface(nl *netlink.Handle, name string) (netlink.Link, error) {
 func fitToCut(l netlink.Link) error {
 	name := l.Attrs().Name
 	if e := l.Attrs().EncapType; e != "ether" {
-		return because(ErrNotEthernet, "ethtap: interface %s is of kind %s, expected Ethernet", name, e)
+		return because(ErrNotEthernet, "interface %s is of kind %s, expected Ethernet", name, e)
 	}
 	if ownTap(l) {
-		return because(ErrOccupied, "ethtap: interface %s is itself a tap of a cut", name)
+		return because(ErrOccupied, "interface %s is itself a tap of a cut", name)
 	}
 	return nil
 }
@@ -264,7 +264,7 @@ func (d *Device) attachAll(u *undo) error {
 		}
 		if !d.tookOver {
 			if err := d.cut.pin(filepath.Join(d.pins, cutPin)); err != nil {
-				return fmt.Errorf("ethtap: pin the map of the cut in %s: %w", d.pins, permission(err))
+				return fmt.Errorf("pin the map of the cut in %s: %w", d.pins, permission(err))
 			}
 		}
 	}
@@ -339,7 +339,7 @@ func (d *Device) chooseHook() (hooker, error) {
 	case !errors.Is(err, ebpf.ErrNotSupported):
 		return nil, err
 	case want == HookTCX:
-		return nil, because(ErrNoHook, "ethtap: kernel %s has no tcx (Linux 6.6, CONFIG_NET_XGRESS)", kernelRelease())
+		return nil, because(ErrNoHook, "kernel %s has no tcx (Linux 6.6, CONFIG_NET_XGRESS)", kernelRelease())
 	}
 	return d.byHook(HookCLSACT), nil
 }
@@ -430,7 +430,7 @@ func findLeft(nl *netlink.Handle, eth netlink.Link, pins string) (*cut, error) {
 	index := eth.Attrs().Index
 	if outer, ok := insideOf(nl, eth, pins); ok {
 		c.close()
-		return nil, because(ErrOccupied, "ethtap: %s was left as the inside of interface %d; recover that one first", eth.Attrs().Name, outer)
+		return nil, because(ErrOccupied, "%s was left as the inside of interface %d; recover that one first", eth.Attrs().Name, outer)
 	}
 	if errors.Is(err, ErrOccupied) {
 		// Of another version. It says nothing if its programs are gone, as after the end

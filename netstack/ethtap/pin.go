@@ -45,14 +45,14 @@ func makePinDir(dir string) error {
 	}
 	if !on {
 		if !strings.HasPrefix(dir, bpfMount+"/") {
-			return because(ErrOccupied, "ethtap: the pin directory %s is not on a bpf filesystem; mount one with mount -t bpf", dir)
+			return because(ErrOccupied, "the pin directory %s is not on a bpf filesystem; mount one with mount -t bpf", dir)
 		}
 		if err := unix.Mount("bpf", bpfMount, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700"); err != nil {
-			return fmt.Errorf("ethtap: mount a bpf filesystem at %s: %w", bpfMount, permission(err))
+			return fmt.Errorf("mount a bpf filesystem at %s: %w", bpfMount, permission(err))
 		}
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("ethtap: make the pin directory: %w", permission(err))
+		return fmt.Errorf("make the pin directory: %w", permission(err))
 	}
 	return nil
 }
@@ -63,11 +63,11 @@ func makePinDir(dir string) error {
 func lockRunDir() (*os.File, error) {
 	run, err := os.Open(runDir)
 	if err != nil {
-		return nil, fmt.Errorf("ethtap: open the directory of locks: %w", err)
+		return nil, fmt.Errorf("open the directory of locks: %w", err)
 	}
 	if err := unix.Flock(int(run.Fd()), unix.LOCK_EX); err != nil {
 		run.Close()
-		return nil, fmt.Errorf("ethtap: lock %s: %w", runDir, err)
+		return nil, fmt.Errorf("lock %s: %w", runDir, err)
 	}
 	return run, nil
 }
@@ -82,7 +82,7 @@ func onBPF(dir string) (bool, error) {
 			return st.Type == unix.BPF_FS_MAGIC, nil
 		}
 		if !errors.Is(err, unix.ENOENT) || dir == "/" {
-			return false, fmt.Errorf("ethtap: statfs %s: %w", dir, err)
+			return false, fmt.Errorf("statfs %s: %w", dir, err)
 		}
 		dir = filepath.Dir(dir)
 	}
@@ -96,7 +96,7 @@ func hostMounts() error {
 	if unix.Stat("/proc/self/ns/mnt", &own) != nil || unix.Stat("/proc/1/ns/mnt", &first) != nil || own.Ino == first.Ino {
 		return nil
 	}
-	return because(ErrOccupied, "ethtap: failing shut needs pins that outlive the process, but this mount namespace is not that of process 1 (ip netns exec makes its own); give the namespace by its path instead")
+	return because(ErrOccupied, "failing shut needs pins that outlive the process, but this mount namespace is not that of process 1 (ip netns exec makes its own); give the namespace by its path instead")
 }
 
 // removePinDir removes the interface's directory with all that is in it, and
@@ -107,7 +107,7 @@ func removePinDir(dir string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("ethtap: read the pin directory: %w", err)
+		return fmt.Errorf("read the pin directory: %w", err)
 	}
 	run, err := lockRunDir()
 	if err != nil {

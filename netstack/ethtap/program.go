@@ -70,12 +70,12 @@ func loadPrograms(c *cut, twoNIC bool) (*programs, error) {
 			p.close()
 			var ve *ebpf.VerifierError
 			if errors.As(err, &ve) {
-				return nil, fmt.Errorf("ethtap: the kernel's verifier refuses %s: %+v", s.name, ve)
+				return nil, fmt.Errorf("the kernel's verifier refuses %s: %+v", s.name, ve)
 			}
 			if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.ENOSYS) {
-				return nil, because(ErrNoHook, "ethtap: kernel %s cannot load classifier programs (CONFIG_BPF_SYSCALL, Linux 5.8)", kernelRelease())
+				return nil, because(ErrNoHook, "kernel %s cannot load classifier programs (CONFIG_BPF_SYSCALL, Linux 5.8)", kernelRelease())
 			}
-			return nil, fmt.Errorf("ethtap: load %s: %w", s.name, err)
+			return nil, fmt.Errorf("load %s: %w", s.name, err)
 		}
 		*s.to = prog
 	}

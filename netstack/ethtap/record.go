@@ -56,7 +56,7 @@ func recordsOf(dir string, netns uint64, name string) ([]record, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ethtap: read the directory of pins: %w", permission(err))
+		return nil, fmt.Errorf("read the directory of pins: %w", permission(err))
 	}
 	var found []record
 	for _, e := range entries {
@@ -140,7 +140,7 @@ func (d *Device) moveRecord(eth netlink.Link, from string) error {
 		return err
 	}
 	if err := os.Rename(from, to); err != nil {
-		return fmt.Errorf("ethtap: move the pins of %s: %w", eth.Attrs().Name, permission(err))
+		return fmt.Errorf("move the pins of %s: %w", eth.Attrs().Name, permission(err))
 	}
 	d.pins = to
 	return nil
@@ -163,7 +163,7 @@ func moveTaps(nl *netlink.Handle, from, to int) error {
 			err = renameLink(nl, l, n[1])
 		}
 		if err != nil {
-			return fmt.Errorf("ethtap: name the tap %s %s: %w", n[0], n[1], permission(err))
+			return fmt.Errorf("name the tap %s %s: %w", n[0], n[1], permission(err))
 		}
 	}
 	return nil

@@ -55,7 +55,7 @@ func giveBack(o Options, keep func(*netlink.Handle, netlink.Link, string) (bool,
 			found = found || notLeft == nil
 			if l != nil {
 				if outer, ok := insideOf(nl, l, pins); ok {
-					errs = append(errs, because(ErrOccupied, "ethtap: %s is the inside of interface %d; recover that one", o.Interface, outer), lock.release())
+					errs = append(errs, because(ErrOccupied, "%s is the inside of interface %d; recover that one", o.Interface, outer), lock.release())
 					return
 				}
 				// What cannot be understood can still be removed.
@@ -119,7 +119,7 @@ func (o *Options) lookAt(fn func(nl *netlink.Handle, netns uint64) error) error 
 	return inNamespace(ns, func() error {
 		nl, err := netlink.NewHandle()
 		if err != nil {
-			return fmt.Errorf("ethtap: open netlink: %w", permission(err))
+			return fmt.Errorf("open netlink: %w", permission(err))
 		}
 		defer nl.Close()
 		return fn(nl, ino)
@@ -141,7 +141,7 @@ func clearLeft(nl *netlink.Handle, eth netlink.Link, index int, pins string) err
 	}
 	for _, pin := range []string{"eth_out", "eth_in"} {
 		if err := os.Remove(filepath.Join(pins, pin)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, fmt.Errorf("ethtap: unpin: %w", permission(err)))
+			errs = append(errs, fmt.Errorf("unpin: %w", permission(err)))
 		}
 	}
 	if eth != nil {
@@ -163,7 +163,7 @@ func clearFilters(nl *netlink.Handle, eth netlink.Link, qdisc bool) error {
 	errs := []error{err}
 	for _, f := range fs {
 		if err := nl.FilterDel(f); err != nil && !errors.Is(err, unix.ENOENT) {
-			errs = append(errs, fmt.Errorf("ethtap: delete a filter of %s: %w", eth.Attrs().Name, permission(err)))
+			errs = append(errs, fmt.Errorf("delete a filter of %s: %w", eth.Attrs().Name, permission(err)))
 		}
 	}
 	if qdisc {

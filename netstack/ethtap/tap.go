@@ -63,7 +63,7 @@ func newTap(d *Device, t *tapDevice) (*Tap, error) {
 	for _, w := range t.queues {
 		q := &Queue{tap: tap, w: w}
 		if err := control(w, func(fd int) error { q.fd = fd; return nil }); err != nil {
-			return nil, fmt.Errorf("ethtap: queue of %s: %w", *t.name.Load(), err)
+			return nil, fmt.Errorf("queue of %s: %w", *t.name.Load(), err)
 		}
 		tap.queues = append(tap.queues, q)
 	}
@@ -141,7 +141,7 @@ func (q *Queue) Read(p []byte) (int, error) {
 		case errors.Is(err, os.ErrClosed):
 			return 0, ErrClosed
 		default:
-			return 0, fmt.Errorf("ethtap: read from %s: %w", t.Name(), err)
+			return 0, fmt.Errorf("read from %s: %w", t.Name(), err)
 		}
 	}
 }
@@ -174,7 +174,7 @@ func (q *Queue) Write(p []byte) (int, error) {
 	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE):
 		return 0, fmt.Errorf("%w: write to %s: %w", ErrFrame, t.Name(), err)
 	}
-	return 0, fmt.Errorf("ethtap: write to %s: %w", t.Name(), err)
+	return 0, fmt.Errorf("write to %s: %w", t.Name(), err)
 }
 
 // Waiting tells whether frames wait in the queue to be read.
@@ -212,7 +212,7 @@ func (t *Tap) Stats() (Stats, error) {
 	}
 	l, err := d.nl.LinkByIndex(t.tap.index)
 	if err != nil {
-		return Stats{}, fmt.Errorf("ethtap: counters of %s: %w", t.Name(), err)
+		return Stats{}, fmt.Errorf("counters of %s: %w", t.Name(), err)
 	}
 	s := Stats{
 		Written: t.frames.Load(), Oversize: t.oversize.Load(), Discarded: t.discarded.Load(),

@@ -45,10 +45,10 @@ func checkTUN() error {
 func openTUN() (int, error) {
 	fd, err := unix.Open(tunPath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
-		return -1, because(ErrNoTUN, "ethtap: %s cannot be opened (%v); load the module tun or enable CONFIG_TUN", tunPath, err)
+		return -1, because(ErrNoTUN, "%s cannot be opened (%v); load the module tun or enable CONFIG_TUN", tunPath, err)
 	}
 	if err != nil {
-		return -1, fmt.Errorf("ethtap: open %s: %w", tunPath, permission(err))
+		return -1, fmt.Errorf("open %s: %w", tunPath, permission(err))
 	}
 	return fd, nil
 }
@@ -81,20 +81,20 @@ func makeTap(nl *netlink.Handle, name, alias string, queues, queueLen int, persi
 		return nil, err
 	}
 	if err := ifReq(t.ctl, unix.TUNSETIFF, name, unix.IFF_TAP|unix.IFF_NO_PI|unix.IFF_VNET_HDR|unix.IFF_MULTI_QUEUE); err != nil {
-		return nil, fmt.Errorf("ethtap: make the tap %s: %w", name, permission(err))
+		return nil, fmt.Errorf("make the tap %s: %w", name, permission(err))
 	}
 	if err := unix.IoctlSetPointerInt(t.ctl, unix.TUNSETVNETHDRSZ, HeaderLen); err != nil {
-		return nil, fmt.Errorf("ethtap: set the header length of %s to %d: %w", name, HeaderLen, err)
+		return nil, fmt.Errorf("set the header length of %s to %d: %w", name, HeaderLen, err)
 	}
 	if err := setOffloads(t.ctl); err != nil {
-		return nil, fmt.Errorf("ethtap: set the offloads of %s: %w", name, err)
+		return nil, fmt.Errorf("set the offloads of %s: %w", name, err)
 	}
 	if err := ifReq(t.ctl, unix.TUNSETQUEUE, "", unix.IFF_DETACH_QUEUE); err != nil {
-		return nil, fmt.Errorf("ethtap: detach the control queue of %s: %w", name, err)
+		return nil, fmt.Errorf("detach the control queue of %s: %w", name, err)
 	}
 	l, err := nl.LinkByName(name)
 	if err != nil {
-		return nil, fmt.Errorf("ethtap: find the tap %s: %w", name, err)
+		return nil, fmt.Errorf("find the tap %s: %w", name, err)
 	}
 	t.index = l.Attrs().Index
 	if err := setUpTap(nl, l, alias, queueLen); err != nil {
@@ -103,12 +103,12 @@ func makeTap(nl *netlink.Handle, name, alias string, queues, queueLen int, persi
 	for range queues {
 		q, err := openQueue(name, persist)
 		if err != nil {
-			return nil, fmt.Errorf("ethtap: open a queue of %s: %w", name, permission(err))
+			return nil, fmt.Errorf("open a queue of %s: %w", name, permission(err))
 		}
 		t.queues = append(t.queues, q)
 	}
 	if err := nl.LinkSetUp(l); err != nil {
-		return nil, fmt.Errorf("ethtap: set %s up: %w", name, err)
+		return nil, fmt.Errorf("set %s up: %w", name, err)
 	}
 	return t, nil
 }
@@ -181,7 +181,7 @@ func setUpTap(nl *netlink.Handle, l netlink.Link, alias string, queueLen int) er
 	name := l.Attrs().Name
 	// A host without IPv6 has no such file.
 	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("ethtap: disable IPv6 on %s: %w", name, err)
+		return fmt.Errorf("disable IPv6 on %s: %w", name, err)
 	}
 	const addrGenNone = 1 // IN6_ADDR_GEN_MODE_NONE
 	for _, s := range []struct {
@@ -200,7 +200,7 @@ func setUpTap(nl *netlink.Handle, l netlink.Link, alias string, queueLen int) er
 		}), true},
 	} {
 		if s.err != nil && !s.optional {
-			return fmt.Errorf("ethtap: %s of %s: %w", s.what, name, permission(s.err))
+			return fmt.Errorf("%s of %s: %w", s.what, name, permission(s.err))
 		}
 	}
 	return nil
@@ -224,7 +224,7 @@ func (t *tapDevice) persistent(on bool) error {
 		v = 1
 	}
 	if err := unix.IoctlSetInt(t.ctl, unix.TUNSETPERSIST, v); err != nil {
-		return fmt.Errorf("ethtap: set the persistence of %s: %w", *t.name.Load(), err)
+		return fmt.Errorf("set the persistence of %s: %w", *t.name.Load(), err)
 	}
 	return nil
 }
@@ -237,13 +237,13 @@ func removeTap(nl *netlink.Handle, name string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("ethtap: look for the tap %s: %w", name, err)
+		return fmt.Errorf("look for the tap %s: %w", name, err)
 	}
 	if !ownTap(l) {
-		return because(ErrOccupied, "ethtap: a link %s (%s) stands where a tap must go", name, l.Type())
+		return because(ErrOccupied, "a link %s (%s) stands where a tap must go", name, l.Type())
 	}
 	if err := nl.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("ethtap: delete the tap %s: %w", name, permission(err))
+		return fmt.Errorf("delete the tap %s: %w", name, permission(err))
 	}
 	return nil
 }

@@ -18,12 +18,12 @@ func openNamespace(path string) (*os.File, uint64, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, 0, fmt.Errorf("ethtap: open the network namespace: %w", permission(err))
+		return nil, 0, fmt.Errorf("open the network namespace: %w", permission(err))
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		f.Close()
-		return nil, 0, fmt.Errorf("ethtap: stat the network namespace %s: %w", path, err)
+		return nil, 0, fmt.Errorf("stat the network namespace %s: %w", path, err)
 	}
 	return f, st.Ino, nil
 }
@@ -49,10 +49,10 @@ func onOwnThread(ns *os.File, fn func() error, done chan<- error) {
 		return
 	}
 	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-		done <- fmt.Errorf("ethtap: enter the network namespace %s: %w", ns.Name(), permission(err))
+		done <- fmt.Errorf("enter the network namespace %s: %w", ns.Name(), permission(err))
 		return
 	}
-	err := errors.New("ethtap: the function ended its goroutine")
+	err := errors.New("the function ended its goroutine")
 	defer func() { done <- err }()
 	err = fn()
 }

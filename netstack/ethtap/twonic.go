@@ -94,7 +94,7 @@ func (d *Device) openInside(u *undo) error {
 	}
 	a := l.Attrs()
 	if a.Index == d.info.Index {
-		return because(ErrOccupied, "ethtap: inside and outside are both %s, expected two interfaces", a.Name)
+		return because(ErrOccupied, "inside and outside are both %s, expected two interfaces", a.Name)
 	}
 	k := d.setInside(l)
 	if d.insideLock, err = takeLock(k, a.Name); err != nil {
@@ -107,7 +107,7 @@ func (d *Device) openInside(u *undo) error {
 	c, err := findLeft(d.nl, l, d.insidePins)
 	if c != nil {
 		c.close()
-		return because(ErrOccupied, "ethtap: %s was left shut by itself; recover it first", a.Name)
+		return because(ErrOccupied, "%s was left shut by itself; recover it first", a.Name)
 	}
 	if err != nil {
 		return err
@@ -158,11 +158,11 @@ func fits(c *cut, name, inside string, insideIndex int) error {
 	case found == insideIndex:
 		return nil
 	case inside == "":
-		return because(ErrOccupied, "ethtap: %s was left as the outside of two interfaces, expected to cut it alone; recover it first", name)
+		return because(ErrOccupied, "%s was left as the outside of two interfaces, expected to cut it alone; recover it first", name)
 	case found == 0:
-		return because(ErrOccupied, "ethtap: %s was left shut by itself, expected the outside of %s; recover it first", name, inside)
+		return because(ErrOccupied, "%s was left shut by itself, expected the outside of %s; recover it first", name, inside)
 	}
-	return because(ErrOccupied, "ethtap: %s was left as the outside of another interface than %s; recover it first", name, inside)
+	return because(ErrOccupied, "%s was left as the outside of another interface than %s; recover it first", name, inside)
 }
 
 // adoptInside readies a cut of two NICs that was left open: as long as nobody changes the
@@ -185,13 +185,13 @@ func (d *Device) join() error {
 	}{{d.info.InsideIndex, promiscInside}, {d.info.Index, promiscOutside}} {
 		l, err := d.nl.LinkByIndex(n.index)
 		if err != nil {
-			return fmt.Errorf("ethtap: look for interface %d: %w", n.index, err)
+			return fmt.Errorf("look for interface %d: %w", n.index, err)
 		}
 		if l.Attrs().RawFlags&unix.IFF_PROMISC != 0 {
 			continue // an administrator's, or ours from before
 		}
 		if err := d.nl.SetPromiscOn(l); err != nil {
-			return fmt.Errorf("ethtap: promiscuous mode of %s: %w", l.Attrs().Name, permission(err))
+			return fmt.Errorf("promiscuous mode of %s: %w", l.Attrs().Name, permission(err))
 		}
 		set |= n.bit
 		d.cut.set(offPromisc, set)
@@ -206,11 +206,11 @@ func (d *Device) join() error {
 	// A pinned object has one name, but a map may be pinned once more by a clone.
 	m, err := d.cut.m.Clone()
 	if err != nil {
-		return fmt.Errorf("ethtap: clone the map of the cut: %w", err)
+		return fmt.Errorf("clone the map of the cut: %w", err)
 	}
 	defer m.Close()
 	if err := m.Pin(path); err != nil {
-		return fmt.Errorf("ethtap: pin the map of the cut in %s: %w", d.insidePins, permission(err))
+		return fmt.Errorf("pin the map of the cut in %s: %w", d.insidePins, permission(err))
 	}
 	return nil
 }
@@ -290,7 +290,7 @@ func (d *Device) shutDirect() error {
 	d.cut.set(offFail, uint32(FailShut))
 	for _, pin := range []string{pinInsideDirect, pinOutsideDirect} {
 		if err := os.Remove(filepath.Join(d.pins, pin)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("ethtap: unpin: %w", permission(err))
+			return fmt.Errorf("unpin: %w", permission(err))
 		}
 	}
 	return nil
