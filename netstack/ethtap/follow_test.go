@@ -178,6 +178,7 @@ func TestR07_CreatedAnewNothingLeaks(t *testing.T) {
 		}
 		x.end()
 		startPump(t, d)
+		until(t, "room in the full queue", d.Kernel().idle)
 		passes(t, l)
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
