@@ -191,7 +191,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	b.engine = ipsec.New(ipsec.Config{
 		SAD: b.sad, SPD: spd, Routes: ipsec.NewRoutes(b.routes(host)),
 		HostMAC: host.mac, WireMAC: host.mac, MTU: b.mtu(host),
-		IsLocal: b.own, Clock: b.clock, HostResolves: b.cfg.Neighbors == config.Relay,
+		IsLocal: b.own, Clock: b.clock, ICMPErrors: icmpErrors(b.cfg.ICMPErrors), HostResolves: b.cfg.Neighbors == config.Relay,
 	})
 	b.resolver = hook.NewResolver(hook.ResolverOptions{
 		Clock: clock, Failed: b.engine.Unresolved, Drops: &b.drops[hook.Right],

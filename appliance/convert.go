@@ -6,6 +6,7 @@ import (
 
 	"bitw/config"
 	"bitw/netstack/hook"
+	"bitw/netstack/ipsec"
 	"bitw/sa"
 	"bitw/sa/keyer"
 	"bitw/sa/transform"
@@ -68,6 +69,17 @@ func specs(cfg *Config) []keyer.Spec {
 		list = append(list, s)
 	}
 	return list
+}
+
+// icmpErrors is the rule for ICMP errors in the clear.
+func icmpErrors(c config.ICMPErrors) ipsec.ICMPErrorRule {
+	switch c {
+	case config.ICMPVerify:
+		return ipsec.ICMPErrorsVerify
+	case config.ICMPDiscard:
+		return ipsec.ICMPErrorsDiscard
+	}
+	return ipsec.ICMPErrorsAccept
 }
 
 // headers are an SA's rules for outer headers.
@@ -133,7 +145,10 @@ func policies(cfg *Config, keys keyer.Manager) ([]*sa.Policy, error) {
 	}
 	for i := range cfg.Policies {
 		c := &cfg.Policies[i]
-		p := &sa.Policy{Name: c.Name, Selector: selector(c)}
+		p := &sa.Policy{Name: c.Name, Selector: selector(c), MSSClamp: c.MSSClamp}
+		if c.MSSClamp == config.ClampToPMTU {
+			p.MSSClamp = sa.ClampToPMTU
+		}
 		switch c.Action {
 		case config.Protect:
 			p.Action = sa.Protect

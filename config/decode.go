@@ -26,7 +26,7 @@ type decoder struct {
 }
 
 func (d *decoder) decode(root *node) {
-	f := d.fields(root, "a configuration", "interface", "inside", "outside", "protected", "mirror_link", "on_failure", "control", "state_dir", "log_level", "watchdog", "forbid_bypass", "bypass_cgroup",
+	f := d.fields(root, "a configuration", "interface", "inside", "outside", "protected", "mirror_link", "on_failure", "control", "state_dir", "log_level", "icmp_errors", "watchdog", "forbid_bypass", "bypass_cgroup",
 		"classes", "neighbors", "static_neighbors", "routes", "mtu", "security_associations", "policies")
 	if f == nil {
 		return
@@ -51,6 +51,9 @@ func (d *decoder) decode(root *node) {
 		} else if t, ok := d.text(n, "a directory"); ok {
 			c.StateDir = d.relative(t)
 		}
+	}
+	if n := f.by["icmp_errors"]; n != nil {
+		c.ICMPErrors = enum(d.source, n, ICMPAccept, ICMPVerify, ICMPDiscard)
 	}
 	if n := f.by["log_level"]; n != nil {
 		c.LogLevel = enum(d.source, n, "error", "warn", "info", "debug", "trace")

@@ -62,7 +62,7 @@ func Diff(old, new *Config) []Change {
 		{"interface", old.Interface, new.Interface}, {"inside", old.Inside, new.Inside},
 		{"protected", old.Protected, new.Protected}, {"mirror_link", old.MirrorLink, new.MirrorLink}, {"on_failure", old.OnFailure, new.OnFailure},
 		{"control", old.Control, new.Control}, {"state_dir", old.StateDir, new.StateDir},
-		{"log_level", old.LogLevel, new.LogLevel}, {"watchdog", old.Watchdog, new.Watchdog},
+		{"log_level", old.LogLevel, new.LogLevel}, {"icmp_errors", old.ICMPErrors, new.ICMPErrors}, {"watchdog", old.Watchdog, new.Watchdog},
 		{"forbid_bypass", old.ForbidBypass, new.ForbidBypass}, {"bypass_cgroup", old.BypassCgroup, new.BypassCgroup}, {"mtu", old.MTU, new.MTU},
 		{"neighbors", old.Neighbors, new.Neighbors},
 	}) {
@@ -107,7 +107,7 @@ func policyItems(a, b Policy) []item {
 		{"protocol", a.Protocol, b.Protocol}, {"local_ports", a.upper("local_ports", a.LocalPorts), b.upper("local_ports", b.LocalPorts)},
 		{"remote_ports", a.upper("remote_ports", a.RemotePorts), b.upper("remote_ports", b.RemotePorts)},
 		{"icmp", a.upper("icmp", a.ICMP), b.upper("icmp", b.ICMP)}, {"mh_type", a.upper("mh_type", a.MHTypes), b.upper("mh_type", b.MHTypes)},
-		{"populate", a.Populate, b.Populate}, {"action", a.Action, b.Action},
+		{"populate", a.Populate, b.Populate}, {"mss_clamp", a.MSSClamp, b.MSSClamp}, {"action", a.Action, b.Action},
 		{"out", a.Out, b.Out}, {"in", a.In, b.In},
 	}
 }

@@ -12,6 +12,7 @@
 //	on_failure: shut                  # shut (default): nothing passes without bitw | open: everything does, in the clear
 //	control: /run/bitw/eth0.sock      # default: /run/bitw/INTERFACE.sock
 //	state_dir: /var/lib/bitw          # default; sequence numbers are reserved ahead here
+//	icmp_errors: accept               # those in the clear from the wire: accept (default) as policies say | verify | discard
 //	log_level: info                   # error | warn | info (default) | debug | trace
 //	watchdog: 5s                      # default; a side without progress for so long puts the taps into their fail state | off
 //	forbid_bypass: false              # true: no process, or none of the cgroup bypass_cgroup: DIR, may make a socket that sends past the cut
@@ -157,6 +158,12 @@
 //	ttl: 64                           # out: 1 to 255; default 64
 //	flow_label: 0                     # out: copy, for hosts only, or a number; default 0
 //	fragment: after                   # out: after (default) | before: what does not fit is cut before it is enclosed
+//
+// mss_clamp: pmtu in a policy that protects lowers the largest segment that TCP announces
+// in a SYN, of either side, to what fits once it is protected; a number sets it; default
+// no. icmp_errors: verify lets only errors pass that are about what the host sends in the
+// clear; about ESP and AH of ours, path MTUs are learned, if SPI and sequence number are
+// plausible, under accept and verify.
 //
 // Packets with DF, and all of IPv6, are never cut: whoever sent them is told what would
 // fit. With copy_df: set, the others are cut before.

@@ -162,3 +162,43 @@ func headerItems(a, b *Headers) []item {
 		{"fragment", a.Fragment, b.Fragment},
 	}
 }
+
+// ICMPErrors is a rule for ICMP errors that come in the clear (RFC 4301 §6.1.1).
+type ICMPErrors string
+
+// The rules: as the policies say; only about what the host sends in the clear, or about
+// ESP and AH; none.
+const (
+	ICMPAccept  ICMPErrors = "accept"
+	ICMPVerify  ICMPErrors = "verify"
+	ICMPDiscard ICMPErrors = "discard"
+)
+
+// ClampToPMTU as Policy.MSSClamp stands for what fits the path.
+const ClampToPMTU = -1
+
+// mssClamp reads pmtu, no, or a number of octets.
+func (d *decoder) mssClamp(f *fields, p *policyNode) {
+	n := f.by["mss_clamp"]
+	if n == nil {
+		return
+	}
+	if p.Action != "" && p.Action != Protect {
+		d.fail(n.place, "remove it", "mss_clamp is for what is protected, and action is %s", p.Action)
+		return
+	}
+	switch {
+	case n.kind == scalar && n.text == "no":
+	case n.kind == scalar && n.text == "pmtu":
+		p.MSSClamp = ClampToPMTU
+	case n.kind == scalar:
+		v, err := parseNumber(n.text)
+		if err != nil || v < 64 || v > 65495 {
+			d.fail(n.place, numberHint(n.text), "expected pmtu, no, or a number of octets from 64 to 65495, found %s", quote(n.text))
+		} else {
+			p.MSSClamp = int(v)
+		}
+	default:
+		d.fail(n.place, "", "expected pmtu, no, or a number of octets, found %s", n.found())
+	}
+}

@@ -57,3 +57,32 @@ func TestHeadersDiff(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestR43_ICMPErrorsAndMSSClamp(t *testing.T) {
+	file := func(rule, policy string) string {
+		return "interface: eth0\n" + rule + `
+security_associations:
+  - {name: o, direction: out, protocol: ah, mode: transport, spi: 0x1001, source: 192.0.2.1, destination: 192.0.2.2, algorithm: sha256, integrity_key: "` + strings.Repeat("01", 31) + `02"}
+  - {name: i, direction: in, protocol: ah, mode: transport, spi: 0x1002, source: 192.0.2.2, destination: 192.0.2.1, algorithm: sha256, integrity_key: "` + strings.Repeat("01", 31) + `03"}
+policies:
+  - name: x
+    local: 192.0.2.1
+    remote: 192.0.2.2
+` + policy
+	}
+	protect := func(keys string) string { return "    action: protect\n    out: o\n    in: i\n    " + keys + "\n" }
+	for word, want := range map[string]int{"no": 0, "pmtu": ClampToPMTU, "1360": 1360} {
+		c, _ := mustParse(t, file("icmp_errors: verify", protect("mss_clamp: "+word)), nil)
+		if c.Policies[0].MSSClamp != want || c.ICMPErrors != ICMPVerify {
+			t.Errorf("%s: %d, %s", word, c.Policies[0].MSSClamp, c.ICMPErrors)
+		}
+	}
+	for _, bad := range []string{
+		file("icmp_errors: maybe", protect("")), file("", protect("mss_clamp: 10")), file("", protect("mss_clamp: [1]")), file("", protect("mss_clamp: yes")),
+		file("", "    action: bypass\n    mss_clamp: pmtu\n"),
+	} {
+		if _, _, err := Parse("x", []byte(bad), testOptions(nil)); err == nil {
+			t.Errorf("passes:\n%s", bad)
+		}
+	}
+}

@@ -38,7 +38,7 @@ func (d *decoder) policies(n *node) {
 	names := make(map[string]place)
 	var all *policyNode
 	for _, item := range d.list(n, "policies") {
-		f := d.fields(item, "a policy", "name", "direction", "local", "remote", "protocol", "local_ports", "remote_ports", "icmp", "mh_type", "populate", "action", "out", "in")
+		f := d.fields(item, "a policy", "name", "direction", "local", "remote", "protocol", "local_ports", "remote_ports", "icmp", "mh_type", "populate", "action", "mss_clamp", "out", "in")
 		if f == nil {
 			continue
 		}
@@ -61,6 +61,7 @@ func (d *decoder) policies(n *node) {
 		}
 		d.selectors(f, &p)
 		d.populate(f, &p)
+		d.mssClamp(f, &p)
 		d.chains(f, &p)
 		if all != nil && (all.Direction == Both || all.Direction == p.Direction) {
 			d.warn(item.place, fmt.Sprintf("move it before %s", all.what), "%s is never reached, because %s in line %d matches everything", p.what, all.what, all.place.line)

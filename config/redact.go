@@ -14,6 +14,9 @@ func (c *Config) Redacted() string {
 	w.line(0, "control", c.Control)
 	w.always(0, "state_dir", c.StateDir)
 	w.line(0, "log_level", c.LogLevel)
+	if c.ICMPErrors != "" {
+		w.line(0, "icmp_errors", string(c.ICMPErrors))
+	}
 	w.always(0, "watchdog", watchdogText(c.Watchdog))
 	if c.ForbidBypass {
 		w.line(0, "forbid_bypass", "true")
@@ -129,6 +132,13 @@ func (w *writer) policy(p *Policy) {
 	}
 	w.upper(p)
 	w.line(4, "action", string(p.Action))
+	switch p.MSSClamp {
+	case 0:
+	case ClampToPMTU:
+		w.WriteString("    mss_clamp: pmtu\n")
+	default:
+		fmt.Fprintf(w, "    mss_clamp: %d\n", p.MSSClamp)
+	}
 	w.list("out", p.Out)
 	w.list("in", p.In)
 }

@@ -105,6 +105,9 @@ type Config struct {
 	StateDir string
 	// LogLevel is one of error, warn, info, debug and trace.
 	LogLevel string
+	// ICMPErrors says which errors in the clear from the wire are believed; empty stands
+	// for ICMPAccept.
+	ICMPErrors ICMPErrors
 	// Watchdog is how long a side may make no progress while frames wait; 0 is off.
 	Watchdog time.Duration
 	// ForbidBypass keeps processes from making sockets that send past the cut, those of
@@ -229,6 +232,9 @@ type Policy struct {
 	// then name what the SAs of a value are called after.
 	Populate []string
 	Action   Action
+	// MSSClamp is the largest TCP segment that a SYN may announce, 0 for any, ClampToPMTU
+	// for what fits. Only for Protect.
+	MSSClamp int
 	// Out names the SAs of a protected packet in the order of their application, the
 	// innermost first.
 	Out []string
@@ -275,10 +281,11 @@ type Position struct {
 // OnFailure by DefaultNeighbors.
 func Default() Config {
 	return Config{
-		OnFailure: Shut,
-		StateDir:  "/var/lib/bitw",
-		LogLevel:  "info",
-		Watchdog:  5 * time.Second,
+		OnFailure:  Shut,
+		StateDir:   "/var/lib/bitw",
+		LogLevel:   "info",
+		ICMPErrors: ICMPAccept,
+		Watchdog:   5 * time.Second,
 	}
 }
 

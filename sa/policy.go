@@ -88,6 +88,9 @@ func (c *Counters) merge(o *Counters) {
 	c.Drops.Merge(&o.Drops)
 }
 
+// ClampToPMTU as a Policy's MSSClamp stands for what fits the path once it is protected.
+const ClampToPMTU = -1
+
 // A Policy is one rule of the SPD. Only its counters may change once an SPD has
 // been made of it.
 type Policy struct {
@@ -103,6 +106,9 @@ type Policy struct {
 	// the last SA's header is the outermost. In lists the bundle of inbound datagrams
 	// in the same order, so that it is removed from the last to the first.
 	Out, In []*Lineage
+	// MSSClamp is the largest TCP segment in octets that a protected SYN or SYN/ACK may
+	// announce, in either direction; ClampToPMTU for what fits, 0 for any.
+	MSSClamp int
 	// Counters are indexed by Direction.
 	Counters [2]Counters
 

@@ -51,6 +51,8 @@ type Config struct {
 	IsLocal func(netip.Addr) bool
 	// Clock returns nanoseconds since 1970. It is called once a batch.
 	Clock func() int64
+	// ICMPErrors says which errors that come in the clear from the wire are believed.
+	ICMPErrors ICMPErrorRule
 	// FragmentMemory caps the octets of incomplete datagrams on each side; 0 stands
 	// for DefaultFragmentMemory. FragmentTimeout is how long one may stay incomplete;
 	// 0 stands for DefaultFragmentTimeout.
@@ -81,6 +83,8 @@ type Engine struct {
 	works      sync.Pool
 	sides      [2]side
 	waiting    unresolved
+	icmpRule   ICMPErrorRule
+	icmpLimit  errorLimit
 	holds      holds
 	encap      encapsulation
 	dummies    dummies // of the goroutine that calls SendDummies
@@ -109,7 +113,7 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		sad: cfg.SAD, named: cfg.HostResolves, hosts: cfg.Hosts,
 		isLocal: cfg.IsLocal, clock: cfg.Clock,
-		forwarders: hook.NewForwarders(),
+		forwarders: hook.NewForwarders(), icmpRule: cfg.ICMPErrors,
 	}
 	e.holds.limits = cfg.Hold.withDefaults()
 	e.SetMACs(cfg.HostMAC, cfg.WireMAC)
@@ -185,6 +189,10 @@ func (e *Engine) Drops(from hook.Side) *wire.DropCounters { return &e.sides[from
 
 // Forwarders returns the forwarders with what they carried.
 func (e *Engine) Forwarders() *hook.Forwarders { return e.forwarders }
+
+// ICMPErrorsLimited returns how many ICMP errors were not sent because there were too
+// many.
+func (e *Engine) ICMPErrorsLimited() uint64 { return e.icmpLimit.refused.Load() }
 
 // PathMTUsLearned returns how many messages from the wire lowered an SA's path
 // MTU.

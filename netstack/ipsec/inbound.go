@@ -72,6 +72,10 @@ func (e *Engine) inbound(pkt *stack.PacketBuffer) {
 		e.inboundProtected(w, src, pkt, set)
 		return
 	}
+	if reason := e.unprotectedError(w); reason != wire.DropNone {
+		e.drop(hook.Right, reason, nil, nil)
+		return
+	}
 	if e.learnPathMTU(w) {
 		return
 	}
@@ -161,12 +165,21 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 			return
 		}
 	}
+	if e.isLocal(d.Info.Src) {
+		e.drop(hook.Right, wire.DropOwnAddressSpoof, nil, last)
+		return
+	}
+	if reason := wire.Forbidden(d.Bytes, &d.Info); reason != wire.DropNone {
+		e.drop(hook.Right, reason, nil, last)
+		return
+	}
 	p, reason := e.inboundPolicy(w)
 	if reason != wire.DropNone {
 		e.drop(hook.Right, reason, p, last)
 		return
 	}
 	e.follow(w, p)
+	e.clampInbound(w, p)
 	if !e.isBehind(d.Info.Dst) {
 		e.drop(hook.Right, wire.DropNoRoute, p, last)
 		return

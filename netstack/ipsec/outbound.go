@@ -164,6 +164,9 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 		v, buf := newFrame(room)
 		start := frameHead + b.front
 		end := start + w.cut.Next(buf[start:start+size.piece])
+		if p.MSSClamp != 0 {
+			clampMSS(p, buf[start:end], &d.Info, maxInner)
+		}
 		octets += end - start
 		start, end, reason, s := b.seal(buf, start, end, i, &d.Info, e.nextID)
 		if reason != wire.DropNone {

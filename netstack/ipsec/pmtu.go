@@ -100,6 +100,9 @@ func (e *Engine) hostUnreachable(w *work) {
 // wire, so its Ethernet source is the box.
 func (e *Engine) icmpToHost(w *work, b []byte) {
 	w.icmp = b
+	if !e.icmpLimit.allow(w.now) {
+		return
+	}
 	w.out.Reset()
 	e.toHost(w, b, boxMAC)
 	e.sides[hook.Left].errors.Add(1)

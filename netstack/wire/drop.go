@@ -51,6 +51,8 @@ const (
 	DropFragPolicy      // a fragment without the fields that the policy needs
 	DropExtensionHeader // IPv6 extension header chain that cannot be followed
 	DropOwnAddressSpoof // came from the wire with the protected host's own source address
+	DropMartian         // an SA brought a source address that cannot be one station's
+	DropSourceRoute     // an SA brought a datagram that says itself where to go from here (RFC 5095, RFC 7126)
 	DropICMPPolicy      // ICMP error that does not belong to a flow we let pass (RFC 4301 §6)
 
 	// Links and neighbours.
@@ -103,6 +105,8 @@ var dropNames = [NumDropReasons]string{
 	DropFragPolicy:        "frag_policy",
 	DropExtensionHeader:   "extension_header",
 	DropOwnAddressSpoof:   "own_address_spoof",
+	DropMartian:           "martian",
+	DropSourceRoute:       "source_route",
 	DropICMPPolicy:        "icmp_policy",
 	DropNoRoute:           "no_route",
 	DropUnresolved:        "unresolved",
