@@ -138,6 +138,10 @@ func dropWords(reason string) string {
 		return "ESP and AH not in the order that the policy lists"
 	case "encap_mismatch":
 		return "ESP in UDP for an SA without encap, or the other way round; do both sides have the same ports?"
+	case "martian":
+		return "an SA brought a source address that no station has"
+	case "source_route":
+		return "an SA brought a packet that says itself where to go from here"
 	case "nat_keepalive":
 		return "NAT keepalive of the other side, meant to be dropped"
 	case "ecn":

@@ -28,6 +28,10 @@ func tunnel(inner, outer int, bulk int64, s suite) kase {
 	return kase{suites: []suite{s}, mode: config.Tunnel, outer: outer, inner: inner, bulk: bulk}
 }
 
+func beet(inner, outer int, bulk int64, s suite) kase {
+	return kase{suites: []suite{s}, mode: config.BEET, outer: outer, inner: inner, bulk: bulk}
+}
+
 func withESN(k kase) kase { k.esn = true; return k }
 
 // TestR35_ModesWithLinux has the appliance and a Linux kernel talk in transport
@@ -42,6 +46,15 @@ func TestR35_ModesWithLinux(t *testing.T) {
 		transport(4, much, a), transport(6, little, a),
 		tunnel(4, 4, little, a), tunnel(6, 6, little, a), tunnel(4, 6, little, a), tunnel(6, 4, little, a),
 		transport(4, little, g, a), transport(6, little, c, a),
+	})
+}
+
+// TestR35_BEETWithLinux has them talk in BEET mode, where the inner addresses are never
+// sent, each IP version in the other, and in itself.
+func TestR35_BEETWithLinux(t *testing.T) {
+	g, c := gcm(128, 16), cbc(128, 32)
+	runMatrix(t, []kase{
+		beet(4, 6, much, g), beet(6, 4, little, g), beet(4, 4, little, c), withESN(beet(6, 6, little, c)), beet(6, 4, little, null(32)),
 	})
 }
 

@@ -137,7 +137,7 @@ func (k kase) String() string {
 	if k.mode == config.Transport {
 		return fmt.Sprintf("%s transport v%d", name, k.outer)
 	}
-	return fmt.Sprintf("%s tunnel %din%d", name, k.inner, k.outer)
+	return fmt.Sprintf("%s %s %din%d", name, k.mode, k.inner, k.outer)
 }
 
 // The ports of ESP in UDP.
@@ -230,6 +230,13 @@ func (k kase) ends(t *testing.T) ends {
 				Src: src, Dst: dst, Proto: string(s.protocol), SPI: c.SPI, ReqID: c.SPI,
 				Mode: xfrmpeer.Mode(k.mode), CrossFamily: k.inner != k.outer, ESN: k.esn,
 			}
+			if k.mode == config.BEET {
+				c.InnerSource, c.InnerDestination = hostAddr(k.inner), k.peerAddr(k.inner)
+				if direction == config.In {
+					c.InnerSource, c.InnerDestination = c.InnerDestination, c.InnerSource
+				}
+				state.InnerSrc, state.InnerDst, state.CrossFamily = c.InnerSource, c.InnerDestination, false
+			}
 			s.linux(&state, enc, auth)
 			if k.encap {
 				c.Encap = &config.Encap{LocalPort: encapHostPort, RemotePort: encapGuestPort, Checksum: k.outer == 6, Float: true}
@@ -263,7 +270,7 @@ func (k kase) ends(t *testing.T) ends {
 			Selector: fmt.Sprintf("proto 17 sport %d dport %d", encapHostPort, encapGuestPort),
 		})
 	}
-	if k.mode == config.Tunnel && k.inner == 6 {
+	if k.mode != config.Transport && k.inner == 6 {
 		e.policies = append(e.policies, clearDiscovery(in)...)
 		e.policies = append(e.policies, clearDiscovery(out)...)
 	}

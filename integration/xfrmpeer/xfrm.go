@@ -16,6 +16,7 @@ type Mode string
 const (
 	Transport Mode = "transport"
 	Tunnel    Mode = "tunnel"
+	BEET      Mode = "beet"
 )
 
 // Algorithm is a transform with its key, in the kernel's name.
@@ -92,6 +93,9 @@ type State struct {
 	// PadTo8 leaves AH over IPv4 as Linux has it when not told otherwise; see
 	// the package's comment.
 	PadTo8 bool
+	// InnerSrc and InnerDst are the addresses that BEET mode puts in the place of Src and
+	// Dst.
+	InnerSrc, InnerDst netip.Addr
 	// Encap is UDP encapsulation (RFC 3948); the ports are 0 when there is none.
 	EncapSrcPort, EncapDstPort uint16
 	// Extra are further words for "ip xfrm state add".
@@ -106,8 +110,8 @@ func (s State) Command() (string, error) {
 	if s.Proto != "esp" && s.Proto != "ah" {
 		return "", fmt.Errorf("xfrmpeer: a state's protocol is esp or ah, not %q", s.Proto)
 	}
-	if s.Mode != Transport && s.Mode != Tunnel {
-		return "", fmt.Errorf("xfrmpeer: a state's mode is transport or tunnel, not %q", s.Mode)
+	if s.Mode != Transport && s.Mode != Tunnel && s.Mode != BEET {
+		return "", fmt.Errorf("xfrmpeer: a state's mode is transport, tunnel or beet, not %q", s.Mode)
 	}
 	b := new(strings.Builder)
 	fmt.Fprintf(b, "ip xfrm state add src %v dst %v proto %s spi %#x mode %s", s.Src, s.Dst, s.Proto, s.SPI, s.Mode)
@@ -137,6 +141,9 @@ func (s State) Command() (string, error) {
 	}
 	if s.EncapSrcPort != 0 || s.EncapDstPort != 0 {
 		fmt.Fprintf(b, " encap espinudp %d %d 0.0.0.0", s.EncapSrcPort, s.EncapDstPort)
+	}
+	if s.InnerSrc.IsValid() {
+		fmt.Fprintf(b, " sel src %v dst %v", s.InnerSrc, s.InnerDst)
 	}
 	if s.Extra != "" {
 		fmt.Fprintf(b, " %s", s.Extra)
