@@ -102,7 +102,9 @@ func (s suite) hides() bool { return s.enc > 0 }
 // kase is what is protected how between the host and one address of the guest.
 type kase struct {
 	suites []suite // from the inside out; more than one is a bundle in transport mode
-	mode   config.Mode
+	// headers are the appliance's outer headers.
+	headers config.Headers
+	mode    config.Mode
 	// outer and inner are the IP versions on the wire and inside; the same in
 	// transport mode.
 	outer, inner int
@@ -133,6 +135,9 @@ func (k kase) String() string {
 	}
 	if k.tfc != 0 {
 		name += fmt.Sprintf(" tfc %d", k.tfc)
+	}
+	if k.headers.Fragment != "" {
+		name += " fragment " + string(k.headers.Fragment)
 	}
 	if k.mode == config.Transport {
 		return fmt.Sprintf("%s transport v%d", name, k.outer)
@@ -230,6 +235,7 @@ func (k kase) ends(t *testing.T) ends {
 				Src: src, Dst: dst, Proto: string(s.protocol), SPI: c.SPI, ReqID: c.SPI,
 				Mode: xfrmpeer.Mode(k.mode), CrossFamily: k.inner != k.outer, ESN: k.esn,
 			}
+			c.Headers = k.headers
 			if k.mode == config.BEET {
 				c.InnerSource, c.InnerDestination = hostAddr(k.inner), k.peerAddr(k.inner)
 				if direction == config.In {
