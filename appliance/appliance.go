@@ -77,8 +77,8 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 	if err := cfg.CheckTwoNIC(); err != nil {
 		return nil, fmt.Errorf("appliance: %w", err)
 	}
-	if cfg.Inside != "" {
-		return nil, errors.New("appliance: it cuts one interface, and inside and outside name two")
+	if cfg.Inside != "" && a.opt.host != nil {
+		return nil, errors.New("appliance: WithLinks gives the links, and inside and outside name two interfaces")
 	}
 	if h := a.opt.host; h != nil && len(h.MAC) != 6 {
 		return nil, fmt.Errorf("appliance: WithLinks: the host's MAC has %d octets, expected 6", len(h.MAC))
@@ -209,8 +209,23 @@ func (a *Appliance) setState(s string) {
 }
 
 // Recover restores by hand the flow of an interface that a dead appliance left
-// shut. It is an error if a live one holds it.
-func Recover(iface string) error {
+// shut; of two, of which iface is the outside, each passes its frames to the other from
+// then on, and joined is true. It is an error if a live one holds it.
+func Recover(iface string) (joined bool, err error) {
 	// The dead one may have told the kernel that its neighbours are where itself is.
-	return ethtap.Recover(ethtap.Options{Interface: iface, FlushNeighborsOnClose: true})
+	o := ethtap.Options{Interface: iface, FlushNeighborsOnClose: true}
+	if err := ethtap.Recover(o); err != nil {
+		return false, err
+	}
+	joined, err = ethtap.Joined(o)
+	if errors.Is(err, ethtap.ErrNoInterface) {
+		return false, nil // recovered by the name that it had
+	}
+	return joined, err
+}
+
+// GiveUp is Recover, but of two interfaces it gives both back to the box's own kernel:
+// nothing passes between them then.
+func GiveUp(iface string) error {
+	return ethtap.Remove(ethtap.Options{Interface: iface, FlushNeighborsOnClose: true})
 }

@@ -35,6 +35,9 @@ type bump struct {
 	device  *ethtap.Device // nil with WithLinks
 	taps    *taps          // of device
 	watcher *hostnet.Watcher
+	nics    nics // of the two-NIC form
+	// undo says that nothing is to be left of what start made.
+	undo    bool
 	control *control
 	capture *hook.Capture
 
@@ -65,11 +68,20 @@ type hostState struct {
 	name      string // of the interface; empty with WithLinks
 	index     int    // of the interface, 0 if there is none
 	carrier   bool
-	mac       tcpip.LinkAddress
+	mac       tcpip.LinkAddress // on the wire
+	insideMAC tcpip.LinkAddress // of the inside NIC, in the two-NIC form
 	mtu       int
 	addresses []netip.Prefix
 	own       map[netip.Addr]struct{}
 	routes    []ipsec.Route
+}
+
+// leftMAC is the Ethernet address of the left side.
+func (h *hostState) leftMAC() tcpip.LinkAddress {
+	if h.insideMAC != "" {
+		return h.insideMAC
+	}
+	return h.mac
 }
 
 func (h *hostState) has(a netip.Addr) bool {
@@ -83,6 +95,7 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 	b := &bump{cfg: &a.cfg, log: a.log, clock: a.opt.clock, fail: a.fail, sad: sa.NewSAD()}
 	defer func() {
 		if err != nil {
+			b.undo = b.device != nil && !b.device.TookOver() && !b.device.TookOverOpen()
 			_ = b.stop(b.device != nil && !b.device.TookOver())
 		}
 	}()
@@ -131,13 +144,16 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 	if err := b.attach(); err != nil {
 		return nil, err
 	}
+	if err := b.nics.mirror.begin(b.setLink); err != nil {
+		return nil, err
+	}
 	return b, b.trueNeighbors()
 }
 
 // trueNeighbors makes the kernel ask anew what it may have been told by a bitw that
 // answered for its neighbours and left the interface shut.
 func (b *bump) trueNeighbors() error {
-	if b.device == nil || !b.device.TookOver() || b.cfg.Neighbors != config.Relay {
+	if b.device == nil || !b.device.TookOver() || b.twoNIC() || b.cfg.Neighbors != config.Relay {
 		return nil
 	}
 	return b.device.FlushNeighbors()
@@ -145,11 +161,14 @@ func (b *bump) trueNeighbors() error {
 
 // cutInterface opens the taps, still Closed, and begins to follow the interface.
 func (b *bump) cutInterface(ctx context.Context, o *options) (devices [2][]link.Device, err error) {
-	w, err := hostnet.Watch(ctx, o.netNS, b.cfg.Interface, b.hostChanged)
-	if err != nil {
-		return devices, b.positioned(err)
+	if b.twoNIC() {
+		err = b.watchBoth(ctx, o.netNS)
+	} else if b.watcher, err = hostnet.Watch(ctx, o.netNS, b.cfg.Interface, b.hostChanged); err != nil {
+		err = b.positioned("interface", err)
 	}
-	b.watcher = w
+	if err != nil {
+		return devices, err
+	}
 	onFailure := ethtap.FailShut
 	if b.cfg.OnFailure == config.Open {
 		onFailure = ethtap.FailOpen
@@ -160,8 +179,8 @@ func (b *bump) cutInterface(ctx context.Context, o *options) (devices [2][]link.
 	}
 	b.device, err = ethtap.Open(ethtap.Options{
 		Interface: b.cfg.Interface, NetNS: o.netNS, OnFailure: onFailure, Hook: o.hook, Queues: o.queues,
-		ForbidBypass:          ban,
-		FlushNeighborsOnClose: b.cfg.Neighbors == config.Proxy,
+		ForbidBypass: ban,
+		Inside:       b.cfg.Inside, FlushNeighborsOnClose: b.cfg.Neighbors == config.Proxy && !b.twoNIC(),
 	})
 	if err != nil {
 		return devices, err
@@ -177,9 +196,9 @@ func (b *bump) cutInterface(ctx context.Context, o *options) (devices [2][]link.
 }
 
 // positioned names the place in the file that named a missing interface.
-func (b *bump) positioned(err error) error {
+func (b *bump) positioned(key string, err error) error {
 	if errors.Is(err, hostnet.ErrNoInterface) {
-		return b.cfg.ErrorAt("interface", err.Error(), "", err)
+		return b.cfg.ErrorAt(key, err.Error(), "", err)
 	}
 	return err
 }
@@ -188,9 +207,14 @@ func (b *bump) positioned(err error) error {
 func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	host := b.host.Load()
 	clock := tcpip.NewStdClock()
+	probes := hook.NewProbes(clock)
+	leftMAC := host.leftMAC()
+	if b.twoNIC() {
+		b.nics.find(b, leftMAC, clock, probes)
+	}
 	b.engine = ipsec.New(ipsec.Config{
 		SAD: b.sad, SPD: spd, Routes: ipsec.NewRoutes(b.routes(host)),
-		HostMAC: host.mac, WireMAC: host.mac, MTU: b.mtu(host),
+		Hosts: b.nics.neighbors(), HostMAC: leftMAC, WireMAC: host.mac, MTU: b.mtu(host),
 		IsLocal: b.own, Clock: b.clock, ICMPErrors: icmpErrors(b.cfg.ICMPErrors), HostResolves: b.cfg.Neighbors == config.Relay,
 	})
 	b.resolver = hook.NewResolver(hook.ResolverOptions{
@@ -199,7 +223,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	ends := make([]*link.Endpoint, 2)
 	for side, name := range []string{"kern", "dev"} {
 		end, err := link.New(link.Options{
-			Devices: devices[side], MAC: host.mac, MTU: uint32(host.mtu), Name: name,
+			Devices: devices[side], MAC: []tcpip.LinkAddress{leftMAC, host.mac}[side], MTU: uint32(host.mtu), Name: name,
 			Drops: &b.drops[side], Logger: b.log,
 		})
 		if err != nil {
@@ -210,18 +234,20 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	b.kern, b.dev = ends[hook.Left], ends[hook.Right]
 
 	var toLeft, toRight hook.Relay
-	probes := hook.NewProbes(clock)
 	inner, err := b.decorate(b.kern, hook.Left, &toRight)
 	if err != nil {
 		return err
 	}
 	atRight := hook.NeighborOptions{MAC: host.mac, Own: b.own, Announced: b.resolver.Announced, Drops: &b.drops[hook.Right]}
-	if b.left = inner; b.cfg.Neighbors == config.Proxy {
+	b.left = inner
+	if b.cfg.Neighbors == config.Proxy {
+		atRight.Host, atRight.Probes = &toLeft, probes
+	}
+	if b.cfg.Neighbors == config.Proxy && !b.twoNIC() {
 		b.proxy = hook.NewProxyARP(inner, hook.ProxyOptions{
 			MAC: host.mac, Own: b.own, Wire: &toRight, Probes: probes, Drops: &b.drops[hook.Left],
 		})
 		b.left = b.proxy
-		atRight.Host, atRight.Probes = &toLeft, probes
 	}
 	if inner, err = b.decorate(b.dev, hook.Right, &toLeft); err != nil {
 		return err
@@ -244,6 +270,9 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 func (b *bump) decorate(end stack.LinkEndpoint, side hook.Side, other *hook.Relay) (stack.LinkEndpoint, error) {
 	if b.capture != nil {
 		end = b.capture.Wrap(end, side)
+	}
+	if b.twoNIC() {
+		end = b.between(end, side, other)
 	}
 	var rules []hook.ClassRule
 	for _, c := range b.cfg.Classes {
@@ -278,6 +307,9 @@ func (b *bump) attach() error {
 // staticNeighbors tells the right NIC the neighbours of the configuration.
 func (b *bump) staticNeighbors() error {
 	for _, n := range b.cfg.StaticNeighbors {
+		if b.twoNIC() && b.cfg.IsProtected(n.Address) {
+			continue // on the left
+		}
 		if err := b.stack.AddStaticNeighbor(ipsec.RightNIC, protocolOf(n.Address), addressOf(n.Address), tcpip.LinkAddress(n.MAC)); err != nil {
 			return fmt.Errorf("neighbor %v: %v", n.Address, err)
 		}
@@ -292,10 +324,15 @@ func (b *bump) stop(open bool) error {
 	if b.watcher != nil {
 		b.watcher.Close()
 	}
+	b.nics.stop()
 	if b.device != nil {
 		errs = append(errs, b.taps.stop(!open))
 		if open {
-			errs = append(errs, b.device.Close()) // drains while the readers still copy
+			if b.undo {
+				errs = append(errs, b.device.Close())
+			} else {
+				errs = append(errs, b.device.Leave()) // drains while the readers still copy
+			}
 		} else {
 			errs = append(errs, b.device.Release())
 		}
@@ -329,6 +366,7 @@ func (b *bump) stop(open bool) error {
 func (b *bump) tick() {
 	b.chores.Add(1)
 	defer b.chores.Add(1)
+	b.nics.mirror.look()
 	b.engine.Tick()
 	b.keepCut()
 	if err := b.sad.Tick(b.clock()); err != nil {

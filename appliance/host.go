@@ -50,7 +50,12 @@ func interfaceHost(i *hostnet.Interface) *hostState {
 }
 
 // own says whether an address is the host's.
-func (b *bump) own(a netip.Addr) bool { return b.host.Load().has(a) }
+func (b *bump) own(a netip.Addr) bool {
+	if b.twoNIC() {
+		return b.cfg.IsProtected(a)
+	}
+	return b.host.Load().has(a)
+}
 
 // routes are those of the configuration, which come first, and the host's.
 func (b *bump) routes(h *hostState) []ipsec.Route {
@@ -79,8 +84,8 @@ func (b *bump) apply(now *hostState) {
 		b.dev.SetMTU(uint32(now.mtu))
 	}
 	if old.mac != now.mac {
-		b.engine.SetMACs(now.mac, now.mac)
-		b.kern.SetLinkAddress(now.mac)
+		b.engine.SetMACs(now.leftMAC(), now.mac)
+		b.kern.SetLinkAddress(now.leftMAC())
 		b.dev.SetLinkAddress(now.mac)
 		b.neighbor.SetMAC(now.mac)
 		if b.proxy != nil {

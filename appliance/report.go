@@ -18,7 +18,7 @@ import (
 // Status tells what the appliance is and did. It may be called at any time.
 func (a *Appliance) Status() *Status {
 	s := &Status{
-		Interface: a.cfg.Interface, State: *a.state.Load(), OnFailure: string(a.cfg.OnFailure),
+		Interface: a.cfg.Interface, Inside: a.cfg.Inside, State: *a.state.Load(), OnFailure: string(a.cfg.OnFailure),
 		Drops: make(map[string]uint64), DropsBySide: make(map[string]map[string]uint64),
 	}
 	for side := range a.stalled {

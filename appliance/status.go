@@ -6,6 +6,8 @@ import "time"
 // json prints. Counters count from the start; octets are of IP datagrams.
 type Status struct {
 	Interface string `json:"interface"`
+	// Inside is the other interface in the two-NIC form, where Interface is the outside.
+	Inside string `json:"inside,omitempty"`
 	// RenamedTo is the interface's present name, if that is another.
 	RenamedTo string `json:"renamed_to,omitempty"`
 	// State is "starting", "active" or "stopped", and after SetTaps, or when the

@@ -158,9 +158,11 @@ func (c *Config) CheckTwoNIC() error {
 	return nil
 }
 
-// IsProtected says whether an address is behind the box, in the two-NIC form.
+// IsProtected says whether an address is behind the box, in the two-NIC form. The next
+// hop of a route is not, since that is on the outside, also where its network is protected.
 func (c *Config) IsProtected(a netip.Addr) bool {
-	return slices.ContainsFunc(c.Protected, func(p netip.Prefix) bool { return p.Contains(a) })
+	return slices.ContainsFunc(c.Protected, func(p netip.Prefix) bool { return p.Contains(a) }) &&
+		!slices.ContainsFunc(c.Routes, func(r Route) bool { return r.Via == a })
 }
 
 // OutsideAddresses are the addresses that bitw itself has on the outside, in the

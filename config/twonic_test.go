@@ -39,12 +39,16 @@ func TestR13_TwoInterfaces(t *testing.T) {
 	if got := c.OutsideAddresses(); !slices.Equal(got, []netip.Addr{a("192.0.2.5")}) {
 		t.Errorf("bitw's own addresses on the outside are %v", got)
 	}
-	for addr, want := range map[string]bool{"10.1.0.7": true, "10.1.1.7": false, "2001:db8:1::10": true, "2001:db8:1::11": false, "192.0.2.5": false} {
+	for addr, want := range map[string]bool{"10.1.0.7": true, "10.1.1.7": false, "2001:db8:1::10": true, "2001:db8:1::11": false, "192.0.2.5": false, "192.0.2.254": false} {
 		if c.IsProtected(a(addr)) != want {
 			t.Errorf("%s protected: %t", addr, !want)
 		}
 	}
-	// What neither form names is told once.
+	c.Routes = append(c.Routes, Route{Destination: netip.MustParsePrefix("198.51.100.0/24"), Via: a("10.1.0.254")})
+	if c.IsProtected(a("10.1.0.254")) || !c.IsProtected(a("10.1.0.253")) {
+		t.Error("a router in a protected network is not on the outside")
+	}
+	// Without routes nothing leaves.
 	if _, w := mustParse(t, "inside: eth1\noutside: eth0\nprotected: 192.0.2.10\npolicies: [{name: all, action: bypass}]\n", nil); !strings.Contains(w.Text(), "no routes") {
 		t.Errorf("without routes it warns:\n%s", w.Text())
 	}

@@ -71,7 +71,11 @@ func summary(path string, cfg *config.Config, warnings int) string {
 		good += ", with " + count(uint64(warnings), "warning")
 	}
 	fmt.Fprintf(&b, "%s %s\n", path, good)
-	fmt.Fprintf(&b, "interface %s, on failure %s, control socket %s\n", cfg.Interface, cfg.OnFailure, cfg.Control)
+	where := "interface " + cfg.Interface
+	if cfg.Inside != "" {
+		where = fmt.Sprintf("inside %s (%s), outside %s", cfg.Inside, join(cfg.Protected), cfg.Interface)
+	}
+	fmt.Fprintf(&b, "%s, on failure %s, control socket %s\n", where, cfg.OnFailure, cfg.Control)
 	fmt.Fprintf(&b, "\n%s, the first match decides, no match is discard\n", count(uint64(len(cfg.Policies)), "policy"))
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for i := range cfg.Policies {
@@ -183,6 +187,7 @@ type (
 		OK        bool          `json:"ok"`
 		File      string        `json:"file"`
 		Interface string        `json:"interface,omitempty"`
+		Inside    string        `json:"inside,omitempty"`
 		OnFailure string        `json:"on_failure,omitempty"`
 		Control   string        `json:"control,omitempty"`
 		Policies  []checkPolicy `json:"policies"`
@@ -228,6 +233,7 @@ func (p *program) checkJSON(path string, cfg *config.Config, warnings config.War
 		Warnings: notes(warnings), Errors: notes(errs),
 	}
 	if cfg != nil {
+		r.Inside = cfg.Inside
 		r.Interface, r.OnFailure, r.Control = cfg.Interface, string(cfg.OnFailure), cfg.Control
 		for i := range cfg.Policies {
 			x := &cfg.Policies[i]

@@ -60,7 +60,8 @@ func newWorld(t *testing.T) *world {
 			t.Error("an appliance was made")
 			return nil, os.ErrInvalid
 		},
-		recover: func(string) error { t.Error("recover was called"); return nil },
+		recover: func(string) (bool, error) { t.Error("recover was called"); return false, nil },
+		giveUp:  func(string) error { t.Error("recover --release was called"); return nil },
 		demo: func(context.Context, demo.Options) (demo.Result, error) {
 			t.Error("the demo was called")
 			return demo.Result{}, nil

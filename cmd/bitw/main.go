@@ -35,7 +35,8 @@ type program struct {
 	// returned function is called.
 	notify       func(chan<- os.Signal) (stop func())
 	newAppliance func(appliance.Config, ...appliance.Option) (runner, error)
-	recover      func(iface string) error
+	recover      func(iface string) (joined bool, err error)
+	giveUp       func(iface string) error
 	demo         func(context.Context, demo.Options) (demo.Result, error)
 	// tellManager tells the service manager, if there is one, and managerWaits says how
 	// long that waits for a sign of life, 0 if it does not.
@@ -64,6 +65,7 @@ func newProgram() *program {
 			return appliance.New(cfg, opts...)
 		},
 		recover: appliance.Recover,
+		giveUp:  appliance.GiveUp,
 		demo:    demo.Run,
 		tellManager: func(state string) error {
 			_, err := daemon.SdNotify(false, state)

@@ -15,13 +15,15 @@ import (
 func TestReadme(t *testing.T) {
 	readme := read(t, "../../README.md")
 	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(readme, -1)
-	if len(blocks) != 2 {
-		t.Fatalf("%d configurations in README.md, expected those of two hosts", len(blocks))
+	if len(blocks) != 3 {
+		t.Fatalf("%d configurations in README.md, expected those of two hosts and a box", len(blocks))
 	}
 	dir := t.TempDir()
 	keys := "a-to-b 00112233445566778899aabbccddeeff00112233\nb-to-a 33221100ffeeddccbbaa99887766554433221100\n"
-	if err := os.WriteFile(filepath.Join(dir, "eth0.keys"), []byte(keys), 0o600); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{"eth0.keys": keys, "box.keys": strings.NewReplacer("a-to-b", "out", "b-to-a", "in").Replace(keys)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var hosts []*config.Config
 	for _, block := range blocks {

@@ -7,8 +7,9 @@ import (
 )
 
 func (p *program) recoverVerb() *cobra.Command {
-	return &cobra.Command{
-		Use:   "recover IFACE",
+	var release bool
+	cmd := &cobra.Command{
+		Use:   "recover IFACE [--release]",
 		Short: "Give back an interface that bitw left shut",
 		Long: `recover removes what a bitw that has ended left on an interface: eBPF programs, their
 pins, the taps and the nftables table that keeps an interface shut which is created
@@ -17,16 +18,34 @@ another now, or is gone. After that the interface carries its traffic without pr
 To protect it again use 'bitw up' instead, which takes over what was left without a
 moment in the clear.
 
+Of two interfaces (inside: and outside: in the configuration) name the outside one. The
+two then pass their frames to each other without protection, and the box's own kernel
+still has no part in it. With --release both are the box's own again, and nothing passes
+between them.
+
 It refuses an interface on which bitw runs, and does nothing where nothing was left.
 It needs root.`,
 		Example: `  bitw recover eth0`,
 		Args:    exactly("IFACE"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := p.recover(args[0]); err != nil {
+			joined := false
+			var err error
+			if release {
+				err = p.giveUp(args[0])
+			} else {
+				joined, err = p.recover(args[0])
+			}
+			if err != nil {
 				return err
+			}
+			if joined {
+				fmt.Fprintf(p.out, "%s: it and the inside interface pass their frames to each other without protection; bitw recover %s --release ends that\n", args[0], args[0])
+				return nil
 			}
 			fmt.Fprintf(p.out, "%s: nothing of bitw is left, it carries its traffic without protection\n", args[0])
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&release, "release", false, "of two interfaces, give both back to this box's own kernel")
+	return cmd
 }

@@ -200,13 +200,20 @@ func TestDownFails(t *testing.T) {
 func TestRecover(t *testing.T) {
 	w := newWorld(t)
 	var got string
-	w.recover = func(iface string) error { got = iface; return nil }
+	w.recover = func(iface string) (bool, error) { got = iface; return false, nil }
 	w.call(t, 0, "eth0: nothing of bitw is left", "", "recover", "eth0")
 	if got != "eth0" {
 		t.Errorf("recover was called with %q", got)
 	}
 	w = newWorld(t)
-	w.recover = func(string) error { return errors.New("interface already taken") }
+	w.recover = func(string) (bool, error) { return true, nil }
+	w.call(t, 0, "eth0: it and the inside interface pass their frames to each other", "", "recover", "eth0")
+	w.giveUp = func(iface string) error { got = "given up " + iface; return nil }
+	w.call(t, 0, "nothing of bitw is left", "", "recover", "eth0", "--release")
+	if got != "given up eth0" {
+		t.Errorf("recover --release did: %q", got)
+	}
+	w.recover = func(string) (bool, error) { return false, errors.New("interface already taken") }
 	w.call(t, 1, "", "bitw: interface already taken\n", "recover", "eth0")
 }
 

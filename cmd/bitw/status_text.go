@@ -21,6 +21,9 @@ func statusText(s *appliance.Status, now time.Time) string {
 		name += ", now called " + s.RenamedTo
 	}
 	t.block("interface", name)
+	if s.Inside != "" {
+		t.line("inside", "%s", s.Inside)
+	}
 	t.line("state", "%s, since %s (%s)", s.State, s.Since.Format("2006-01-02 15:04:05 MST"), age(s.Since, now))
 	cut := s.Cut + ", on failure " + s.OnFailure
 	if s.TookOver {

@@ -239,6 +239,10 @@ func clearInside(nl *netlink.Handle, c *cut, pins string) error {
 	return errors.Join(append(errs, removePinDir(sibling(pins, index)))...)
 }
 
+// TookOverOpen tells that an earlier process left the two NICs to each other and this
+// device carries on. Both taps are Closed.
+func (d *Device) TookOverOpen() bool { return d.leftOpen }
+
 // Leave ends the device and lets the flow be direct. In the two-NIC form it leaves the
 // programs that pass frames from one NIC to the other, and past the kernel of the box;
 // a later Open takes them over, and Close of that, or Remove, ends them. In the other
@@ -262,7 +266,7 @@ func (d *Device) Leave() error {
 	d.cut.set(offFail, uint32(FailOpen))
 	d.cut.setDeadline(0)
 	err := d.InNamespace(func() error {
-		return errors.Join(liftBan(d.pins), removeTap(d.nl, d.info.KernelTap), removeTap(d.nl, d.info.WireTap))
+		return errors.Join(liftBan(d.pins), d.lowerGuard(), removeTap(d.nl, d.info.KernelTap), removeTap(d.nl, d.info.WireTap))
 	})
 	return errors.Join(err, d.letGo())
 }
@@ -283,6 +287,25 @@ func leaveDirect(nl *netlink.Handle, eth netlink.Link, pins string) (bool, error
 	c.setDeadline(0)
 	htap, ltap := tapNames(eth.Attrs().Index)
 	return true, errors.Join(liftBan(pins), removeTap(nl, htap), removeTap(nl, ltap))
+}
+
+// Joined tells whether Interface was left as the outside of two that pass their frames
+// to each other, as Recover and Leave leave them. Of o it uses what Recover does.
+func Joined(o Options) (bool, error) {
+	joined := false
+	err := o.lookAt(func(nl *netlink.Handle, netns uint64) error {
+		eth, err := findInterface(nl, o.Interface)
+		if err != nil {
+			return err
+		}
+		c, err := findLeft(nl, eth, pinPath(o.PinDir, key{netns, eth.Attrs().Index}))
+		if c != nil {
+			joined = c.get(offInsideIndex) != 0 && FailState(c.get(offFail)) == FailOpen
+			c.close()
+		}
+		return err
+	})
+	return joined, err
 }
 
 // shutDirect makes what was left open, if it was, end shut.

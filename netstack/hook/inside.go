@@ -208,8 +208,6 @@ type OutsideOptions struct {
 	Answers func(netip.Addr) bool
 	// Probes are the addresses that a host on the inside probes.
 	Probes *Probes
-	// Drops counts; it may be shared.
-	Drops *wire.DropCounters
 }
 
 // An Outside wraps the link of the NIC towards the wire and answers there for any number

@@ -184,7 +184,10 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		e.drop(hook.Right, wire.DropNoRoute, p, last)
 		return
 	}
-	e.toHost(w, d.Bytes, src)
+	if reason := e.behind(w, src); reason != wire.DropNone {
+		e.drop(hook.Right, reason, p, last)
+		return
+	}
 	e.toLeft(w, d.Info.Dst)
 	p.Counters[sa.Inbound].Add(1, len(d.Bytes), w.now)
 	e.forwarders.Count(d.Info.Proto, hook.Left, len(d.Bytes))

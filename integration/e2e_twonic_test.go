@@ -1,0 +1,341 @@
+package integration
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"bitw/integration/netlab"
+)
+
+// between is hosts behind a box with bitw, and a peer on the other side of it.
+//
+//	hosts ── inside wire ── eth1 box eth0 ── outside wire ── peer
+type between struct {
+	*netlab.Pair // the first host, the peer, and the outside wire
+	hosts        []*netlab.Host
+	inside       *netlab.Wire
+	x            *netlab.Host
+}
+
+// newBetween makes hosts with these addresses. The box has none.
+func newBetween(t testing.TB, hosts ...[]netip.Prefix) *between {
+	t.Helper()
+	l := netlab.New(t)
+	n := &between{Pair: &netlab.Pair{Wire: l.Wire("out"), B: l.Host("b")}, inside: l.Wire("in"), x: l.Host("x")}
+	plug := func(h *netlab.Host, w *netlab.Wire, card string, addrs []netip.Prefix) {
+		if err := h.Plug(w, card, netlab.CardOptions{Addrs: addrs}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plug(n.B, n.Wire, "eth0", netlab.DefaultB())
+	plug(n.x, n.Wire, "eth0", nil)
+	plug(n.x, n.inside, "eth1", nil)
+	for i, addrs := range hosts {
+		h := l.Host(fmt.Sprintf("h%d", i))
+		plug(h, n.inside, "eth0", addrs)
+		n.hosts = append(n.hosts, h)
+	}
+	n.A = n.hosts[0]
+	return n
+}
+
+// box is bitw between the two wires; settings are lines such as protected: and routes:.
+func (n *between) box(t testing.TB, p *plan, settings string) *box {
+	t.Helper()
+	text := p.yaml(true)
+	text = strings.Replace(text, "interface: eth0\n", "inside: eth1\noutside: eth0\n"+settings, 1)
+	var b *box
+	t.Cleanup(func() { // after what newBox does at the end
+		if _, stderr, err := b.run("recover", "eth0", "--release"); err != nil {
+			t.Errorf("bitw recover --release: %v\n%s", err, stderr)
+		}
+	})
+	b = newBox(t, n.x, text)
+	return b
+}
+
+// card is the Ethernet address of a card.
+func card(t testing.TB, h *netlab.Host, name string) []byte {
+	t.Helper()
+	l, err := h.Netlink().LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.Attrs().HardwareAddr
+}
+
+// foreignSource matches frames that come from the box with another source than its own.
+func foreignSource(own []byte) netlab.Match {
+	return func(f *netlab.Frame) bool { return f.Port == "port-x" && !bytes.Equal(f.Data[6:12], own) }
+}
+
+func watchBetween(t testing.TB, n *between) *netlab.Capture {
+	return n.Wire.Capture(netlab.CaptureOptions{SnapLen: 128, Watch: []netlab.Match{
+		netlab.Containing([]byte(netlab.Marker)), netlab.OfClass(netlab.Other, netlab.AH), foreignSource(card(t, n.x, "eth0")),
+	}})
+}
+
+func (n *between) allESP(t testing.TB, c *netlab.Capture) {
+	t.Helper()
+	allESP(t, c)
+	if w := c.Watched(2); w.Frames > 0 {
+		t.Errorf("%d frames of the box have another Ethernet source than its outside NIC's; the first:\n%x", w.Frames, w.First[0].Data)
+	}
+}
+
+const linkRoutes = "routes: [{destination: 192.0.2.0/24}, {destination: \"2001:db8::/64\"}]\n"
+
+func bulk(t testing.TB, from, to *netlab.Host, at netip.Addr) {
+	t.Helper()
+	if _, err := netlab.TCPBulk(deadline(t, 60*time.Second), from, to, at, 20<<20); err != nil {
+		t.Errorf("TCP from %s to %v: %v", from.Name(), at, err)
+	}
+}
+
+// neighbour is the Ethernet address that a host's kernel has for another.
+func neighbour(t testing.TB, h *netlab.Host, a netip.Addr) []byte {
+	t.Helper()
+	list, err := h.Netlink().NeighList(0, map[bool]int{true: syscall.AF_INET, false: syscall.AF_INET6}[a.Is4()])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		if x, _ := netip.AddrFromSlice(e.IP); x.Unmap() == a {
+			return e.HardwareAddr
+		}
+	}
+	return nil
+}
+
+// TestR13_R18_OneHostBehindTheBox protects a single host in transport mode, with the
+// drop-in form at the other end.
+func TestR13_R18_OneHostBehindTheBox(t *testing.T) {
+	n := newBetween(t, netlab.DefaultA())
+	p := &plan{flows: []*flow{
+		newFlow("v4", "transport", "aes128gcm16", 0x1004, a4, b4),
+		newFlow("v6", "transport", "aes256gcm16", 0x1006, a6, b6),
+	}}
+	x, b := n.box(t, p, "protected: [192.0.2.1, \"2001:db8::1\"]\n"+linkRoutes), newBox(t, n.B, p.yaml(false))
+	x.up()
+	b.up()
+	c := watchBetween(t, n)
+	for _, at := range []netip.Addr{b4, b6} {
+		pings(t, n.A, at, netlab.PingOptions{Count: 20, Interval: 5 * time.Millisecond})
+		bulk(t, n.A, n.B, at)
+	}
+	for _, at := range []netip.Addr{a4, a6} {
+		pings(t, n.B, at, netlab.PingOptions{Count: 20, Interval: 5 * time.Millisecond})
+		bulk(t, n.B, n.A, at)
+	}
+	datagrams(t, n.Pair, a4, b4)
+	datagrams(t, n.Pair, a6, b6)
+	for _, at := range []netip.Addr{b4, b6} {
+		if got, want := neighbour(t, n.A, at), card(t, n.x, "eth1"); !bytes.Equal(got, want) {
+			t.Errorf("the host has %x for %v, expected the inside NIC's %x", got, at, want)
+		}
+	}
+
+	s4, s6 := startStream(t, n.A, n.B, b4), startStream(t, n.B, n.A, a6)
+	if err := x.proc.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = x.proc.Wait()
+	s4.stands(400 * time.Millisecond)
+	s6.stands(50 * time.Millisecond)
+	silent(t, n.A, b4)
+	x.up()
+	s4.moves("after bitw came back")
+	s6.moves("after bitw came back")
+	st := x.status()
+	if !st.TookOver || st.Inside != "eth1" || st.Interface != "eth0" || !slices.Equal(st.Addresses, []string{"192.0.2.1/32", "2001:db8::1/128"}) {
+		t.Errorf("status: took over %v, inside %q, interface %q, addresses %v", st.TookOver, st.Inside, st.Interface, st.Addresses)
+	}
+	for reason, count := range st.Drops {
+		if reason != "class_discard" && reason != "no_policy" && reason != "too_big" {
+			t.Errorf("%d drops for %s\n%v", count, reason, st.DropsBySide)
+		}
+	}
+	// A clean end leaves it shut as well.
+	x.down()
+	silent(t, n.A, b4)
+	silent(t, n.B, a6)
+	n.allESP(t, c)
+}
+
+// TestR13_RFC4301_3_3_LANInTunnelMode protects a LAN of two hosts, whose router nobody
+// is: the box answers for it.
+func TestR13_RFC4301_3_3_LANInTunnelMode(t *testing.T) {
+	prefix := netip.MustParsePrefix
+	n := newBetween(t, []netip.Prefix{prefix("10.1.0.1/24"), prefix("2001:db8:1::1/64")}, []netip.Prefix{prefix("10.1.0.2/24"), prefix("2001:db8:1::2/64")})
+	h := []netip.Addr{netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("10.1.0.2")}
+	h6 := []netip.Addr{netip.MustParseAddr("2001:db8:1::1"), netip.MustParseAddr("2001:db8:1::2")}
+	box4, box6 := netip.MustParseAddr("192.0.2.5"), netip.MustParseAddr("2001:db8::5")
+	routes := func(host *netlab.Host, to string, via string) {
+		t.Helper()
+		if err := host.AddRoute(prefix(to), netip.MustParseAddr(via)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, host := range n.hosts {
+		routes(host, "192.0.2.0/24", "10.1.0.254")
+		routes(host, "2001:db8::/64", "2001:db8:1::fe")
+	}
+	routes(n.B, "10.1.0.0/24", "192.0.2.5")
+	routes(n.B, "2001:db8:1::/64", "2001:db8::5")
+
+	p := &plan{flows: []*flow{
+		newFlow("v4", "tunnel", "aes128gcm16", 0x1004, h[0], b4).through(box4, b4),
+		newFlow("v6", "tunnel", "aes128gcm16", 0x1006, h6[0], b6).through(box6, b6),
+	}}
+	// The flows' policies name one host; the policies are for the networks.
+	wide := func(text string) string {
+		return strings.NewReplacer(fmt.Sprintf("%q, remote", h[0]), `"10.1.0.0/25", remote`, fmt.Sprintf("%q, remote", h6[0]), `"2001:db8:1::/121", remote`,
+			fmt.Sprintf("remote: %q", h[0]), `remote: "10.1.0.0/25"`, fmt.Sprintf("remote: %q", h6[0]), `remote: "2001:db8:1::/121"`).Replace(text)
+	}
+	b := newBox(t, n.B, wide(p.yaml(false)))
+	x := n.box(t, p, "protected: [10.1.0.0/25, \"2001:db8:1::/121\"]\n"+linkRoutes)
+	x.configure(strings.Replace(wide(p.yaml(true)), "interface: eth0\n", "inside: eth1\noutside: eth0\nprotected: [10.1.0.0/25, \"2001:db8:1::/121\"]\n"+linkRoutes, 1))
+	x.up()
+	b.up()
+	c := watchBetween(t, n)
+	for i, host := range n.hosts {
+		for _, at := range []netip.Addr{b4, b6} {
+			pings(t, host, at, netlab.PingOptions{Count: 10, Interval: 5 * time.Millisecond})
+			bulk(t, host, n.B, at)
+		}
+		for _, at := range []netip.Addr{h[i], h6[i]} {
+			pings(t, n.B, at, netlab.PingOptions{Count: 10, Interval: 5 * time.Millisecond})
+			bulk(t, n.B, host, at)
+		}
+	}
+	// Among themselves they need nobody.
+	pings(t, n.hosts[0], h[1], netlab.PingOptions{Count: 3})
+	pings(t, n.hosts[1], h6[0], netlab.PingOptions{Count: 3})
+	for i, at := range h {
+		if got := neighbour(t, n.hosts[1-i], at); !bytes.Equal(got, card(t, n.hosts[i], "eth0")) {
+			t.Errorf("a host has %x for its neighbour %v", got, at)
+		}
+	}
+	// A question for a host that is not there is answered, and what comes for it is
+	// dropped.
+	silent(t, n.B, netip.MustParseAddr("10.1.0.77"))
+	n.allESP(t, c)
+
+	// In transport mode it is refused, with the place.
+	x.configure("inside: eth1\noutside: eth0\nprotected: [10.1.0.0/24]\n" + linkRoutes + `security_associations:
+  - {name: s, direction: out, protocol: esp, mode: transport, spi: 0x1001, source: 10.1.0.1, destination: 192.0.2.2, algorithm: aes128-sha256, encryption_key: 0x000102030405060708090a0b0c0d0e0f, integrity_key: 0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f}
+policies:
+  - {name: p, direction: out, local: 10.1.0.1, remote: 192.0.2.2, action: protect, out: [s]}
+`)
+	_, stderr, err := x.run("check", "-c", x.file)
+	if exitCode(err) != 1 || !strings.Contains(stderr, "bitw.yaml:6:") || !strings.Contains(stderr, "RFC 4301 §3.3") {
+		t.Errorf("check of transport mode for a network: %v\n%s", err, stderr)
+	}
+}
+
+// TestR13_R07_OpenAndRelay has the hosts find each other themselves; what is bypassed
+// keeps its Ethernet addresses, and after a crash the two NICs are joined.
+func TestR13_R07_OpenAndRelay(t *testing.T) {
+	n := newBetween(t, netlab.DefaultA())
+	p := &plan{
+		flows: []*flow{newFlow("v4", "transport", "aes128gcm16", 0x1004, a4, b4)},
+		last:  "  - {name: rest, action: bypass}\n",
+	}
+	x := n.box(t, p, "protected: [192.0.2.1, \"2001:db8::1\"]\non_failure: open\n"+linkRoutes)
+	b := newBox(t, n.B, p.yaml(false))
+	x.up()
+	b.up()
+	pings(t, n.A, b4, netlab.PingOptions{Count: 5})
+	pings(t, n.B, a4, netlab.PingOptions{Count: 5})
+	bulk(t, n.A, n.B, b4)
+	own := mac(t, n.A)
+	seen := n.Wire.Capture(netlab.CaptureOptions{Watch: []netlab.Match{
+		func(f *netlab.Frame) bool {
+			return f.Class == netlab.Other && f.Port == "port-x" && !bytes.Equal(f.Data[6:12], own)
+		},
+		func(f *netlab.Frame) bool {
+			return f.Class == netlab.Other && f.Port == "port-x" && bytes.Equal(f.Data[6:12], own)
+		},
+	}})
+	pings(t, n.A, b6, netlab.PingOptions{Count: 5})
+	bulk(t, n.B, n.A, a6)
+	bulk(t, n.A, n.B, b6)
+	if _, err := seen.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if seen.Watched(0).Frames != 0 || seen.Watched(1).Frames < 5 {
+		t.Errorf("of the bypassed: %d frames with another source, %d with the host's own; expected none and all", seen.Watched(0).Frames, seen.Watched(1).Frames)
+	}
+	if got := neighbour(t, n.A, b6); !bytes.Equal(got, mac(t, n.B)) {
+		t.Errorf("the host has %x for its peer, expected its own address %x", got, mac(t, n.B))
+	}
+
+	s := startStream(t, n.A, n.B, b6)
+	for _, end := range []func(){
+		func() { _ = x.proc.Signal(syscall.SIGKILL); _ = x.proc.Wait() },
+		func() { x.down() },
+	} {
+		end()
+		s.moves("past the box, directly")
+		x.up()
+		s.moves("through the box again")
+	}
+	stdout, _, err := x.run("recover", "eth0")
+	if err == nil {
+		t.Errorf("recover of a live one: %s", stdout)
+	}
+	x.down()
+	if stdout, _, err = x.run("recover", "eth0"); err != nil || !strings.Contains(stdout, "pass their frames to each other") {
+		t.Errorf("recover: %v, %q", err, stdout)
+	}
+	s.moves("after recover")
+}
+
+// TestR13_LinkIsMirrored takes the link of one side away, and gives it back.
+func TestR13_LinkIsMirrored(t *testing.T) {
+	n := newBetween(t, netlab.DefaultA())
+	p := &plan{last: "  - {name: rest, action: bypass}\n"}
+	x := n.box(t, p, "protected: [192.0.2.1, \"2001:db8::1\"]\nmirror_link: true\n"+linkRoutes)
+	x.up()
+	pings(t, n.A, b4, netlab.PingOptions{Count: 3})
+	set := func(w *netlab.Wire, port string, up bool) {
+		t.Helper()
+		l, err := w.Netlink().LinkByName(port)
+		if err == nil && up {
+			err = w.Netlink().LinkSetUp(l)
+		} else if err == nil {
+			err = w.Netlink().LinkSetDown(l)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	running := func(h *netlab.Host, name string) func() bool {
+		return func() bool {
+			l, err := h.Netlink().LinkByName(name)
+			return err == nil && l.Attrs().OperState == netlink.OperUp
+		}
+	}
+	not := func(f func() bool) func() bool { return func() bool { return !f() } }
+	in, out := running(n.x, "eth1"), running(n.x, "eth0")
+	set(n.Wire, "port-x", false)
+	eventually(t, "the inside goes down with the outside", not(in))
+	set(n.Wire, "port-x", true)
+	eventually(t, "the inside comes back", in)
+	pings(t, n.A, b4, netlab.PingOptions{Count: 3})
+	set(n.inside, "port-x-eth1", false)
+	eventually(t, "the outside goes down with the inside", not(out))
+	x.down()
+	eventually(t, "what was held down is up after the end", func() bool {
+		l, err := n.x.Netlink().LinkByName("eth0")
+		return err == nil && l.Attrs().RawFlags&syscall.IFF_UP != 0
+	})
+}
