@@ -85,7 +85,8 @@ type SAConfig struct {
 	Discard bool
 	ESN     bool
 	// ReplayWindow is in packets, MinReplayWindow to MaxReplayWindow; 0 stands for
-	// DefaultReplayWindow, ReplayOff for none. Outbound SAs ignore it.
+	// DefaultReplayWindow, ReplayOff for none. Outbound SAs ignore it, and so does an
+	// algorithm without sequence numbers, which has none.
 	ReplayWindow int
 	Soft, Hard   Lifetime
 	Lineage      *Lineage
@@ -209,7 +210,7 @@ func newSA(cfg *SAConfig) (*SA, error) {
 	}
 	s.Created = s.clock()
 	s.softEnd, s.hardEnd = s.Soft.end(s.Created), s.Hard.end(s.Created)
-	if s.Direction == Inbound && cfg.ReplayWindow != ReplayOff {
+	if s.Direction == Inbound && cfg.ReplayWindow != ReplayOff && !s.Algorithm.NoSequence {
 		s.ReplayWindow = cfg.ReplayWindow
 		if s.ReplayWindow == 0 {
 			s.ReplayWindow = DefaultReplayWindow
@@ -298,6 +299,10 @@ func (cfg *SAConfig) check() error {
 		return errors.New("algorithm is missing")
 	case cfg.Algorithm.Protocol != cfg.Key.Proto:
 		return fmt.Errorf("algorithm %q is for protocol %d, but the SA's is %d", cfg.Algorithm.Name, cfg.Algorithm.Protocol, cfg.Key.Proto)
+	case cfg.Algorithm.NoSequence && cfg.ESN:
+		return fmt.Errorf("algorithm %q has no sequence numbers, so there are no extended ones", cfg.Algorithm.Name)
+	case cfg.Algorithm.NoSequence && cfg.Encap != nil:
+		return fmt.Errorf("algorithm %q is older than ESP in UDP (RFC 3948)", cfg.Algorithm.Name)
 	case cfg.Direction == Outbound && cfg.Algorithm.CounterMode && !cfg.keyless() && cfg.Store == nil:
 		return fmt.Errorf("algorithm %q: %w", cfg.Algorithm.Name, ErrNoSequenceStore)
 	}

@@ -51,10 +51,7 @@ func (q *sequence) open(cfg *SAConfig, keyID string, was *State, clock func() in
 	if q.block == 0 {
 		q.block = DefaultSequenceBlock
 	}
-	q.last = math.MaxUint32
-	if cfg.ESN {
-		q.last = closedUsed - 1
-	}
+	q.last = lastNumber(cfg.ESN, cfg.Algorithm.NoSequence)
 	q.low = q.last - q.last/8
 	floor, err := cfg.Resume.floor(keyID)
 	if err != nil {
@@ -62,7 +59,7 @@ func (q *sequence) open(cfg *SAConfig, keyID string, was *State, clock func() in
 	}
 	var claim SequenceClaim
 	next := uint64(1)
-	if cfg.Store != nil {
+	if cfg.Store != nil && !cfg.Algorithm.NoSequence {
 		if claim, next, err = cfg.Store.Claim(keyID); err != nil {
 			return err
 		}
@@ -90,6 +87,15 @@ func (q *sequence) open(cfg *SAConfig, keyID string, was *State, clock func() in
 		return errors.Join(err, claim.Release(next))
 	}
 	return nil
+}
+
+// lastNumber is the last sequence number that there is. Where packets carry none, they
+// are counted all the same, for the lifetime.
+func lastNumber(esn, noSequence bool) uint64 {
+	if esn || noSequence {
+		return closedUsed - 1
+	}
+	return math.MaxUint32
 }
 
 // reserve raises the limit to limit, or to the last number that there is.
@@ -146,7 +152,8 @@ func (q *sequence) close() error {
 
 // TakeSeq takes a run of n sequence numbers, first to first+n-1; n is at least 1.
 // The first of a new key is 1, and no number is ever given twice or wraps. It
-// takes no lock and does not wait. For the packet path.
+// takes no lock and does not wait. For the packet path. Where the algorithm has no
+// sequence numbers they only count the packets.
 //
 // The reasons are DropSeqExhausted (fewer than n are left; RFC 4303 §3.3.3),
 // DropLifetimeExpired (n more packets would go beyond the hard lifetime),
@@ -201,8 +208,12 @@ func (s *SA) LastSeq() uint64 {
 
 // Sent says whether a packet with that sequence number (host order, as in the
 // header) left by this SA not long ago: the test that an ICMP error which quotes
-// it must pass before it may change anything (RFC 4301 §8.2.1).
+// it must pass before it may change anything (RFC 4301 §8.2.1). A packet without
+// sequence number proves nothing, so it is never known to have left.
 func (s *SA) Sent(seq uint32) bool {
+	if s.Algorithm.NoSequence {
+		return false
+	}
 	last := s.LastSeq()
 	back := uint64(uint32(last) - seq) // modulo 2^32
 	return last != 0 && back < sentWindow && back <= last-s.seq.first

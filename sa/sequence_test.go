@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -262,6 +263,56 @@ func TestR29_SentKnowsWhatLeft(t *testing.T) {
 	for n, want := range map[uint32]bool{5: true, 0: true, math.MaxUint32: true, 6: false, 1 << 31: false} {
 		if s.Sent(n) != want {
 			t.Errorf("over the boundary Sent(%d) is %v", n, !want)
+		}
+	}
+}
+
+// Without sequence numbers packets are counted for the lifetime only: beyond 32 bits, with
+// no store, no replay window and nothing that an ICMP error could prove. ESN and ESP in
+// UDP, which need them or came later, are refused.
+func TestR38_NoSequence(t *testing.T) {
+	cfg := testConfig(Outbound)
+	cfg.Algorithm.NoSequence, cfg.Algorithm.CounterMode = true, false
+	cfg.Store = newShakyStore()
+	cfg.Hard.Packets = math.MaxUint32 + 2
+	s := mustNew(t, cfg)
+	if n := len(cfg.Store.(*shakyStore).reserved); n != 0 {
+		t.Errorf("%d reservations for numbers that no packet carries", n)
+	}
+	for _, n := range []int{math.MaxUint32, 2} {
+		_, r := s.TakeSeq(n)
+		want(t, "packets within the lifetime", r, wire.DropNone)
+	}
+	_, r := s.TakeSeq(1)
+	want(t, "a packet beyond", r, wire.DropLifetimeExpired)
+	if s.Sent(uint32(s.LastSeq())) {
+		t.Error("a packet without number is known to have left")
+	}
+	st := s.State()
+	if err := st.check(); err != nil || !st.NoSequence || st.Next != math.MaxUint32+3 {
+		t.Errorf("state: %v, %+v", err, st)
+	}
+
+	cfg = testConfig(Inbound)
+	cfg.Algorithm.NoSequence, cfg.Algorithm.CounterMode = true, false
+	cfg.ReplayWindow = 64
+	in := mustNew(t, cfg)
+	if in.ReplayWindow != 0 {
+		t.Errorf("a replay window of %d", in.ReplayWindow)
+	}
+	for range 2 {
+		full, r := in.CheckReplay(7)
+		want(t, "the same again", r, wire.DropNone)
+		want(t, "the same again, accepted", in.Accept(full), wire.DropNone)
+	}
+	for name, change := range map[string]func(*SAConfig){
+		"there are no extended ones": func(c *SAConfig) { c.ESN = true },
+		"older than ESP in UDP":      func(c *SAConfig) { c.Src, c.Encap = c.Key.Dst.Prev(), &Encap{LocalPort: 4500, RemotePort: 4500} },
+	} {
+		bad := cfg
+		change(&bad)
+		if _, err := New(bad); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

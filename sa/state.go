@@ -31,6 +31,8 @@ type State struct {
 	// CounterMode says that the key's numbers make nonces.
 	CounterMode bool `json:"counter_mode,omitempty"`
 	ESN         bool `json:"esn,omitempty"`
+	// NoSequence says that packets carry no numbers; they are counted with 64 bits.
+	NoSequence bool `json:"no_sequence,omitempty"`
 
 	Created int64             `json:"created"` // nanoseconds since 1970
 	Packets uint64            `json:"packets"`
@@ -75,7 +77,7 @@ const (
 func (s *SA) State() State {
 	st := State{
 		Name: s.Name, Direction: stateOut, SPI: s.Key.SPI, Destination: s.Key.Dst, Protocol: s.Key.Proto,
-		KeyID: s.keyID, CounterMode: s.Algorithm.CounterMode, ESN: s.ESN,
+		KeyID: s.keyID, CounterMode: s.Algorithm.CounterMode, ESN: s.ESN, NoSequence: s.Algorithm.NoSequence,
 		Created: s.Created, Packets: s.Packets.Load(), Bytes: s.Bytes.Load(), LastUse: s.LastUse.Load(),
 		Drops: s.Drops.Snapshot(),
 	}
@@ -216,10 +218,7 @@ func (st *State) check() error {
 }
 
 func (st *State) checkOutbound() error {
-	last := uint64(math.MaxUint32)
-	if st.ESN {
-		last = closedUsed - 1
-	}
+	last := lastNumber(st.ESN, st.NoSequence)
 	switch {
 	case st.Replay != nil:
 		return errors.New("an outbound SA has no replay window")

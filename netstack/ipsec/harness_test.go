@@ -18,6 +18,7 @@ import (
 	"bitw/netstack/wire"
 	"bitw/sa"
 	"bitw/sa/transform"
+	"bitw/sa/transform/legacy"
 )
 
 const (
@@ -124,7 +125,7 @@ func (s *station) policies(list ...*sa.Policy) {
 // stations get the same.
 func (s *station) add(name, algorithm string, proto uint8, dir sa.Direction, mode sa.Mode, spi uint32, src, dst netip.Addr, change ...func(*sa.SAConfig)) *sa.SA {
 	s.t.Helper()
-	alg, err := transform.Lookup(proto, algorithm)
+	alg, err := transform.NewRegistry(append(transform.Families(), legacy.Families()...)...).Lookup(proto, algorithm)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"bitw/netstack/wire"
 	"bitw/sa"
 	"bitw/sa/transform"
+	"bitw/sa/transform/legacy"
 )
 
 func TestR15_NoTransportEndsHere(t *testing.T) {
@@ -89,41 +90,53 @@ func (c crc) Open(p *transform.Packet, _ transform.Sequence) wire.DropReason {
 	return wire.DropNone
 }
 
-func TestR36_TransformsArePlugIns(t *testing.T) {
-	alg := transform.Algorithm{
+// crcAlgorithm is all that registering crc takes.
+func crcAlgorithm() transform.Algorithm {
+	return transform.Algorithm{
 		Name: "crc32", Protocol: transform.ProtoESP, IntegrityKeyLen: 1, ICVLen: 4, BlockLen: 4, Weak: "a test",
 		New: func(_, _ []byte, _ transform.Options) (transform.Transform, error) { return crc{}, nil },
 	}
+}
+
+// A family that only this test has joins the registry beside the others, and stands in two
+// slots of a table, each with an SA of its own.
+func TestR36_TransformsArePlugIns(t *testing.T) {
+	registry := transform.NewRegistry(append(transform.Families(), transform.Family{Algorithms: []transform.Algorithm{crcAlgorithm()}})...)
+	found, err := registry.Lookup(transform.ProtoESP, "crc32")
+	if err != nil {
+		t.Fatal(err)
+	}
+	crypt, err := legacy.NewPlugIn("crypt", "useipsec")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugIn := transform.PlugIn{Name: "crc", Algorithms: []transform.Algorithm{found}}
+	table, err := transform.NewTable(plugIn, crypt, plugIn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slots := table.Numbers("crc")
+	if len(slots) != 2 {
+		t.Fatalf("crc stands in slots %v", slots)
+	}
 	p := &pair{newStation(t, macA, macB, addrA4), newStation(t, macB, macA, addrB4)}
 	for _, s := range []*station{p.a, p.b} {
-		for name, dst := range map[string]struct {
-			dir sa.Direction
-			spi uint32
-		}{"ab": {sa.Outbound, 0x1001}, "ba": {sa.Inbound, 0x2002}} {
-			dir, to, from := dst.dir, addrB4, addrA4
+		for slot, name := range map[int]string{slots[0]: "ab", slots[1]: "ba"} {
+			standing, _ := table.Slot(slot)
+			alg, err := standing.Algorithm(0, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir, to, from := sa.Outbound, addrB4, addrA4
 			if name == "ba" {
-				to, from = from, to
+				dir, to, from = sa.Inbound, from, to
 			}
 			if s == p.b {
 				dir = sa.Inbound - dir
 			}
-			l := sa.NewLineage(name)
-			x, err := sa.New(sa.SAConfig{
-				Name: name, Key: sa.Key{SPI: dst.spi, Dst: to, Proto: transform.ProtoESP}, Src: from, Direction: dir,
-				Algorithm: alg, IntegrityKey: sa.NewSecret([]byte{1}), Lineage: l,
+			s.add(name, "aes128gcm16", transform.ProtoESP, dir, sa.Transport, uint32(0x1001+slot), from, to, func(c *sa.SAConfig) {
+				c.Algorithm, c.EncryptionKey, c.IntegrityKey = alg, sa.Secret{}, sa.NewSecret([]byte{1})
 			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.sad.Add(x); err != nil {
-				t.Fatal(err)
-			}
-			if dir == sa.Outbound {
-				if _, err := l.Switch(x); err != nil {
-					t.Fatal(err)
-				}
-			}
-			s.lineages[name] = l
 		}
 	}
 	p.a.policies(p.a.protect("to-b", addrA4, addrB4, "ab", "ba"))

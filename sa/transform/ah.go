@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"bitw/netstack/wire"
+	"bitw/sa/transform/internal/invariant"
 	"bitw/sa/transform/internal/primitive"
 )
 
@@ -15,8 +16,8 @@ const ahFixedLen = 12
 
 // ahFamily is AH (RFC 4302) with every integrity algorithm, and with AES-GMAC
 // (RFC 4543 §4), for which swanctl has a name in ESP only.
-func ahFamily() family {
-	f := family{aliases: integrityAliases()}
+func ahFamily() Family {
+	f := Family{Aliases: integrityAliases()}
 	add := func(a Algorithm, newMAC func(a *Algorithm, encryptionKey, integrityKey []byte) (*primitive.MAC, error)) {
 		a.New = func(encryptionKey, integrityKey []byte, opt Options) (Transform, error) {
 			mac, err := newMAC(&a, encryptionKey, integrityKey)
@@ -25,9 +26,9 @@ func ahFamily() family {
 			}
 			return newAH(&a, mac, opt), nil
 		}
-		f.algorithms = append(f.algorithms, a)
+		f.Algorithms = append(f.Algorithms, a)
 	}
-	for _, i := range integrities() {
+	for _, i := range append(integrities(), md5Integrity()) {
 		a := Algorithm{
 			Name:            i.name,
 			Protocol:        ProtoAH,
@@ -36,8 +37,11 @@ func ahFamily() family {
 			BlockLen:        4,
 			Weak:            i.weak,
 		}
+		if i.name == md5Integrity().name {
+			a.Insecure = []string{i.name}
+		}
 		add(a, func(a *Algorithm, encryptionKey, integrityKey []byte) (*primitive.MAC, error) {
-			if err := checkKeys(a, encryptionKey, integrityKey, 0); err != nil {
+			if err := CheckKeys(a, encryptionKey, integrityKey, 0); err != nil {
 				return nil, err
 			}
 			return i.mac(integrityKey)
@@ -134,7 +138,7 @@ func (t *ah) icv(d *primitive.Digest, p *Packet, s Sequence) ([]byte, bool) {
 		return nil, false
 	}
 	ip := p.Buf[p.Net:p.Hdr]
-	if t.ipv6 && !hashIPv6(d, ip) || !t.ipv6 && !hashIPv4(d, ip) {
+	if t.ipv6 && !invariant.HashIPv6(d, ip, invariant.RFC4302) || !t.ipv6 && !invariant.HashIPv4(d, ip, invariant.RFC4302) {
 		return nil, false
 	}
 	icv := p.Hdr + ahFixedLen

@@ -62,9 +62,9 @@ func (e *KeyLengthError) Error() string {
 // Is makes the error match ErrKeyLength.
 func (e *KeyLengthError) Is(target error) bool { return target == ErrKeyLength }
 
-// checkKeys compares the lengths of the keys with those that a asks for. salt is how
+// CheckKeys compares the lengths of the keys with those that a asks for. salt is how
 // many octets are salt of the encryption key, or of the integrity key if a has no other.
-func checkKeys(a *Algorithm, encryptionKey, integrityKey []byte, salt int) error {
+func CheckKeys(a *Algorithm, encryptionKey, integrityKey []byte, salt int) error {
 	if len(encryptionKey) != a.EncryptionKeyLen {
 		return &KeyLengthError{a.Name, "encryption", a.EncryptionKeyLen, len(encryptionKey), min(salt, a.EncryptionKeyLen)}
 	}

@@ -11,9 +11,9 @@ import (
 
 // cbcFamily is AES-CBC in ESP (RFC 3602) with keys of 128, 192 and 256 bits, each with
 // every integrity algorithm: encrypted first, then authenticated.
-func cbcFamily() family {
-	f := family{aliases: map[string]string{"aes": "aes128"}}
-	maps.Copy(f.aliases, integrityAliases())
+func cbcFamily() Family {
+	f := Family{Aliases: map[string]string{"aes": "aes128"}}
+	maps.Copy(f.Aliases, integrityAliases())
 	for _, bits := range []int{128, 192, 256} {
 		for _, i := range integrities() {
 			a := Algorithm{
@@ -29,14 +29,14 @@ func cbcFamily() family {
 			a.New = func(encryptionKey, integrityKey []byte, _ Options) (Transform, error) {
 				return newCBC(&a, &i, encryptionKey, integrityKey, rand.Reader)
 			}
-			f.algorithms = append(f.algorithms, a)
+			f.Algorithms = append(f.Algorithms, a)
 		}
 	}
 	return f
 }
 
 func newCBC(a *Algorithm, i *integrity, encryptionKey, integrityKey []byte, random io.Reader) (Transform, error) {
-	if err := checkKeys(a, encryptionKey, integrityKey, 0); err != nil {
+	if err := CheckKeys(a, encryptionKey, integrityKey, 0); err != nil {
 		return nil, err
 	}
 	cbc, err := primitive.NewCBC(encryptionKey, random)
@@ -50,7 +50,7 @@ func newCBC(a *Algorithm, i *integrity, encryptionKey, integrityKey []byte, rand
 	return newESP(a, &cbcSuite{cbc: cbc, mac: mac}), nil
 }
 
-// A cbcSuite is AES-CBC with a MAC over header, IV and ciphertext.
+// A cbcSuite is CBC with a MAC over header, IV and ciphertext.
 type cbcSuite struct {
 	cbc *primitive.CBC
 	mac *primitive.MAC

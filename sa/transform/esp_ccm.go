@@ -11,11 +11,11 @@ const ccmSaltLen = primitive.CCMNonceLen - aeadIVLen
 
 // ccmFamily is AES-CCM in ESP (RFC 4309) with keys of 128, 192 and 256 bits and ICVs
 // of 8, 12 and 16 octets.
-func ccmFamily() family {
-	f := family{aliases: make(map[string]string)}
+func ccmFamily() Family {
+	f := Family{Aliases: make(map[string]string)}
 	for _, bits := range []int{128, 192, 256} {
 		cipherName := fmt.Sprintf("aes%dccm", bits)
-		f.aliases[cipherName] = cipherName + "16"
+		f.Aliases[cipherName] = cipherName + "16"
 		for _, icv := range []int{8, 12, 16} {
 			a := Algorithm{
 				Name:             fmt.Sprintf("%s%d", cipherName, icv),
@@ -33,15 +33,15 @@ func ccmFamily() family {
 				}
 				return newESP(&a, suite), nil
 			}
-			f.aliases[fmt.Sprintf("%s%d", cipherName, icv*8)] = a.Name
-			f.algorithms = append(f.algorithms, a)
+			f.Aliases[fmt.Sprintf("%s%d", cipherName, icv*8)] = a.Name
+			f.Algorithms = append(f.Algorithms, a)
 		}
 	}
 	return f
 }
 
 func newCCM(a *Algorithm, encryptionKey, integrityKey []byte) (*aeadSuite, error) {
-	if err := checkKeys(a, encryptionKey, integrityKey, ccmSaltLen); err != nil {
+	if err := CheckKeys(a, encryptionKey, integrityKey, ccmSaltLen); err != nil {
 		return nil, err
 	}
 	n := len(encryptionKey) - ccmSaltLen

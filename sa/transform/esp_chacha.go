@@ -9,7 +9,7 @@ import (
 const chachaKeyLen = chacha20poly1305.KeySize + aeadSaltLen
 
 // chachaFamily is ChaCha20-Poly1305 in ESP (RFC 7634): 32 octets of key and 4 of salt.
-func chachaFamily() family {
+func chachaFamily() Family {
 	a := Algorithm{
 		Name:             "chacha20poly1305",
 		Protocol:         ProtoESP,
@@ -26,14 +26,14 @@ func chachaFamily() family {
 		}
 		return newESP(&a, suite), nil
 	}
-	return family{
-		algorithms: []Algorithm{a},
-		aliases:    map[string]string{"chacha20poly1305compat": a.Name},
+	return Family{
+		Algorithms: []Algorithm{a},
+		Aliases:    map[string]string{"chacha20poly1305compat": a.Name},
 	}
 }
 
 func newChaCha(a *Algorithm, encryptionKey, integrityKey []byte) (*aeadSuite, error) {
-	if err := checkKeys(a, encryptionKey, integrityKey, aeadSaltLen); err != nil {
+	if err := CheckKeys(a, encryptionKey, integrityKey, aeadSaltLen); err != nil {
 		return nil, err
 	}
 	aead, err := chacha20poly1305.New(encryptionKey[:chacha20poly1305.KeySize])

@@ -15,9 +15,9 @@ const (
 
 // ctrFamily is AES-CTR in ESP (RFC 3686) with keys of 128, 192 and 256 bits, each with
 // every integrity algorithm: RFC 3686 §3.1 forbids it without.
-func ctrFamily() family {
-	f := family{aliases: make(map[string]string)}
-	maps.Copy(f.aliases, integrityAliases())
+func ctrFamily() Family {
+	f := Family{Aliases: make(map[string]string)}
+	maps.Copy(f.Aliases, integrityAliases())
 	for _, bits := range []int{128, 192, 256} {
 		for _, i := range integrities() {
 			a := Algorithm{
@@ -34,14 +34,14 @@ func ctrFamily() family {
 			a.New = func(encryptionKey, integrityKey []byte, _ Options) (Transform, error) {
 				return newCTR(&a, &i, encryptionKey, integrityKey)
 			}
-			f.algorithms = append(f.algorithms, a)
+			f.Algorithms = append(f.Algorithms, a)
 		}
 	}
 	return f
 }
 
 func newCTR(a *Algorithm, i *integrity, encryptionKey, integrityKey []byte) (Transform, error) {
-	if err := checkKeys(a, encryptionKey, integrityKey, ctrNonceLen); err != nil {
+	if err := CheckKeys(a, encryptionKey, integrityKey, ctrNonceLen); err != nil {
 		return nil, err
 	}
 	n := len(encryptionKey) - ctrNonceLen

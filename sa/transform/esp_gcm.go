@@ -8,11 +8,11 @@ import (
 
 // gcmFamily is AES-GCM in ESP (RFC 4106) with keys of 128, 192 and 256 bits and ICVs
 // of 8, 12 and 16 octets.
-func gcmFamily() family {
-	f := family{aliases: make(map[string]string)}
+func gcmFamily() Family {
+	f := Family{Aliases: make(map[string]string)}
 	for _, bits := range []int{128, 192, 256} {
 		cipherName := fmt.Sprintf("aes%dgcm", bits)
-		f.aliases[cipherName] = cipherName + "16"
+		f.Aliases[cipherName] = cipherName + "16"
 		for _, icv := range []int{8, 12, 16} {
 			a := Algorithm{
 				Name:             fmt.Sprintf("%s%d", cipherName, icv),
@@ -30,15 +30,15 @@ func gcmFamily() family {
 				}
 				return newESP(&a, suite), nil
 			}
-			f.aliases[fmt.Sprintf("%s%d", cipherName, icv*8)] = a.Name
-			f.algorithms = append(f.algorithms, a)
+			f.Aliases[fmt.Sprintf("%s%d", cipherName, icv*8)] = a.Name
+			f.Algorithms = append(f.Algorithms, a)
 		}
 	}
 	return f
 }
 
 func newGCM(a *Algorithm, encryptionKey, integrityKey []byte) (*aeadSuite, error) {
-	if err := checkKeys(a, encryptionKey, integrityKey, aeadSaltLen); err != nil {
+	if err := CheckKeys(a, encryptionKey, integrityKey, aeadSaltLen); err != nil {
 		return nil, err
 	}
 	n := len(encryptionKey) - aeadSaltLen

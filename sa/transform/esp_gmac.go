@@ -16,8 +16,8 @@ const (
 
 // gmacFamily is AES-GMAC in ESP, ENCR_NULL_AUTH_AES_GMAC (RFC 4543 §3), with keys of
 // 128, 192 and 256 bits. The payload stays readable.
-func gmacFamily() family {
-	var f family
+func gmacFamily() Family {
+	var f Family
 	for _, bits := range []int{128, 192, 256} {
 		a := gmacAlgorithm(ProtoESP, bits)
 		a.Weak = "AES-GMAC gives no confidentiality (RFC 4543)"
@@ -28,7 +28,7 @@ func gmacFamily() family {
 			}
 			return newESP(&a, &gmacSuite{mac: mac}), nil
 		}
-		f.algorithms = append(f.algorithms, a)
+		f.Algorithms = append(f.Algorithms, a)
 	}
 	return f
 }
@@ -47,7 +47,7 @@ func gmacAlgorithm(protocol uint8, bits int) Algorithm {
 }
 
 func newGMAC(a *Algorithm, encryptionKey, integrityKey []byte) (*primitive.MAC, error) {
-	if err := checkKeys(a, encryptionKey, integrityKey, gmacSaltLen); err != nil {
+	if err := CheckKeys(a, encryptionKey, integrityKey, gmacSaltLen); err != nil {
 		return nil, err
 	}
 	n := len(integrityKey) - gmacSaltLen

@@ -8,8 +8,8 @@ import "fmt"
 // ENCR_CHACHA20_POLY1305_IIV in swanctl's spelling.
 //
 // RFC 8750 forbids it where several senders share one SA: an SA has one here.
-func iivFamily() family {
-	var f family
+func iivFamily() Family {
+	var f Family
 	add := func(name string, keyLen int, suite func(a *Algorithm, encryptionKey, integrityKey []byte) (*aeadSuite, error)) {
 		a := Algorithm{
 			Name:             name,
@@ -27,7 +27,7 @@ func iivFamily() family {
 			s.implicit = true
 			return newESP(&a, s), nil
 		}
-		f.algorithms = append(f.algorithms, a)
+		f.Algorithms = append(f.Algorithms, a)
 	}
 	for _, bits := range []int{128, 192, 256} {
 		add(fmt.Sprintf("aes%dgcm16iiv", bits), bits/8+aeadSaltLen, newGCM)

@@ -8,8 +8,8 @@ import (
 
 // nullFamily is NULL encryption (RFC 2410) with every integrity algorithm. NULL without integrity is
 // not among them, and a key of its length is demanded, so it cannot be made.
-func nullFamily() family {
-	f := family{aliases: integrityAliases()}
+func nullFamily() Family {
+	f := Family{Aliases: integrityAliases()}
 	for _, i := range integrities() {
 		a := Algorithm{
 			Name:            "null-" + i.name,
@@ -23,7 +23,7 @@ func nullFamily() family {
 			a.Weak += "; " + i.weak
 		}
 		a.New = func(encryptionKey, integrityKey []byte, _ Options) (Transform, error) {
-			if err := checkKeys(&a, encryptionKey, integrityKey, 0); err != nil {
+			if err := CheckKeys(&a, encryptionKey, integrityKey, 0); err != nil {
 				return nil, err
 			}
 			mac, err := i.mac(integrityKey)
@@ -32,7 +32,7 @@ func nullFamily() family {
 			}
 			return newESP(&a, &nullSuite{mac: mac}), nil
 		}
-		f.algorithms = append(f.algorithms, a)
+		f.Algorithms = append(f.Algorithms, a)
 	}
 	return f
 }

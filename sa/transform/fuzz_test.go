@@ -47,6 +47,7 @@ func fuzzOpen(f *testing.F, protocol uint8, names ...string) {
 func FuzzOpenGCM(f *testing.F)    { fuzzOpen(f, ProtoESP, "aes128gcm16", "aes256gcm12", "aes192gcm8") }
 func FuzzOpenChaCha(f *testing.F) { fuzzOpen(f, ProtoESP, "chacha20poly1305") }
 func FuzzOpenCBC(f *testing.F)    { fuzzOpen(f, ProtoESP, "aes128-sha1", "aes256-sha512") }
+func FuzzOpenDES(f *testing.F)    { fuzzOpen(f, ProtoESP, "des-md5", "3des-sha1") }
 func FuzzOpenCCM(f *testing.F)    { fuzzOpen(f, ProtoESP, "aes128ccm16", "aes256ccm12", "aes192ccm8") }
 func FuzzOpenIIV(f *testing.F) {
 	fuzzOpen(f, ProtoESP, "aes128gcm16iiv", "aes128ccm16iiv", "chacha20poly1305iiv")
@@ -55,5 +56,5 @@ func FuzzOpenCTR(f *testing.F)  { fuzzOpen(f, ProtoESP, "aes128ctr-sha256", "aes
 func FuzzOpenGMAC(f *testing.F) { fuzzOpen(f, ProtoESP, "aes128gmac", "aes256gmac") }
 func FuzzOpenNull(f *testing.F) { fuzzOpen(f, ProtoESP, "null-sha256", "null-aesxcbc", "null-aescmac") }
 func FuzzOpenAH(f *testing.F) {
-	fuzzOpen(f, ProtoAH, "sha1", "sha256", "aesxcbc", "aescmac", "aes128gmac")
+	fuzzOpen(f, ProtoAH, "sha1", "sha256", "aesxcbc", "aescmac", "aes128gmac", "md5")
 }

@@ -1,6 +1,7 @@
 package transform
 
 import (
+	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -31,6 +32,12 @@ func integrities() []integrity {
 		{"aesxcbc", 16, 12, newXCBC, "AES-XCBC is recommended for the Internet of Things only (RFC 8221 §6)"},
 		{"aescmac", 16, 12, newCMAC, ""},
 	}
+}
+
+// md5Integrity is HMAC-MD5-96 (RFC 2403), which stands apart: it is for the old ciphers
+// and for AH, and only where somebody allows it.
+func md5Integrity() integrity {
+	return integrity{"md5", 16, 12, newHMAC(md5.New, 12), "MD5 is broken (RFC 6151), and must not be used (RFC 8221 §6)"}
 }
 
 func newHMAC(newHash func() hash.Hash, icvLen int) func(key []byte) (*primitive.MAC, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
+	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -25,10 +26,10 @@ func referenceBlock(tb testing.TB, key []byte) cipher.Block {
 	return b
 }
 
-// referenceMAC is the whole tag of one of integrities().
+// referenceMAC is the whole tag of an integrity algorithm.
 func referenceMAC(tb testing.TB, name string, key, message []byte) []byte {
 	tb.Helper()
-	hashes := map[string]func() hash.Hash{"sha1": sha1.New, "sha256": sha256.New, "sha384": sha512.New384, "sha512": sha512.New}
+	hashes := map[string]func() hash.Hash{"md5": md5.New, "sha1": sha1.New, "sha256": sha256.New, "sha384": sha512.New384, "sha512": sha512.New}
 	if newHash := hashes[name]; newHash != nil {
 		h := hmac.New(newHash, key)
 		h.Write(message)

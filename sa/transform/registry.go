@@ -2,22 +2,24 @@ package transform
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 )
 
-// A family is a set of algorithms that share one construction. Each has a file of
-// its own; families is the list of them.
-type family struct {
-	algorithms []Algorithm
-	// aliases maps other spellings that swanctl knows to the one used here. They
+// A Family is a set of algorithms that share one construction. Each has a file of
+// its own.
+type Family struct {
+	Algorithms []Algorithm
+	// Aliases maps other spellings that swanctl knows to the one used here. They
 	// replace one part of a name, the parts being joined by "-".
-	aliases map[string]string
+	Aliases map[string]string
 }
 
-// families is the one place to add a family.
-func families() []family {
-	return []family{
+// Families are those of this package, today's. It is the one place to add a family to;
+// those of package legacy are apart.
+func Families() []Family {
+	return []Family{
 		gcmFamily(),
 		ccmFamily(),
 		chachaFamily(),
@@ -26,31 +28,55 @@ func families() []family {
 		ctrFamily(),
 		gmacFamily(),
 		nullFamily(),
+		desFamily(),
 		ahFamily(),
 	}
 }
 
-// Algorithms returns all algorithms, ESP before AH, the names of each protocol being
-// unique. The slice is the caller's.
-func Algorithms() []Algorithm {
+// A Registry is the algorithms that a program knows. It does not change, and may be
+// used by many goroutines.
+type Registry struct{ families []Family }
+
+// NewRegistry returns the registry of the families, earlier ones going first.
+func NewRegistry(families ...Family) *Registry { return &Registry{families: slices.Clone(families)} }
+
+// Algorithms returns the algorithms of Families.
+func Algorithms() []Algorithm { return NewRegistry(Families()...).Algorithms() }
+
+// Lookup is that of the Registry of Families.
+func Lookup(protocol uint8, name string) (Algorithm, error) {
+	return NewRegistry(Families()...).Lookup(protocol, name)
+}
+
+// Algorithms returns all algorithms, ESP before AH within a package's families, the
+// names of each protocol being unique. The slice is the caller's.
+func (r *Registry) Algorithms() []Algorithm {
 	var all []Algorithm
-	for _, f := range families() {
-		all = append(all, f.algorithms...)
+	for _, f := range r.families {
+		all = append(all, f.Algorithms...)
 	}
 	return all
+}
+
+// Insecure returns all that an Algorithm's Insecure may name, sorted.
+func (r *Registry) Insecure() []string {
+	var names []string
+	for _, a := range r.Algorithms() {
+		names = append(names, a.Insecure...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // Lookup finds the algorithm of ProtoESP or ProtoAH with the given name. Besides the
 // names in Algorithms it knows swanctl's other spellings, such as "aes128gcm128" and
 // "aes-sha2_256". The error is an *UnknownAlgorithmError.
-func Lookup(protocol uint8, name string) (Algorithm, error) {
+func (r *Registry) Lookup(protocol uint8, name string) (Algorithm, error) {
 	aliases := make(map[string]string)
 	var candidates []Algorithm
-	for _, f := range families() {
-		for from, to := range f.aliases {
-			aliases[from] = to
-		}
-		for _, a := range f.algorithms {
+	for _, f := range r.families {
+		maps.Copy(aliases, f.Aliases)
+		for _, a := range f.Algorithms {
 			if a.Protocol == protocol {
 				candidates = append(candidates, a)
 			}

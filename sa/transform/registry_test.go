@@ -10,6 +10,7 @@ import (
 // All suites: names, octets on the wire, and what discourages them.
 func TestR37_Algorithms(t *testing.T) {
 	const sha1, xcbc, null, optional = "SHA-1", "AES-XCBC", "confidentiality", "optional"
+	const des, tripleDES, md5 = "2^56 keys", "triple DES", "MD5"
 	type row struct {
 		protocol            uint8
 		name                string
@@ -100,6 +101,21 @@ func TestR37_Algorithms(t *testing.T) {
 		{ProtoAH, "aes128gmac", 0, 20, 8, 16, 4, true, optional, ""},
 		{ProtoAH, "aes192gmac", 0, 28, 8, 16, 4, true, optional, ""},
 		{ProtoAH, "aes256gmac", 0, 36, 8, 16, 4, true, optional, ""},
+		{ProtoESP, "des-sha1", 8, 20, 8, 12, 8, false, des, sha1},
+		{ProtoESP, "des-sha256", 8, 32, 8, 16, 8, false, des, ""},
+		{ProtoESP, "des-sha384", 8, 48, 8, 24, 8, false, des, ""},
+		{ProtoESP, "des-sha512", 8, 64, 8, 32, 8, false, des, ""},
+		{ProtoESP, "des-aesxcbc", 8, 16, 8, 12, 8, false, des, xcbc},
+		{ProtoESP, "des-aescmac", 8, 16, 8, 12, 8, false, des, ""},
+		{ProtoESP, "des-md5", 8, 16, 8, 12, 8, false, des, md5},
+		{ProtoESP, "3des-sha1", 24, 20, 8, 12, 8, false, tripleDES, sha1},
+		{ProtoESP, "3des-sha256", 24, 32, 8, 16, 8, false, tripleDES, ""},
+		{ProtoESP, "3des-sha384", 24, 48, 8, 24, 8, false, tripleDES, ""},
+		{ProtoESP, "3des-sha512", 24, 64, 8, 32, 8, false, tripleDES, ""},
+		{ProtoESP, "3des-aesxcbc", 24, 16, 8, 12, 8, false, tripleDES, xcbc},
+		{ProtoESP, "3des-aescmac", 24, 16, 8, 12, 8, false, tripleDES, ""},
+		{ProtoESP, "3des-md5", 24, 16, 8, 12, 8, false, tripleDES, md5},
+		{ProtoAH, "md5", 0, 16, 0, 12, 4, false, md5, "RFC 8221"},
 	} {
 		rows = append(rows, r)
 		a, err := Lookup(r.protocol, r.name)
@@ -220,5 +236,27 @@ func TestKeyLengths(t *testing.T) {
 		if !errors.Is(err, ErrKeyLength) || !errors.As(err, &length) || err.Error() != c.want {
 			t.Errorf("%s: %v, want %s", c.name, err, c.want)
 		}
+	}
+}
+
+// What must be allowed by name is a part of the algorithm's name, and only that of old
+// ciphers and MD5.
+func TestR38_InsecurePartsOfNames(t *testing.T) {
+	for _, a := range Algorithms() {
+		var want []string
+		for _, part := range strings.Split(a.Name, "-") {
+			if part == "des" || part == "3des" || part == "md5" {
+				want = append(want, part)
+			}
+		}
+		if !slices.Equal(a.Insecure, want) {
+			t.Errorf("%s: insecure are %q, want %q", a.Name, a.Insecure, want)
+		}
+		if len(want) > 0 && a.Weak == "" {
+			t.Errorf("%s is insecure and not weak", a.Name)
+		}
+	}
+	if got, want := NewRegistry(Families()...).Insecure(), []string{"3des", "des", "md5"}; !slices.Equal(got, want) {
+		t.Errorf("insecure are %q, want %q", got, want)
 	}
 }

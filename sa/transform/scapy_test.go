@@ -95,14 +95,14 @@ func scapyNames(a Algorithm) (c scapyCase, known, esn bool) {
 	if separate {
 		c.Auth = map[string]string{
 			"sha1": "HMAC-SHA1-96", "sha256": "SHA2-256-128", "sha384": "SHA2-384-192", "sha512": "SHA2-512-256",
-			"aescmac": "AES-CMAC-96",
+			"aescmac": "AES-CMAC-96", "md5": "HMAC-MD5-96",
 		}[auth]
 		if c.Auth == "" {
 			return c, false, false
 		}
 	}
 	for name, pattern := range map[string]string{
-		"": "", "NULL": "null", "AES-CBC": "aes[0-9]{3}", "AES-CTR": "aes[0-9]{3}ctr",
+		"": "", "NULL": "null", "AES-CBC": "aes[0-9]{3}", "DES": "des", "3DES": "3des", "AES-CTR": "aes[0-9]{3}ctr",
 		"AES-GCM": "aes[0-9]{3}gcm[0-9]+", "AES-CCM": "aes[0-9]{3}ccm[0-9]+", "CHACHA20-POLY1305": "chacha20poly1305",
 	} {
 		if regexp.MustCompile("^(" + pattern + ")$").MatchString(crypt) {
@@ -170,7 +170,7 @@ func protect(t *testing.T, x Transform, packet []byte, ipLen, last int, s Sequen
 // for octet. What scapy cannot say: ESN with a separate MAC; AES-XCBC, AES-GMAC, and
 // implicit IVs; and its GCM knows the whole tag only, so that for the shorter ones what
 // it seals is cut here.
-func TestR37_Scapy(t *testing.T) {
+func TestR37_R38_Scapy(t *testing.T) {
 	type expectation struct {
 		name  string
 		x     Transform

@@ -85,13 +85,21 @@ type Algorithm struct {
 	// IntegrityKeyLen is in octets; 0 for an AEAD. That of AES-GMAC includes the salt.
 	IntegrityKeyLen int
 	// IVLen and ICVLen are the octets on the wire; BlockLen is what the plaintext is
-	// padded to a multiple of (at least 4).
+	// padded to a multiple of (at least 4 in RFC 4303).
 	IVLen, ICVLen, BlockLen int
 	// CounterMode says that a sequence number used twice with one key breaks it, so
 	// that numbers must survive the process or the key must not.
 	CounterMode bool
+	// NoSequence says that the packet carries no sequence number, as in RFC 1826 and RFC
+	// 1827: then there is neither anti-replay service nor ESN, what a Sequence says but
+	// for its SPI does not matter, and keys are manual.
+	NoSequence bool
 	// Weak says in a few words why the suite is discouraged; empty if it is not.
 	Weak string
+	// Insecure are the parts of the name that an operator must allow one by one before
+	// the suite is used, such as "des" and "md5" of "des-md5"; empty if it may be used as
+	// it is.
+	Insecure []string
 	// New makes a transform. The keys are copied. A key of wrong length is an error
 	// that names the expected and the found number of octets.
 	New func(encryptionKey, integrityKey []byte, opt Options) (Transform, error)

@@ -20,8 +20,9 @@ type blockMode interface {
 	SetIV([]byte)
 }
 
-// A CBC is AES in CBC mode (NIST SP 800-38A §6.2) with one key.
+// A CBC is a block cipher in CBC mode (NIST SP 800-38A §6.2) with one key.
 type CBC struct {
+	block                  cipher.Block
 	encrypters, decrypters sync.Pool // of blockMode
 
 	// The IVs are a counter encrypted under a random key that nobody else knows:
@@ -30,45 +31,57 @@ type CBC struct {
 	counter atomic.Uint64
 }
 
-// NewCBC returns CBC with a key of 16, 24 or 32 octets, which is copied. From random
-// it reads 32 octets once.
+// NewCBC returns AES-CBC with a key of 16, 24 or 32 octets, which is copied. From
+// random it reads 32 octets once.
 func NewCBC(key []byte, random io.Reader) (*CBC, error) {
-	block, err := aes.NewCipher(key)
+	return newCBC(aes.NewCipher, key, 32, random)
+}
+
+// newCBC returns CBC of the cipher that newCipher makes; ivKeyLen is the length of a key
+// for the IVs.
+func newCBC(newCipher func(key []byte) (cipher.Block, error), key []byte, ivKeyLen int, random io.Reader) (*CBC, error) {
+	block, err := newCipher(key)
 	if err != nil {
 		return nil, err
 	}
-	var ivKey [32]byte
-	defer clear(ivKey[:])
-	if _, err := io.ReadFull(random, ivKey[:]); err != nil {
+	ivKey := make([]byte, ivKeyLen)
+	defer clear(ivKey)
+	if _, err := io.ReadFull(random, ivKey); err != nil {
 		return nil, err
 	}
-	c := new(CBC)
-	if c.ivs, err = aes.NewCipher(ivKey[:]); err != nil {
+	c := &CBC{block: block}
+	if c.ivs, err = newCipher(ivKey); err != nil {
 		return nil, err
 	}
-	var iv [BlockLen]byte
-	_, e := cipher.NewCBCEncrypter(block, iv[:]).(blockMode)
-	_, d := cipher.NewCBCDecrypter(block, iv[:]).(blockMode)
+	n := block.BlockSize()
+	_, e := cipher.NewCBCEncrypter(block, make([]byte, n)).(blockMode)
+	_, d := cipher.NewCBCDecrypter(block, make([]byte, n)).(blockMode)
 	if !e || !d {
 		return nil, errors.New("the CBC modes of this Go release have no SetIV")
 	}
-	c.encrypters.New = func() any { return cipher.NewCBCEncrypter(block, make([]byte, BlockLen)) }
-	c.decrypters.New = func() any { return cipher.NewCBCDecrypter(block, make([]byte, BlockLen)) }
+	c.encrypters.New = func() any { return cipher.NewCBCEncrypter(block, make([]byte, n)) }
+	c.decrypters.New = func() any { return cipher.NewCBCDecrypter(block, make([]byte, n)) }
 	return c, nil
 }
 
-// NextIV writes a fresh IV to iv, which is BlockLen octets.
+// NextIV writes a fresh IV to iv, which is as long as a block.
 func (c *CBC) NextIV(iv []byte) {
 	clear(iv)
-	binary.BigEndian.PutUint64(iv[8:], c.counter.Add(1))
+	binary.BigEndian.PutUint64(iv[len(iv)-8:], c.counter.Add(1))
 	c.ivs.Encrypt(iv, iv)
 }
 
-// Encrypt encrypts data in place. It is a multiple of BlockLen long.
+// Encrypt encrypts data in place. It is a multiple of the block long.
 func (c *CBC) Encrypt(iv, data []byte) { crypt(&c.encrypters, iv, data) }
 
-// Decrypt decrypts data in place. It is a multiple of BlockLen long.
+// Decrypt decrypts data in place. It is a multiple of the block long.
 func (c *CBC) Decrypt(iv, data []byte) { crypt(&c.decrypters, iv, data) }
+
+// EncryptBlock encrypts one block in place, without chaining.
+func (c *CBC) EncryptBlock(b []byte) { c.block.Encrypt(b, b) }
+
+// DecryptBlock decrypts one block in place, without chaining.
+func (c *CBC) DecryptBlock(b []byte) { c.block.Decrypt(b, b) }
 
 func crypt(modes *sync.Pool, iv, data []byte) {
 	m := modes.Get().(blockMode)

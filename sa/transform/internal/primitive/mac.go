@@ -27,6 +27,11 @@ func NewHMAC(newHash func() hash.Hash, key []byte, tagLen int) *MAC {
 	return newMAC(tagLen, 0, func() hash.Hash { return hmac.New(newHash, key) })
 }
 
+// NewMAC returns the MAC whose tag is the first tagLen octets of what a hash that make
+// returns sums to. The hash has the key; it is reset before each computation, and summed
+// once.
+func NewMAC(tagLen int, make func() hash.Hash) *MAC { return newMAC(tagLen, 0, make) }
+
 // TagLen is the length of the tag in octets.
 func (m *MAC) TagLen() int { return m.tagLen }
 

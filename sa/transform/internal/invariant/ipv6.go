@@ -1,4 +1,4 @@
-package transform
+package invariant
 
 import "bitw/sa/transform/internal/primitive"
 
@@ -24,10 +24,10 @@ const (
 	routingFixed = 8    // octets before the addresses of routing types 0 and 2
 )
 
-// hashIPv6 writes to d the IPv6 header and the extension headers behind it, together
+// HashIPv6 writes to d the IPv6 header and the extension headers behind it, together
 // h, as they enter the ICV (RFC 4302 §3.3.3.1.2 and Appendix A2). It is false if h
 // is not an IPv6 header followed by whole extension headers that may precede AH.
-func hashIPv6(d *primitive.Digest, h []byte) bool {
+func HashIPv6(d *primitive.Digest, h []byte, rules Rules) bool {
 	if len(h) < ipv6Len || h[0]>>4 != 6 {
 		return false
 	}
@@ -36,7 +36,9 @@ func hashIPv6(d *primitive.Digest, h []byte) bool {
 		return false
 	}
 	c := d.Scratch[:copy(d.Scratch[:], h[:ipv6Len])]
-	c[0], c[1], c[2], c[3] = 6<<4, 0, 0, 0 // traffic class and flow label
+	if rules == RFC4302 {
+		c[0], c[1], c[2], c[3] = 6<<4, 0, 0, 0 // traffic class and flow label
+	}
 	c[ipv6HopLimit] = 0
 	copy(c[ipv6Dst:], final)
 	d.Write(c)
