@@ -28,12 +28,16 @@ type Appliance struct {
 	log   logrus.FieldLogger
 	since time.Time
 
-	ready    chan struct{}
-	closing  chan struct{}
-	done     chan struct{}
-	failed   chan error
-	started  atomic.Bool
-	closeOne sync.Once
+	ready   chan struct{}
+	closing chan struct{}
+	done    chan struct{}
+	failed  chan error
+	// handed gets the connection to the process that has taken over.
+	handed chan *handoverConn
+	// takingOver is held while another process takes over.
+	takingOver sync.Mutex
+	started    atomic.Bool
+	closeOne   sync.Once
 	// openOnStop says that stopping restores the direct flow even where the
 	// configuration says shut.
 	openOnStop atomic.Bool
@@ -54,7 +58,7 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 	a := &Appliance{
 		cfg: cfg, opt: defaultOptions(),
 		ready: make(chan struct{}), closing: make(chan struct{}), done: make(chan struct{}),
-		failed: make(chan error, 1),
+		failed: make(chan error, 1), handed: make(chan *handoverConn, 1),
 	}
 	for _, o := range opts {
 		o(&a.opt)
@@ -84,7 +88,7 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 		return nil, fmt.Errorf("appliance: WithLinks: the host's MAC has %d octets, expected 6", len(h.MAC))
 	}
 	// The same steps as when it starts, with a store that leaves nothing behind.
-	keys, _, err := a.databases(sa.NewMemoryStore())
+	keys, _, err := a.databases(sa.NewMemoryStore(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("appliance: %w", err)
 	}
@@ -92,15 +96,15 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 }
 
 // databases makes the key managers and the SPD of the configuration.
-func (a *Appliance) databases(store sa.SequenceStore) (keyer.Manager, *sa.SPD, error) {
+func (a *Appliance) databases(store sa.SequenceStore, resume *sa.Resume) (*keyers, *sa.SPD, error) {
 	own, err := keyer.NewSAUser(keyer.SAUserConfig{
-		Specs: specs(&a.cfg), Algorithms: transform.Lookup, Store: store, Clock: a.opt.clock,
+		Specs: specs(&a.cfg), Algorithms: transform.Lookup, Store: store, Resume: resume, Clock: a.opt.clock,
 		Events: a.keyEvent,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	keys := &keyers{SAUser: own, others: a.opt.keyManagers, clock: a.opt.clock}
+	keys := &keyers{SAUser: own, others: a.opt.keyManagers, clock: a.opt.clock, memory: sa.NewMemoryStore(), resume: resume}
 	if err := keys.check(&a.cfg); err != nil {
 		return nil, nil, err
 	}
@@ -121,7 +125,8 @@ func (a *Appliance) Ready() <-chan struct{} { return a.ready }
 
 // Run starts the appliance, serves until ctx ends or something fails that it
 // cannot go on without, and stops it. It returns nil when it was ctx or Close
-// that ended it. What the interface is left in, is told at WithOpenOnStop.
+// that ended it, and ErrHandedOver when another process has taken over. What the
+// interface is left in, is told at WithOpenOnStop.
 func (a *Appliance) Run(ctx context.Context) error {
 	if !a.started.CompareAndSwap(false, true) {
 		return errors.New("appliance: it runs once, and has run")
@@ -135,7 +140,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 		a.setState("failed")
 		return err
 	}
-	a.setState("active")
+	a.setState(b.flow())
 	close(a.ready)
 	a.log.WithFields(logrus.Fields{"policies": len(a.cfg.Policies), "sas": len(a.cfg.SAs), "cut": b.cut()}).Info("active")
 
@@ -162,6 +167,10 @@ func (a *Appliance) Run(ctx context.Context) error {
 			b.tick()
 		case <-dummies:
 			b.engine.SendDummies()
+		case c := <-a.handed:
+			unwatch()
+			<-watched
+			return a.leave(b, c)
 		case err = <-a.failed:
 			running = false
 		case <-ctx.Done():

@@ -41,7 +41,10 @@ type bump struct {
 	control *control
 	capture *hook.Capture
 
-	keys   keyer.Manager
+	keys   *keyers
+	store  sa.SequenceStore
+	resume *sa.Resume // what was taken over, nil if nothing was
+	handed bool       // another process has taken over
 	sad    *sa.SAD
 	engine *ipsec.Engine
 	stack  *stack.Stack
@@ -99,11 +102,23 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 			_ = b.stop(b.device != nil && !b.device.TookOver())
 		}
 	}()
+	from, err := a.predecessor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if from != nil {
+		b.resume = from.resume
+		defer func() {
+			if err != nil {
+				from.close()
+			}
+		}()
+	}
 	var devices [2][]link.Device
 	if a.opt.host != nil {
 		devices = [2][]link.Device{{a.opt.left}, {a.opt.right}}
 		b.host.Store(givenHost(a.opt.host))
-	} else if devices, err = b.cutInterface(ctx, &a.opt); err != nil {
+	} else if devices, err = b.cutInterface(ctx, &a.opt, from); err != nil {
 		return nil, err
 	}
 	store := a.opt.store
@@ -112,14 +127,11 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 			return nil, fmt.Errorf("state_dir: %w", err)
 		}
 	}
-	keys, spd, err := a.databases(store)
+	keys, spd, err := a.databases(store, b.resume)
 	if err != nil {
 		return nil, err
 	}
-	b.keys = keys
-	if err := keys.Start(&keyer.Commands{SAD: b.sad, Store: store, Clock: b.clock}); err != nil {
-		return nil, err
-	}
+	b.keys, b.store = keys, store
 	if a.opt.capture != nil {
 		b.capture = hook.NewCapture(tcpip.NewStdClock())
 		if err := b.capture.Start(a.opt.capture, hook.CaptureOptions{}); err != nil {
@@ -130,22 +142,45 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 		return nil, err
 	}
 	if a.cfg.Control != "" {
-		if b.control, err = a.serveControl(a.cfg.Control, down); err != nil {
+		if b.control, err = a.listenControl(a.cfg.Control, down, from != nil); err != nil {
 			return nil, err
 		}
+	}
+	if from != nil {
+		if err := from.ready(); err != nil {
+			return nil, err
+		}
+	}
+	if err := keys.Start(&keyer.Commands{SAD: b.sad, Store: store, Resume: b.resume, Clock: b.clock}); err != nil {
+		return nil, err
 	}
 	a.since = time.Unix(0, a.opt.clock())
 	a.bump.Store(b)
-	if b.device != nil {
-		if err := b.device.SetStates(ethtap.Active, ethtap.Active); err != nil {
-			return nil, err
-		}
+	if from != nil {
+		b.learn(from)
 	}
+	// A NIC drops what it is given before it is up, so the readers come to wait first.
 	if err := b.attach(); err != nil {
 		return nil, err
 	}
+	if b.device != nil {
+		if err := b.activate(from); err != nil {
+			return nil, err
+		}
+	}
+	if b.control != nil {
+		if err := b.control.serve(); err != nil {
+			return nil, err
+		}
+	}
 	if err := b.nics.mirror.begin(b.setLink); err != nil {
 		return nil, err
+	}
+	if from != nil {
+		b.settle(from)
+		if from.last.Neighbors == string(config.Relay) {
+			return b, nil
+		}
 	}
 	return b, b.trueNeighbors()
 }
@@ -160,7 +195,7 @@ func (b *bump) trueNeighbors() error {
 }
 
 // cutInterface opens the taps, still Closed, and begins to follow the interface.
-func (b *bump) cutInterface(ctx context.Context, o *options) (devices [2][]link.Device, err error) {
+func (b *bump) cutInterface(ctx context.Context, o *options, from *successor) (devices [2][]link.Device, err error) {
 	if b.twoNIC() {
 		err = b.watchBoth(ctx, o.netNS)
 	} else if b.watcher, err = hostnet.Watch(ctx, o.netNS, b.cfg.Interface, b.hostChanged); err != nil {
@@ -177,11 +212,16 @@ func (b *bump) cutInterface(ctx context.Context, o *options) (devices [2][]link.
 	if err != nil {
 		return devices, err
 	}
-	b.device, err = ethtap.Open(ethtap.Options{
+	cut := ethtap.Options{
 		Interface: b.cfg.Interface, NetNS: o.netNS, OnFailure: onFailure, Hook: o.hook, Queues: o.queues,
 		ForbidBypass: ban,
 		Inside:       b.cfg.Inside, FlushNeighborsOnClose: b.cfg.Neighbors == config.Proxy && !b.twoNIC(),
-	})
+	}
+	if from != nil {
+		b.device, err = from.adopt(cut)
+	} else {
+		b.device, err = ethtap.Open(cut)
+	}
 	if err != nil {
 		return devices, err
 	}
@@ -288,7 +328,22 @@ func (b *bump) decorate(end stack.LinkEndpoint, side hook.Side, other *hook.Rela
 	return class, nil
 }
 
-// attach makes the NICs, and with them begins to read. The wire comes first, so
+// activate makes the taps Active, or what they were where they are taken over from a
+// living process, and with that begins to read.
+func (b *bump) activate(from *successor) error {
+	if from != nil {
+		return b.takeOver(from)
+	}
+	if err := b.device.SetStates(ethtap.Active, ethtap.Active); err != nil {
+		return err
+	}
+	for _, g := range b.taps.gates {
+		g.change()
+	}
+	return nil
+}
+
+// attach makes the NICs, whose links begin to read. The wire comes first, so
 // that what the host sends finds its way.
 func (b *bump) attach() error {
 	if err := b.stack.CreateNICWithOptions(ipsec.RightNIC, b.right, stack.NICOptions{Name: "dev"}); err != nil {
@@ -325,7 +380,11 @@ func (b *bump) stop(open bool) error {
 		b.watcher.Close()
 	}
 	b.nics.stop()
-	if b.device != nil {
+	switch {
+	case b.device == nil:
+	case b.handed:
+		errs = append(errs, b.device.Yield())
+	default:
 		errs = append(errs, b.taps.stop(!open))
 		if open {
 			if b.undo {
@@ -357,6 +416,7 @@ func (b *bump) stop(open bool) error {
 		errs = append(errs, b.keys.Close())
 	}
 	if b.control != nil {
+		b.control.handed = b.handed
 		b.control.close()
 	}
 	return errors.Join(errs...)

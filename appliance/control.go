@@ -17,6 +17,7 @@ import (
 //
 //	GET  /v1/status   200, a Status as JSON
 //	POST /v1/down     202, and the socket closes once the appliance is down
+//	POST /v1/takeover 101, and the connection speaks as told at TakeoverVersion
 //	POST /v1/tap      a TapRequest as JSON; 200, Taps as JSON, or the error as text
 
 // control is the server's end.
@@ -24,29 +25,36 @@ type control struct {
 	path     string
 	listener net.Listener
 	server   *http.Server
+	serving  bool // the socket at path is this one
+	handed   bool // the socket at path is another process's
 }
 
-// serveControl listens on the socket. A socket that a dead process left is
-// replaced; one that answers is an error.
-func (a *Appliance) serveControl(path string, down func()) (*control, error) {
+// listenControl listens on a socket beside path; serve puts it there. A socket that a
+// dead process left will be replaced; one that answers is an error, unless its process
+// is being taken over.
+func (a *Appliance) listenControl(path string, down func(), takeover bool) (*control, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("control socket %s: another process answers on it", path)
-	} else if errors.Is(err, os.ErrNotExist) {
-		// the usual case
-	} else if info, statErr := os.Lstat(path); statErr == nil && info.Mode()&os.ModeSocket == 0 {
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket == 0 {
 		return nil, fmt.Errorf("control socket %s: a file that is no socket is in the way", path)
-	} else if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	}
+	if !takeover {
+		if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+			_ = conn.Close()
+			return nil, fmt.Errorf("control socket %s: another process answers on it", path)
+		}
+	}
+	beside := besideControl(path)
+	if err := os.Remove(beside); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: beside, Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	l.SetUnlinkOnClose(false) // it is somewhere else then
+	if err := os.Chmod(beside, 0o600); err != nil {
 		_ = l.Close()
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
@@ -60,16 +68,35 @@ func (a *Appliance) serveControl(path string, down func()) (*control, error) {
 		down()
 	})
 	mux.HandleFunc("POST /v1/tap", a.serveTap)
-	c := &control{path: path, listener: l, server: &http.Server{
+	mux.HandleFunc("POST /v1/takeover", a.serveTakeover)
+	return &control{path: path, listener: l, server: &http.Server{
 		Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second,
 		MaxHeaderBytes: 1 << 14,
-	}}
-	go func() { _ = c.server.Serve(l) }()
-	return c, nil
+	}}, nil
+}
+
+// besideControl is where a socket waits for its turn. No verb looks there.
+func besideControl(path string) string { return path + "~" }
+
+// serve puts the socket in its place, at once, and answers.
+func (c *control) serve() error {
+	if err := os.Rename(besideControl(c.path), c.path); err != nil {
+		return fmt.Errorf("control socket: %w", err)
+	}
+	c.serving = true
+	go func() { _ = c.server.Serve(c.listener) }()
+	return nil
 }
 
 // close ends requests and removes the socket.
 func (c *control) close() {
+	switch {
+	case !c.serving:
+		_ = os.Remove(besideControl(c.path))
+		_ = c.listener.Close()
+	case !c.handed:
+		_ = os.Remove(c.path)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if c.server.Shutdown(ctx) != nil {

@@ -17,6 +17,8 @@ type keyers struct {
 	*keyer.SAUser
 	others  []keyer.Manager
 	started []keyer.Manager // of others
+	memory  *sa.MemoryStore // of others
+	resume  *sa.Resume
 	clock   func() int64
 }
 
@@ -61,7 +63,7 @@ func (k *keyers) Start(c *keyer.Commands) error {
 	if err := k.SAUser.Start(c); err != nil {
 		return err
 	}
-	memory := &keyer.Commands{SAD: c.SAD, Store: sa.NewMemoryStore(), Clock: k.clock}
+	memory := &keyer.Commands{SAD: c.SAD, Store: k.memory, Resume: k.resume, Clock: k.clock}
 	for _, m := range k.others {
 		if err := m.Start(memory); err != nil {
 			return errors.Join(fmt.Errorf("key manager %s: %w", m.Name(), err), k.Close())

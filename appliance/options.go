@@ -48,6 +48,7 @@ type options struct {
 	capture     io.Writer
 	clock       func() int64
 	openOnStop  bool
+	takeover    bool
 	keyManagers []keyer.Manager
 	state       func(string)
 
@@ -112,6 +113,11 @@ func WithStates(f func(state string)) Option { return func(o *options) { o.state
 func WithHeartbeat(every time.Duration, beat func()) Option {
 	return func(o *options) { o.heartbeat, o.heartbeatEvery = beat, every }
 }
+
+// WithTakeover takes the interface over from the living process that holds it and
+// answers on Config.Control, if there is one: see TakeoverVersion. If nobody answers
+// there the appliance starts as it would without.
+func WithTakeover() Option { return func(o *options) { o.takeover = true } }
 
 func defaultOptions() options {
 	log := logrus.New()

@@ -28,7 +28,7 @@ func NewDatabases(cfg Config) (*Databases, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, spd, err := a.databases(sa.NewMemoryStore())
+	keys, spd, err := a.databases(sa.NewMemoryStore(), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 	"bitw/netstack/link"
 	"bitw/netstack/wire"
 	"bitw/sa"
-	"bitw/sa/keyer"
 )
 
 // Status tells what the appliance is and did. It may be called at any time.
@@ -44,15 +43,10 @@ func (b *bump) report(s *Status) {
 	for _, p := range b.engine.SPD().Policies() {
 		s.Policies = append(s.Policies, policyStatus(p))
 	}
-	states, _ := b.keys.(interface {
-		State(string) (keyer.KeyState, error)
-	})
 	for _, x := range b.sad.All() {
 		st := saStatus(x, b.clock())
-		if states != nil {
-			if k, err := states.State(x.Name); err == nil {
-				st.Key = k.String()
-			}
+		if k, err := b.keys.State(x.Name); err == nil {
+			st.Key = k.String()
 		}
 		s.SAs = append(s.SAs, st)
 	}

@@ -3,7 +3,8 @@ package appliance
 import "time"
 
 // A Status tells what an appliance is and did. Its JSON is what bitw status -o
-// json prints. Counters count from the start; octets are of IP datagrams.
+// json prints. Counters count from the start, those of policies, SAs and drops
+// from that of the first of processes that took over from one another; octets are of IP datagrams.
 type Status struct {
 	Interface string `json:"interface"`
 	// Inside is the other interface in the two-NIC form, where Interface is the outside.
@@ -31,7 +32,7 @@ type Status struct {
 	// Carrier says that the interface is up and its lower layer has a signal; true
 	// for WithLinks.
 	Carrier bool `json:"carrier"`
-	// TookOver says that an earlier process left the interface shut.
+	// TookOver says that an earlier process left the interface shut or handed it over.
 	TookOver  bool           `json:"took_over"`
 	MTU       int            `json:"mtu"`
 	Addresses []string       `json:"addresses"`

@@ -200,6 +200,14 @@ const (
 	flowSevered = "severed"
 )
 
+// flow is Taps.Flow, which after a takeover need not be "active".
+func (b *bump) flow() string {
+	if b.taps == nil {
+		return flowActive
+	}
+	return flowWord(b.taps.states())
+}
+
 // flowWord says what two states come to, as Taps.Flow.
 func flowWord(s [2]ethtap.State) string {
 	switch kernel, wire := s[0] == ethtap.Active, s[1] == ethtap.Active; {

@@ -85,10 +85,10 @@ func (r *Resume) floor(keyID string) (uint64, error) {
 	return k.next[keyID], nil
 }
 
-// MakeExport makes the Export of the SAs that list has, and of what store (which may
-// be nil) and resume (as the SAs were made with it, or nil) know of keys that are no
-// longer in use. It is exact once the SAs are closed.
-func MakeExport(list []*SA, store SequenceStore, resume *Resume) Export {
+// MakeExport makes the Export of the SAs that list has, and of what resume (as the SAs
+// were made with it, or nil) and those stores that end with the process know of keys
+// that are no longer in use. It is exact once the SAs are closed.
+func MakeExport(list []*SA, resume *Resume, stores ...SequenceStore) Export {
 	e := Export{SAs: make([]State, 0, len(list)), Next: make(map[string]uint64)}
 	for _, s := range list {
 		e.SAs = append(e.SAs, s.State())
@@ -96,12 +96,19 @@ func MakeExport(list []*SA, store SequenceStore, resume *Resume) Export {
 	if resume != nil {
 		maps.Copy(e.Next, resume.known.Load().next)
 	}
-	if m, ok := store.(*MemoryStore); ok {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for id, c := range m.keys {
-			e.Next[id] = max(e.Next[id], c.next)
+	for _, store := range stores {
+		if m, ok := store.(*MemoryStore); ok {
+			m.addTo(e.Next)
 		}
 	}
 	return e
+}
+
+// addTo tells next of all keys.
+func (m *MemoryStore) addTo(next map[string]uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, c := range m.keys {
+		next[id] = max(next[id], c.next)
+	}
 }

@@ -52,6 +52,20 @@ type State struct {
 	// holds until PathMTUUntil, in milliseconds since 1970.
 	PathMTU      int   `json:"path_mtu,omitempty"`
 	PathMTUUntil int64 `json:"path_mtu_until,omitempty"`
+
+	// Moved says where the peer of an outbound SA in UDP is, if not where it was
+	// configured.
+	Moved *MovedState `json:"moved,omitempty"`
+}
+
+// A MovedState is where a peer has moved to (see Lineage.Follow).
+type MovedState struct {
+	From netip.AddrPort `json:"from"` // as it was configured
+	To   netip.AddrPort `json:"to"`
+	// SPI and Created are those of the inbound SA that told, Sequence its packet's number.
+	SPI      uint32 `json:"spi"`
+	Created  int64  `json:"created"`
+	Sequence uint64 `json:"sequence"`
 }
 
 // A ReplayState is a replay window.
@@ -91,6 +105,11 @@ func (s *SA) State() State {
 		}
 		return st
 	}
+	if s.Lineage != nil {
+		if m := s.Lineage.move.Load(); m != nil && s.Encap != nil {
+			st.Moved = &MovedState{m.home, m.to, m.spi, m.created, m.seq}
+		}
+	}
 	if s.seq.last != 0 {
 		st.First, st.Next = s.seq.first, s.seq.next()
 	}
@@ -107,6 +126,9 @@ func (s *SA) restore(st *State) {
 	s.Drops.AddSnapshot(st.Drops)
 	if st.PathMTU != 0 {
 		s.pmtu.Store(uint64(st.PathMTUUntil)<<pmtuBits | uint64(st.PathMTU))
+	}
+	if m := st.Moved; m != nil && s.Lineage != nil && s.Encap != nil {
+		s.Lineage.move.CompareAndSwap(nil, &peerMove{m.From, m.To, m.SPI, m.Created, m.Sequence})
 	}
 	if st.Replay != nil && s.replay != nil {
 		s.replay.restore(st.Replay)
@@ -210,6 +232,9 @@ func (st *State) check() error {
 		return errors.New("a time before 1970")
 	case st.PathMTU < 0 || st.PathMTU > 65535 || st.PathMTUUntil < 0 || st.PathMTUUntil > math.MaxInt64>>pmtuBits:
 		return fmt.Errorf("path MTU of %d octets until %d", st.PathMTU, st.PathMTUUntil)
+	}
+	if m := st.Moved; m != nil && (st.Direction != stateOut || !couldBePeer(m.To, st.Destination)) {
+		return fmt.Errorf("a peer at %v cannot be", m.To)
 	}
 	if st.Direction == stateOut {
 		return st.checkOutbound()

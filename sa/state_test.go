@@ -38,7 +38,7 @@ func closed(t testing.TB, cfg SAConfig, s *SA) *Resume {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return handed(t, MakeExport([]*SA{s}, cfg.Store, cfg.Resume))
+	return handed(t, MakeExport([]*SA{s}, cfg.Resume, cfg.Store))
 }
 
 func TestRFC4303_3_3_3_NumbersGoOnInAnotherProcess(t *testing.T) {
@@ -119,7 +119,7 @@ func TestR40_CounterModeKeyUnderAnotherName(t *testing.T) {
 	s = mustNew(t, cfg)
 	take(t, s)
 	_ = s.Close()
-	cfg.Resume = handed(t, MakeExport(nil, store, nil))
+	cfg.Resume = handed(t, MakeExport(nil, nil, store))
 	cfg.Store = NewMemoryStore()
 	if n := take(t, mustNew(t, cfg)); n != 2 {
 		t.Errorf("the first number of a key that was used earlier is %d, want 2", n)
@@ -136,7 +136,7 @@ func TestR40_CounterModeKeyUnderAnotherName(t *testing.T) {
 
 func TestRFC4303_3_3_3_ExhaustedInAnotherProcess(t *testing.T) {
 	cfg := testConfig(Outbound)
-	e := MakeExport([]*SA{mustNew(t, cfg)}, nil, nil)
+	e := MakeExport([]*SA{mustNew(t, cfg)}, nil)
 	e.SAs[0].Next = math.MaxUint32 + 1
 	cfg.Resume, cfg.Store = handed(t, e), NewMemoryStore()
 	if _, err := New(cfg); !errors.Is(err, ErrSequenceExhausted) {
@@ -230,6 +230,23 @@ func TestR40_StateGoesOnInAnotherProcess(t *testing.T) {
 		t.Errorf("events %v", events)
 	}
 
+	// Where the peer of an SA in UDP has moved to, it still is.
+	e := testConfig(Outbound)
+	e.Src, e.Encap, e.Lineage = netip.MustParseAddr("10.0.0.1"), &Encap{LocalPort: 4500, RemotePort: 4500, Float: true}, NewLineage("a")
+	in := testConfig(Inbound)
+	in.Src, in.Encap, in.EncryptionKey = e.Src, e.Encap, key(20, 3)
+	out, from := mustNew(t, e), netip.MustParseAddrPort("203.0.113.7:1024")
+	if _, err := e.Lineage.Switch(out); err != nil {
+		t.Fatal(err)
+	}
+	if !e.Lineage.Follow(mustNew(t, in), 7, from) {
+		t.Fatal("the peer did not move")
+	}
+	e.Resume, e.Lineage = closed(t, e, out), NewLineage("a")
+	if s := mustNew(t, e); s.Remote() != from {
+		t.Errorf("the peer is at %v, want %v", s.Remote(), from)
+	}
+
 	// Another key, or other addresses, make another SA.
 	for name, change := range map[string]func(*SAConfig){
 		"key":         func(c *SAConfig) { c.EncryptionKey = key(20, 2) },
@@ -252,7 +269,7 @@ func goodExport(t testing.TB) []byte {
 	out, in := mustNew(t, testConfig(Outbound)), mustNew(t, testConfig(Inbound))
 	_, _ = out.TakeSeq(5)
 	in.Accept(9)
-	text, err := json.Marshal(MakeExport([]*SA{out, in}, out.storeForTest(), nil))
+	text, err := json.Marshal(MakeExport([]*SA{out, in}, nil, out.storeForTest()))
 	if err != nil {
 		t.Fatal(err)
 	}

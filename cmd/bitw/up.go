@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -15,6 +16,7 @@ import (
 type upFlags struct {
 	config, logLevel, hook string
 	logJSON, openOnStop    bool
+	takeover               bool
 }
 
 func (p *program) up() *cobra.Command {
@@ -36,10 +38,19 @@ Under systemd it is a service of Type=notify: it says when the interface is cut,
 something becomes of that, and when it stops. Where the unit has WatchdogSec, it gives
 signs of life as long as frames of both sides make progress.
 
+With --takeover it takes the interface over from the bitw that runs there and answers
+on the configuration's control socket, as for an upgrade or another configuration: no
+frame is lost, none passes in the clear, and SAs go on with their sequence numbers,
+replay windows, lifetimes and path MTUs where the configuration has them with the same
+key. The other one ends with status 0. If this one cannot start, the other goes on; if
+none runs, this one starts as without --takeover. Between two interfaces (inside and
+outside) it is refused.
+
 It needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN), /dev/net/tun, and a kernel with tcx
 (Linux 6.6) or clsact (Linux 5.8).`,
 		Example: `  bitw up -c /etc/bitw/eth0.yaml
   bitw up -c eth0.yaml --open-on-stop
+  bitw up -c eth0.yaml --takeover
   bitw up -c eth0.yaml --log-level debug --log-json`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.runUp(cmd.Context(), f) },
@@ -48,6 +59,7 @@ It needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN), /dev/net/tun, and a kernel with
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "", "`LEVEL` of the log: error, warn, info, debug or trace (default: the configuration's)")
 	cmd.Flags().BoolVar(&f.logJSON, "log-json", false, "log in JSON")
 	cmd.Flags().BoolVar(&f.openOnStop, "open-on-stop", false, "give the interface back, without protection, when ended cleanly")
+	cmd.Flags().BoolVar(&f.takeover, "takeover", false, "take the interface over from the bitw that runs there, if one does")
 	cmd.Flags().StringVar(&f.hook, "hook", "auto", "attach to the interface by `HOOK`: auto, tcx or clsact")
 	complete(cmd, "log-level", logLevels()...)
 	complete(cmd, "hook", "auto", "tcx", "clsact")
@@ -81,6 +93,9 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	if f.openOnStop {
 		opts = append(opts, appliance.WithOpenOnStop())
 	}
+	if f.takeover {
+		opts = append(opts, appliance.WithTakeover())
+	}
 	open := f.openOnStop || cfg.OnFailure == config.Open
 	waits, err := p.managerWaits()
 	if err != nil {
@@ -111,10 +126,22 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	if closeErr := a.Close(); err == nil {
 		err = closeErr
 	}
+	if errors.Is(err, appliance.ErrHandedOver) {
+		fmt.Fprintln(p.out, cfg.Interface+" is another bitw's now, which took it over")
+		return handedOver(err)
+	}
 	select {
 	case <-a.Ready():
 		fmt.Fprintln(p.out, leftIn(cfg.Interface, open))
 	default: // it never held the interface
+	}
+	return err
+}
+
+// handedOver returns what went wrong beside, nil if nothing did.
+func handedOver(err error) error {
+	if err == appliance.ErrHandedOver {
+		return nil
 	}
 	return err
 }

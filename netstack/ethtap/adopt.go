@@ -231,6 +231,12 @@ func (d *Device) Begin() error {
 			return err
 		}
 	}
+	if FailState(d.cut.get(offFail)) == d.opts.OnFailure {
+		// Before the other's ends.
+		if err := d.forbidBypass(); err != nil {
+			return err
+		}
+	}
 	d.adopted = false
 	if FailState(d.cut.get(offFail)) == FailOpen {
 		d.feed()
@@ -243,6 +249,13 @@ func (d *Device) Begin() error {
 		}
 	}
 	return nil
+}
+
+// StatesLeft are the states of both taps, the kernel's first, as the map has them: those
+// that an adopted device will have with Begin.
+func (d *Device) StatesLeft() [2]State {
+	f := d.cut.flow()
+	return [2]State{f.kernel, f.wire}
 }
 
 // Settle makes the fail state of an adopted device what the options say, once the

@@ -343,3 +343,41 @@ func protocolOf(a netip.Addr) tcpip.NetworkProtocolNumber {
 	}
 	return header.IPv6ProtocolNumber
 }
+
+// Waiting returns how many packets wait for the address of their next hop.
+func (r *Resolver) Waiting() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range *r.hops.Load() {
+		n += len(h.waiting)
+		if h.found != "" {
+			n++ // what was taken from the list is perhaps not yet written
+		}
+	}
+	return n
+}
+
+// Learn makes a next hop known that another process has found. The first packet to it
+// has the cache ask whether it is still true.
+func (r *Resolver) Learn(next netip.Addr, mac tcpip.LinkAddress) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if (*r.hops.Load())[next] != nil {
+		return
+	}
+	h := new(nextHop)
+	h.mac.Store(&mac)
+	h.touched.Store(r.now() - int64(touchEvery))
+	r.change(func(m map[netip.Addr]*nextHop) { m[next] = h })
+}
+
+// Known returns the next hops whose addresses are known.
+func (r *Resolver) Known() map[netip.Addr]tcpip.LinkAddress {
+	m := make(map[netip.Addr]tcpip.LinkAddress)
+	for next, h := range *r.hops.Load() {
+		if mac := h.mac.Load(); mac != nil {
+			m[next] = *mac
+		}
+	}
+	return m
+}

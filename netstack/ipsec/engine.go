@@ -295,3 +295,14 @@ func flowOf(f *sa.Flow, dir sa.Direction, in *wire.Info) *sa.Flow {
 	}
 	return f
 }
+
+// Incomplete returns how many datagrams the engine holds that it was given and has
+// neither passed on nor dropped: incomplete ones of fragments, and those that wait for
+// an SA.
+func (e *Engine) Incomplete() int {
+	n := e.Held()
+	for i := range e.sides {
+		n += e.sides[i].fragments.incomplete()
+	}
+	return n
+}

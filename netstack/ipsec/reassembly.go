@@ -240,3 +240,15 @@ func (s *fragmentSet) originals(out *stack.PacketBufferList) {
 		out.PushBack(s.fragments[i].pkt.IncRef())
 	}
 }
+
+// incomplete counts the datagrams of which something is missing and may still come.
+func (r *reassembler) incomplete() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, set := range r.sets {
+		if !set.poisoned {
+			n++
+		}
+	}
+	return n
+}

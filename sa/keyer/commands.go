@@ -18,6 +18,8 @@ type Commands struct {
 	// store of its own. One that is forgotten at the end of the process will do for keys
 	// that end with it, and only for those.
 	Store sa.SequenceStore
+	// Resume may know what the SAs were in another process; nil is allowed.
+	Resume *sa.Resume
 	// Clock returns nanoseconds since 1970; nil stands for the system's clock.
 	Clock func() int64
 }
@@ -32,6 +34,9 @@ func (c *Commands) make(cfg sa.SAConfig) (*sa.SA, error) {
 	}
 	if cfg.Store == nil && cfg.Algorithm.CounterMode {
 		cfg.Store = c.Store
+	}
+	if cfg.Resume == nil {
+		cfg.Resume = c.Resume
 	}
 	return sa.New(cfg)
 }
