@@ -15,7 +15,6 @@ import (
 	"bitw/netstack/ethtap"
 	"bitw/sa"
 	"bitw/sa/keyer"
-	"bitw/sa/transform"
 )
 
 // dummyInterval is how often it is looked whether dummy packets are due.
@@ -98,7 +97,7 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 // databases makes the key managers and the SPD of the configuration.
 func (a *Appliance) databases(store sa.SequenceStore, resume *sa.Resume) (*keyers, *sa.SPD, error) {
 	own, err := keyer.NewSAUser(keyer.SAUserConfig{
-		Specs: specs(&a.cfg), Algorithms: transform.Lookup, Store: store, Resume: resume, Clock: a.opt.clock,
+		Specs: specs(&a.cfg), Algorithms: allowedAlgorithms(a.cfg.AllowInsecure), Store: store, Resume: resume, Clock: a.opt.clock,
 		Events: a.keyEvent,
 	})
 	if err != nil {
@@ -142,6 +141,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 	}
 	a.setState(b.flow())
 	close(a.ready)
+	a.warnInsecure()
 	a.log.WithFields(logrus.Fields{"policies": len(a.cfg.Policies), "sas": len(a.cfg.SAs), "cut": b.cut()}).Info("active")
 
 	watching, unwatch := context.WithCancel(ctx)

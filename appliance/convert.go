@@ -3,6 +3,7 @@ package appliance
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"bitw/config"
 	"bitw/netstack/hook"
@@ -10,6 +11,7 @@ import (
 	"bitw/sa"
 	"bitw/sa/keyer"
 	"bitw/sa/transform"
+	"bitw/sa/transform/legacy"
 )
 
 // ConfigOptions returns what config.Load needs to know of this build: its
@@ -17,25 +19,50 @@ import (
 func ConfigOptions() config.Options {
 	return config.Options{
 		Algorithm: func(p config.Protocol, name string) (config.Algorithm, error) {
-			a, err := transform.Lookup(p.Number(), name)
+			a, err := algorithms().Lookup(p.Number(), name)
 			if err != nil {
 				return config.Algorithm{}, err
 			}
 			return config.Algorithm{
 				EncryptionKeyLen: a.EncryptionKeyLen, IntegrityKeyLen: a.IntegrityKeyLen,
-				CounterMode: a.CounterMode, Weak: a.Weak,
+				CounterMode: a.CounterMode, NoSequence: a.NoSequence, Weak: a.Weak, Insecure: a.Insecure,
 			}, nil
 		},
 		AlgorithmNames: func(p config.Protocol) []string {
 			var names []string
-			for _, a := range transform.Algorithms() {
+			for _, a := range algorithms().Algorithms() {
 				if a.Protocol == p.Number() {
 					names = append(names, a.Name)
 				}
 			}
 			return names
 		},
-		Classes: hook.ClassNames(),
+		InsecureNames: algorithms().Insecure(),
+		Classes:       hook.ClassNames(),
+	}
+}
+
+// algorithms are those of this build.
+func algorithms() *transform.Registry {
+	return transform.NewRegistry(append(transform.Families(), legacy.Families()...)...)
+}
+
+// allowedAlgorithms finds algorithms by name, and refuses those of which a part is
+// insecure and not among allowed. config.Load has said so before, but not every Config
+// comes from there.
+func allowedAlgorithms(allowed []string) keyer.AlgorithmLookup {
+	registry := algorithms()
+	return func(protocol uint8, name string) (transform.Algorithm, error) {
+		a, err := registry.Lookup(protocol, name)
+		if err != nil {
+			return a, err
+		}
+		for _, part := range a.Insecure {
+			if !slices.Contains(allowed, part) {
+				return transform.Algorithm{}, fmt.Errorf("algorithm %q is insecure, and AllowInsecure does not name %q: %s", name, part, a.Weak)
+			}
+		}
+		return a, nil
 	}
 }
 

@@ -74,6 +74,7 @@ func (b *bump) report(s *Status) {
 		}
 		s.DropsBySide[side.String()] = sum
 	}
+	s.AllowInsecure, s.InsecureSAs = allowance(b.cfg.AllowInsecure, s.SAs)
 	s.Warnings = warnings(s)
 	b.reportInterface(s)
 }
@@ -112,6 +113,7 @@ func saStatus(x *sa.SA, now int64) SAStatus {
 		Name: x.Name, Direction: x.Direction.String(), Protocol: "esp", SPI: fmt.Sprintf("0x%08x", x.Key.SPI),
 		Destination: x.Key.Dst.String(), Mode: x.Mode.String(), Algorithm: x.Algorithm.Name,
 		ESN: x.ESN, PathMTU: x.PMTU(now), Weak: x.Algorithm.Weak,
+		Insecure: len(x.Algorithm.Insecure) > 0, NoSequence: x.Algorithm.NoSequence,
 		Traffic: Traffic{Packets: x.Packets.Load(), Bytes: x.Bytes.Load(), LastUse: timeOf(x.LastUse.Load()), Drops: x.Drops.Snapshot()},
 	}
 	if x.Key.Proto == wire.ProtoAH {
@@ -124,7 +126,10 @@ func saStatus(x *sa.SA, now int64) SAStatus {
 		st.InnerSource, st.InnerDestination = x.InnerSrc.String(), x.InnerDst.String()
 	}
 	if x.Direction == sa.Outbound {
-		st.Sequence, st.DummiesSent = x.LastSeq(), x.DummiesSent.Load()
+		st.DummiesSent = x.DummiesSent.Load()
+		if !st.NoSequence {
+			st.Sequence = x.LastSeq()
+		}
 	}
 	st.Encap = encapStatus(x)
 	st.Retiring = x.Retiring()

@@ -46,6 +46,10 @@ type Status struct {
 	Links     map[string]LinkStatus `json:"links"`
 	Neighbors []NeighborStatus      `json:"neighbors"`
 	Routes    []string              `json:"routes"`
+	// AllowInsecure is what the configuration allows of algorithms that should not be
+	// used, and InsecureSAs how many SAs make use of it.
+	AllowInsecure []string `json:"allow_insecure,omitempty"`
+	InsecureSAs   int      `json:"insecure_sas"`
 	// Held is how many of the host's datagrams wait for an SA that a key manager was
 	// asked for.
 	Held int `json:"held,omitempty"`
@@ -99,6 +103,10 @@ type SAStatus struct {
 	// Key is "empty", "valid" or "invalid".
 	Key string `json:"key"`
 	ESN bool   `json:"esn"`
+	// Insecure says that the algorithm had to be allowed by name, and NoSequence that its
+	// packets carry no sequence numbers, so that replays are not noticed.
+	Insecure   bool `json:"insecure,omitempty"`
+	NoSequence bool `json:"no_sequence,omitempty"`
 	// Sequence is the last number sent, for outbound SAs.
 	Sequence uint64 `json:"sequence,omitempty"`
 	// PathMTU is what was learned from the wire, 0 if nothing was.

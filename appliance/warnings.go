@@ -78,7 +78,10 @@ func warnStalled(s *Status, say func(string, ...any)) {
 }
 
 func warnSA(x *SAStatus, say func(string, ...any)) {
-	if x.Weak != "" {
+	switch {
+	case x.Insecure:
+		say("SA %s: %s is INSECURE: %s: agree on another with the other end", x.Name, x.Algorithm, x.Weak)
+	case x.Weak != "":
 		say("SA %s: %s is discouraged: %s", x.Name, x.Algorithm, x.Weak)
 	}
 	if x.Key != "" && x.Key != "valid" {

@@ -206,9 +206,8 @@ func (d *decoder) algorithm(f *fields, sa *SA, what string) (Algorithm, bool) {
 	}
 	a, err := d.opt.Algorithm(sa.Protocol, t)
 	if err == nil {
-		if a.Weak != "" {
-			d.warn(n.place, "", "algorithm %q is weak: %s", t, a.Weak)
-		}
+		d.mayUse(n, t, a)
+		d.noSequence(f, sa, a)
 		return a, true
 	}
 	other := ESP

@@ -21,13 +21,16 @@ type decoder struct {
 	saNames map[string]place
 	sas     []saNode
 	used    map[string]bool
+	// allowed are the names in allow_insecure, and needed those that an SA needs there.
+	allowed map[string]place
+	needed  map[string]bool
 	// byName is made from sas at its first use.
 	byName map[string]saNode
 }
 
 func (d *decoder) decode(root *node) {
 	f := d.fields(root, "a configuration", "interface", "inside", "outside", "protected", "mirror_link", "on_failure", "control", "state_dir", "log_level", "icmp_errors", "watchdog", "forbid_bypass", "bypass_cgroup",
-		"classes", "neighbors", "static_neighbors", "routes", "mtu", "security_associations", "policies")
+		"allow_insecure", "classes", "neighbors", "static_neighbors", "routes", "mtu", "security_associations", "policies")
 	if f == nil {
 		return
 	}
@@ -80,13 +83,17 @@ func (d *decoder) decode(root *node) {
 	if n := f.by["routes"]; n != nil {
 		d.routes(n)
 	}
-	d.saNames, d.used = make(map[string]place), make(map[string]bool)
+	d.saNames, d.used, d.needed = make(map[string]place), make(map[string]bool), make(map[string]bool)
+	if n := f.by["allow_insecure"]; n != nil {
+		d.insecure(n)
+	}
 	if n := f.by["security_associations"]; n != nil {
 		d.securityAssociations(n)
 	}
 	if n := f.by["policies"]; n != nil {
 		d.policies(n)
 	}
+	d.idleAllowance()
 	d.betweenTwo(f)
 	if n := f.by["policies"]; n == nil || n.kind == null || n.kind == list && len(n.items) == 0 {
 		d.warn(root.place, "add policies", "no policies: every packet is discarded")

@@ -64,6 +64,7 @@ func Diff(old, new *Config) []Change {
 		{"control", old.Control, new.Control}, {"state_dir", old.StateDir, new.StateDir},
 		{"log_level", old.LogLevel, new.LogLevel}, {"icmp_errors", old.ICMPErrors, new.ICMPErrors}, {"watchdog", old.Watchdog, new.Watchdog},
 		{"forbid_bypass", old.ForbidBypass, new.ForbidBypass}, {"bypass_cgroup", old.BypassCgroup, new.BypassCgroup}, {"mtu", old.MTU, new.MTU},
+		{"allow_insecure", old.AllowInsecure, new.AllowInsecure},
 		{"neighbors", old.Neighbors, new.Neighbors},
 	}) {
 		r = append(r, Change{Kind: Changed, Subject: SettingEdit, Name: key})

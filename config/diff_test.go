@@ -24,6 +24,7 @@ func TestDiff(t *testing.T) {
 		{"SA", []string{"spi: 0x1001", "spi: 0x1002", "esn: false", "esn: true", "time: 8h", "time: 9h"}, []string{`security association "to-b" changed: spi, esn, lifetime`}},
 		{"policy", []string{"remote_ports: [80, 443]", "remote_ports: [80]", "{type: 8, code: 0}", "{type: 8}", "- name: web", "- name: www"},
 			[]string{`policy "www" added`, `policy "ping" changed: icmp`, `policy "web" removed`}},
+		{"insecure", []string{"allow_insecure: []", "allow_insecure: [md5]"}, []string{`setting "allow_insecure" changed`}},
 		{"order", []string{"  - name: to-b\n    direction: both", "  - {name: last, action: discard, protocol: gre}\n  - name: to-b\n    direction: both"}, []string{`policy "last" added`}},
 	} {
 		a, _ := mustParse(t, Example(), keys)

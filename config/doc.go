@@ -17,6 +17,7 @@
 //	watchdog: 5s                      # default; a side without progress for so long puts the taps into their fail state | off
 //	forbid_bypass: false              # true: no process, or none of the cgroup bypass_cgroup: DIR, may make a socket that sends past the cut
 //	mtu: 1500                         # octets of the largest IP packet on the wire; default: the interface's
+//	allow_insecure: []                # default; or such as [des, md5]: see "Old algorithms" below
 //	classes:                          # frames that no policy decides: bypass | discard; those not named are discarded
 //	  dhcp: bypass
 //	  lldp: bypass
@@ -181,6 +182,15 @@
 // without the keys that the algorithm has not; where only one SA names the file, it
 // may be a single line without the name. Keys never appear in errors or other
 // output.
+//
+// # Old algorithms
+//
+// DES, triple DES and MD5, and the transforms of 1995 (package sa/transform/legacy), are
+// refused unless allow_insecure names each part of the algorithm's name: [des, md5] for
+// des-md5, [3des] for 3des-sha1, and for those of 1995, which have one part, the whole,
+// such as [desiv64, kpdkmd5]. What is allowed and used is warned of when the file is read,
+// when bitw starts, and in its status. The forms of 1995 have no sequence numbers: no
+// esn, no encap, and replays are not noticed.
 //
 // # Errors
 //

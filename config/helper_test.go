@@ -15,7 +15,8 @@ var suites = map[Protocol]map[string]Algorithm{
 		"aes256gcm16":      {EncryptionKeyLen: 36, CounterMode: true},
 		"aes128-sha256":    {EncryptionKeyLen: 16, IntegrityKeyLen: 32},
 		"null-sha256":      {IntegrityKeyLen: 32},
-		"des-md5":          {EncryptionKeyLen: 8, IntegrityKeyLen: 16, Weak: "DES falls to a search of its 2^56 keys"},
+		"des-md5":          {EncryptionKeyLen: 8, IntegrityKeyLen: 16, Weak: "DES falls to a search of its 2^56 keys", Insecure: []string{"des", "md5"}},
+		"desiv64":          {EncryptionKeyLen: 8, NoSequence: true, Weak: "DES, and nothing else", Insecure: []string{"desiv64"}},
 		"chacha20poly1305": {EncryptionKeyLen: 36, CounterMode: true},
 	},
 	AH: {"sha256": {IntegrityKeyLen: 32}, "sha1": {IntegrityKeyLen: 20}},
@@ -38,7 +39,8 @@ func testOptions(files map[string]string) Options {
 			slices.Sort(names)
 			return names
 		},
-		Classes: []string{"arp", "ndp", "dhcp", "lldp", "multicast", "broadcast"},
+		InsecureNames: []string{"3des", "des", "desiv64", "kpdkmd5", "md5"},
+		Classes:       []string{"arp", "ndp", "dhcp", "lldp", "multicast", "broadcast"},
 		ReadFile: func(path string) ([]byte, fs.FileMode, error) {
 			text, ok := files[path]
 			if !ok {

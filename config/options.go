@@ -11,6 +11,8 @@ type Options struct {
 	// AlgorithmNames lists the names that Algorithm knows for a protocol; nil: no
 	// suggestions.
 	AlgorithmNames func(protocol Protocol) []string
+	// InsecureNames are those that may stand in allow_insecure; nil: any.
+	InsecureNames []string
 	// Classes are the names that may stand under classes.
 	Classes []string
 	// NoInterface allows a configuration without an interface, for an appliance
@@ -28,6 +30,10 @@ type Algorithm struct {
 	EncryptionKeyLen, IntegrityKeyLen int
 	// CounterMode says that one sequence number used twice with one key breaks it.
 	CounterMode bool
+	// NoSequence says that its packets carry no sequence number.
+	NoSequence bool
 	// Weak says in a few words why the algorithm is discouraged; empty if it is not.
 	Weak string
+	// Insecure are the parts of its name that must stand in allow_insecure.
+	Insecure []string
 }

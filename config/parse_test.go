@@ -118,8 +118,8 @@ func TestExample(t *testing.T) {
 	if d := cmp.Diff(want, c, ignore, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Errorf("the example means something else (-want +got):\n%s", d)
 	}
-	if p := c.SAs[1].Pos; p != (Position{"bitw.yaml", 34, 5}) {
-		t.Errorf("expected from-b at bitw.yaml:34:5, found %v", p)
+	if p := c.SAs[1].Pos; p != (Position{"bitw.yaml", 35, 5}) {
+		t.Errorf("expected from-b at bitw.yaml:35:5, found %v", p)
 	}
 	if e := c.ErrorAt("interface", "no interface eth0", "", nil).Error(); e != "bitw.yaml:1:12: no interface eth0" {
 		t.Errorf("ErrorAt: %s", e)

@@ -25,6 +25,7 @@ func (c *Config) Redacted() string {
 	if c.MTU != 0 {
 		w.line(0, "mtu", fmt.Sprint(c.MTU))
 	}
+	w.list(0, "allow_insecure", c.AllowInsecure)
 	w.head("classes", len(c.Classes))
 	for _, x := range c.Classes {
 		w.line(2, x.Name, string(x.Action))
@@ -78,7 +79,7 @@ func (w *writer) head(key string, n int) {
 	}
 }
 
-func (w *writer) list(key string, items []string) {
+func (w *writer) list(indent int, key string, items []string) {
 	if len(items) == 0 {
 		return
 	}
@@ -86,7 +87,7 @@ func (w *writer) list(key string, items []string) {
 	for i, x := range items {
 		quoted[i] = plain(x)
 	}
-	fmt.Fprintf(w, "    %s: [%s]\n", key, strings.Join(quoted, ", "))
+	fmt.Fprintf(w, "%*s%s: [%s]\n", indent, "", key, strings.Join(quoted, ", "))
 }
 
 func (w *writer) sa(sa *SA) {
@@ -125,8 +126,8 @@ func (w *writer) sa(sa *SA) {
 func (w *writer) policy(p *Policy) {
 	fmt.Fprintf(w, "  - name: %s\n", plain(p.Name))
 	w.line(4, "direction", string(p.Direction))
-	w.list("local", texts(p.Local))
-	w.list("remote", texts(p.Remote))
+	w.list(4, "local", texts(p.Local))
+	w.list(4, "remote", texts(p.Remote))
 	if p.Protocol != nil {
 		w.line(4, "protocol", protocolName(p.Protocol))
 	}
@@ -139,8 +140,8 @@ func (w *writer) policy(p *Policy) {
 	default:
 		fmt.Fprintf(w, "    mss_clamp: %d\n", p.MSSClamp)
 	}
-	w.list("out", p.Out)
-	w.list("in", p.In)
+	w.list(4, "out", p.Out)
+	w.list(4, "in", p.In)
 }
 
 func texts[T fmt.Stringer](items []T) []string {

@@ -114,11 +114,11 @@ func (w *writer) upper(p *Policy) {
 			w.line(4, key, opaque)
 		}
 	}
-	w.list("local_ports", texts(p.LocalPorts))
-	w.list("remote_ports", texts(p.RemotePorts))
+	w.list(4, "local_ports", texts(p.LocalPorts))
+	w.list(4, "remote_ports", texts(p.RemotePorts))
 	if p.ICMP != nil {
 		fmt.Fprintf(w, "    icmp: {type: %s, code: %s}\n", span(p.ICMP.TypeFirst, p.ICMP.TypeLast), span(p.ICMP.CodeFirst, p.ICMP.CodeLast))
 	}
-	w.list("mh_type", texts(p.MHTypes))
-	w.list("populate", p.Populate)
+	w.list(4, "mh_type", texts(p.MHTypes))
+	w.list(4, "populate", p.Populate)
 }

@@ -114,6 +114,9 @@ type Config struct {
 	// the cgroup (version 2) whose directory BypassCgroup is, or all where that is empty.
 	ForbidBypass bool
 	BypassCgroup string
+	// AllowInsecure are the parts of algorithms' names that may be used although they
+	// should not, each once.
+	AllowInsecure []string
 	// Classes are in the order of the file, each name and EtherType once.
 	Classes []Class
 	// Neighbors is how the host finds its neighbours.

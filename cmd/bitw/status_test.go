@@ -27,6 +27,7 @@ func read(t *testing.T, path string) string {
 func busy() *appliance.Status {
 	return &appliance.Status{
 		Interface: "eth0", State: "active", Since: now.Add(-26 * time.Hour), OnFailure: "shut", Cut: "tcx", TookOver: true,
+		AllowInsecure: []string{"des", "md5"}, InsecureSAs: 1,
 		MTU: 1500, Addresses: []string{"192.0.2.1/24", "2001:db8::1/64"},
 		Policies: []appliance.PolicyStatus{{
 			Name: "b", Action: "protect", Direction: "both", Selector: "192.0.2.1 <-> 192.0.2.2",
@@ -42,7 +43,7 @@ func busy() *appliance.Status {
 			Traffic: appliance.Traffic{Packets: 1234567, Bytes: 1<<30 + 5<<20, LastUse: now},
 		}, {
 			Name: "from-b", Direction: "in", Protocol: "esp", SPI: "0x00002001", Destination: "192.0.2.1",
-			Mode: "tunnel", Algorithm: "null-sha1", Key: "empty", Expired: "hard", Weak: "no encryption",
+			Mode: "tunnel", Algorithm: "des-md5", Key: "empty", Expired: "hard", Weak: "as good as none", Insecure: true,
 			Traffic: appliance.Traffic{Drops: map[string]uint64{"icv": 7, "replay": 9}},
 		}},
 		Classes: map[string]appliance.ClassStatus{

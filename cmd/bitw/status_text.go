@@ -34,6 +34,9 @@ func statusText(s *appliance.Status, now time.Time) string {
 	if s.BypassForbidden != "" {
 		t.line("round the cut", "forbidden in %s, %s refused", s.BypassForbidden, count(s.BypassRefused, "socket"))
 	}
+	if len(s.AllowInsecure) > 0 {
+		t.line("insecure", "%s allowed, used by %s", strings.Join(s.AllowInsecure, ", "), count(uint64(s.InsecureSAs), "security association"))
+	}
 	t.line("addresses", "%s", strings.Join(s.Addresses, ", "))
 	t.line("mtu", "%d", s.MTU)
 	for _, side := range slices.Sorted(maps.Keys(s.Links)) {
@@ -132,7 +135,10 @@ func (t *text) sa(a *appliance.SAStatus) {
 	if a.ESN {
 		algorithm += " with 64-bit sequence numbers"
 	}
-	if a.Weak != "" {
+	switch {
+	case a.Insecure:
+		algorithm += ", INSECURE: " + a.Weak
+	case a.Weak != "":
 		algorithm += ", WEAK: " + a.Weak
 	}
 	t.line("algorithm", "%s", algorithm)

@@ -75,6 +75,9 @@ type Options struct {
 // "aes128gmac", "null-sha256"; for AH the integrity algorithm alone: "sha256". Where
 // swanctl has none the name is made of IANA's: "aes128gcm16iiv" is ENCR_AES_GCM_16_IIV
 // with a key of 128 bits, "aes128gmac" for AH is AUTH_AES_128_GMAC.
+//
+// To add one is a family in a file of its own and a line in Families, or for a program
+// that embeds this package, an argument of NewRegistry.
 type Algorithm struct {
 	Name     string
 	Protocol uint8

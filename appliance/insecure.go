@@ -1,0 +1,30 @@
+package appliance
+
+import (
+	"slices"
+
+	"github.com/sirupsen/logrus"
+)
+
+// warnInsecure says in the log which SAs have an algorithm that had to be allowed.
+func (a *Appliance) warnInsecure() {
+	registry := algorithms()
+	for i := range a.cfg.SAs {
+		s := &a.cfg.SAs[i]
+		alg, err := registry.Lookup(s.Protocol.Number(), s.Algorithm)
+		if err != nil || len(alg.Insecure) == 0 {
+			continue // of the former New has made no appliance
+		}
+		a.log.WithFields(logrus.Fields{"sa": s.Name, "algorithm": s.Algorithm, "why": alg.Weak}).Warn("insecure algorithm")
+	}
+}
+
+// allowance is what status tells of insecure algorithms.
+func allowance(allowed []string, list []SAStatus) (names []string, used int) {
+	for i := range list {
+		if list[i].Insecure {
+			used++
+		}
+	}
+	return slices.Clone(allowed), used
+}
