@@ -64,6 +64,7 @@ func (s laterStore) Claim(fingerprint string) (sa.SequenceClaim, uint64, error) 
 func (b *bed) startAppliance(t *testing.T, cfg config.Config, first uint64) {
 	t.Helper()
 	cfg.Interface = "eth0"
+	cfg.AllowInsecure = []string{"des", "3des", "md5"}
 	box, err := appliance.New(cfg, appliance.WithNetNS(b.host.NetNSPath()),
 		appliance.WithSequenceStore(laterStore{sa.NewMemoryStore(), first}), appliance.WithOpenOnStop())
 	if err != nil {

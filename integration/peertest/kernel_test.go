@@ -97,6 +97,15 @@ func TestR37_RarerAlgorithmsWithLinux(t *testing.T) {
 	})
 }
 
+// TestR38_OldCiphersWithLinux has them talk with those that are there for old peers, in
+// today's forms of ESP and AH. The forms of 1995 Linux no longer has.
+func TestR38_OldCiphersWithLinux(t *testing.T) {
+	runMatrix(t, []kase{
+		transport(4, little, des(md5())), withESN(tunnel(6, 6, little, tripleDES(hmac(20)))),
+		transport(6, little, ahWith(md5())), transport(4, little, tripleDES(md5()), ahWith(md5())),
+	})
+}
+
 // TestR40_ExtendedSequenceNumbersWithLinux has the host's numbers run over the end of
 // the 32 bits that are sent, which both ends must count alike (RFC 4303, appendix A).
 func TestR40_ExtendedSequenceNumbersWithLinux(t *testing.T) {

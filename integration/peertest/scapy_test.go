@@ -28,6 +28,12 @@ func scapySA(c config.SA) scapy.SA {
 	switch {
 	case strings.Contains(c.Algorithm, "gcm"):
 		s.Crypt = "AES-GCM"
+	case c.Algorithm == "des-md5":
+		s.Crypt, s.Auth = "DES", "HMAC-MD5-96"
+	case c.Algorithm == "3des-sha1":
+		s.Crypt, s.Auth = "3DES", "HMAC-SHA1-96"
+	case c.Algorithm == "md5":
+		s.Auth = "HMAC-MD5-96"
 	case c.Protocol == config.ESP:
 		s.Crypt, s.Auth = "AES-CBC", "SHA2-256-128"
 	default:
@@ -51,6 +57,23 @@ type scapyBed struct {
 // TestR37_Scapy has scapy seal packets that the host then receives, and open those
 // that the host sends.
 func TestR37_Scapy(t *testing.T) {
+	var list []kase
+	for _, s := range []suite{gcm(128, 16), cbc(128, 32), ah(32)} {
+		list = append(list, transport(4, 0, s), transport(6, 0, s), tunnel(4, 4, 0, s), tunnel(6, 6, 0, s), tunnel(4, 6, 0, s), tunnel(6, 4, 0, s))
+	}
+	scapyMatrix(t, list)
+}
+
+// TestR38_OldCiphersWithScapy is the same with those that are there for old peers.
+func TestR38_OldCiphersWithScapy(t *testing.T) {
+	scapyMatrix(t, []kase{
+		transport(4, 0, des(md5())), tunnel(6, 4, 0, des(md5())), transport(6, 0, tripleDES(hmac(20))), tunnel(4, 4, 0, tripleDES(hmac(20))),
+		transport(4, 0, ahWith(md5())), tunnel(6, 6, 0, ahWith(md5())),
+	})
+}
+
+func scapyMatrix(t *testing.T, list []kase) {
+	t.Helper()
 	netlab.Require(t, scapy.Need())
 	ctx := deadline(t, 2*time.Minute)
 	b := &scapyBed{bed: newWire(t), sockets: make(map[int]net.PacketConn)}
@@ -71,16 +94,14 @@ func TestR37_Scapy(t *testing.T) {
 	}
 	var cfg config.Config
 	var all []ends
-	for _, s := range []suite{gcm(128, 16), cbc(128, 32), ah(32)} {
-		for _, k := range []kase{transport(4, 0, s), transport(6, 0, s), tunnel(4, 4, 0, s), tunnel(6, 6, 0, s), tunnel(4, 6, 0, s), tunnel(6, 4, 0, s)} {
-			k.n = len(all)
-			e := k.ends(t)
-			all = append(all, e)
-			cfg.SAs, cfg.Policies = append(cfg.SAs, e.sas...), append(cfg.Policies, e.policy)
-			// Nobody is there to answer for them.
-			cfg.StaticNeighbors = append(cfg.StaticNeighbors,
-				config.Neighbor{Address: k.peerAddr(4), MAC: b.station}, config.Neighbor{Address: k.peerAddr(6), MAC: b.station})
-		}
+	for _, k := range list {
+		k.n = len(all)
+		e := k.ends(t)
+		all = append(all, e)
+		cfg.SAs, cfg.Policies = append(cfg.SAs, e.sas...), append(cfg.Policies, e.policy)
+		// Nobody is there to answer for them.
+		cfg.StaticNeighbors = append(cfg.StaticNeighbors,
+			config.Neighbor{Address: k.peerAddr(4), MAC: b.station}, config.Neighbor{Address: k.peerAddr(6), MAC: b.station})
 	}
 	b.startAppliance(t, cfg, 0)
 	for _, e := range all {

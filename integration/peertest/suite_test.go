@@ -52,6 +52,8 @@ type mac struct {
 	linux  func(key []byte) *xfrmpeer.Algorithm
 }
 
+func md5() mac { return mac{"md5", 16, xfrmpeer.HMACMD5} }
+
 // hmac is an HMAC by the octets of its key, which are those of its sum.
 func hmac(auth int) mac {
 	switch auth {
@@ -73,6 +75,18 @@ func cbc(bits, auth int) suite { return cbcWith(bits, hmac(auth)) }
 func cbcWith(bits int, m mac) suite {
 	return suite{config.ESP, fmt.Sprintf("aes%d-%s", bits, m.name), bits / 8, m.octets, func(s *xfrmpeer.State, enc, auth []byte) {
 		s.Enc, s.Auth = xfrmpeer.AESCBC(enc), m.linux(auth)
+	}}
+}
+
+func des(m mac) suite {
+	return suite{config.ESP, "des-" + m.name, 8, m.octets, func(s *xfrmpeer.State, enc, auth []byte) {
+		s.Enc, s.Auth = xfrmpeer.DESCBC(enc), m.linux(auth)
+	}}
+}
+
+func tripleDES(m mac) suite {
+	return suite{config.ESP, "3des-" + m.name, 24, m.octets, func(s *xfrmpeer.State, enc, auth []byte) {
+		s.Enc, s.Auth = xfrmpeer.TripleDESCBC(enc), m.linux(auth)
 	}}
 }
 

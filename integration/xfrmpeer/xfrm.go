@@ -51,8 +51,17 @@ func AESCTR(key []byte) *Algorithm { return &Algorithm{"rfc3686(ctr(aes))", key,
 // AESCBC is RFC 3602's.
 func AESCBC(key []byte) *Algorithm { return &Algorithm{"cbc(aes)", key, 0} }
 
+// DESCBC is RFC 2405's; key has 8 octets.
+func DESCBC(key []byte) *Algorithm { return &Algorithm{"cbc(des)", key, 0} }
+
+// TripleDESCBC is RFC 2451's; key has 24 octets.
+func TripleDESCBC(key []byte) *Algorithm { return &Algorithm{"cbc(des3_ede)", key, 0} }
+
 // NullCipher is RFC 2410's.
 func NullCipher() *Algorithm { return &Algorithm{"ecb(cipher_null)", nil, 0} }
+
+// HMACMD5 is HMAC-MD5-96 (RFC 2403).
+func HMACMD5(key []byte) *Algorithm { return &Algorithm{"hmac(md5)", key, 96} }
 
 // HMACSHA1 is HMAC-SHA-1-96 (RFC 2404).
 func HMACSHA1(key []byte) *Algorithm { return &Algorithm{"hmac(sha1)", key, 96} }
