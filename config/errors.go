@@ -145,9 +145,9 @@ func (c *Config) ErrorAt(key, msg, hint string, err error) *Error {
 	return &Error{File: m.pos.File, Line: m.pos.Line, Column: m.pos.Column, Msg: msg, Hint: hint, Source: m.source, Err: err}
 }
 
-// nearest returns the known name that is closest to name, or "" if none is close
+// Nearest returns the known name that is closest to name, or "" if none is close
 // enough to be meant.
-func nearest(name string, known []string) string {
+func Nearest(name string, known []string) string {
 	n := utf8.RuneCountInString(name)
 	best, bestDistance := "", min((n+1)/2, max(2, n/3))+1
 	if n > 64 {

@@ -79,7 +79,7 @@ func TestHideKeys(t *testing.T) {
 
 func TestNearest(t *testing.T) {
 	for _, x := range [][2]string{{"encrypton_key", "encryption_key"}, {"tpc", "tcp"}, {"INTERFACE", "interface"}, {"up", ""}, {"x", ""}, {"", ""}, {"wholly-different", ""}} {
-		if got := nearest(x[0], []string{"interface", "encryption_key", "tcp", "out"}); got != x[1] {
+		if got := Nearest(x[0], []string{"interface", "encryption_key", "tcp", "out"}); got != x[1] {
 			t.Errorf("nearest to %q is %q, expected %q", x[0], got, x[1])
 		}
 	}

@@ -80,7 +80,7 @@ func (s *source) nearest(name string, known []string) string {
 		return ""
 	}
 	s.suggestions++
-	return nearest(name, known)
+	return Nearest(name, known)
 }
 
 // line is the n-th line, keys hidden, or "" if there is nothing fit to show.
