@@ -21,6 +21,9 @@ type BuildOptions struct {
 	// CheckKey says what is wrong with the octets of a key for an algorithm; nil checks
 	// only lengths.
 	CheckKey func(protocol config.Protocol, algorithm string, encryption, integrity []byte) error
+	// Transform returns the suites of a transform such as "crypt3" with its options, of one
+	// protocol, the one to be taken first. It is needed by a graph with rfc1825.
+	Transform func(name string, options []string) ([]Suite, error)
 }
 
 // A Plan is the configuration that a graph comes to.
@@ -28,9 +31,9 @@ type Plan struct {
 	config.Config
 	// Invalid names the SAs whose key is there and must not be used.
 	Invalid []string
-	// Algorithms are those of all transforms that are in a slot, whether an SA uses them
-	// or not, each once. To name a transform in a graph is to allow it.
-	Algorithms []string
+	// Insecure is what allow_insecure must name for the transforms in the slots, whether an
+	// SA uses them or not: to write one into a graph is to allow it.
+	Insecure []string
 }
 
 // ErrNoInterface is returned by Interface for a graph that names none.
@@ -55,12 +58,13 @@ type builder struct {
 	own   []netip.Addr
 	errs  config.Errors
 	sas   map[string]int // index in plan.SAs by name
+	forms map[*Node][]Suite
 }
 
 // Build makes the configuration of the graph with these keys. The error is config.Errors,
 // and shows no key.
 func (g *Graph) Build(keys *Keys, opt BuildOptions) (*Plan, error) {
-	b := &builder{graph: g, keys: keys, opt: opt, plan: &Plan{Config: config.Default()}, own: slices.Clone(opt.Addresses), sas: make(map[string]int)}
+	b := &builder{graph: g, keys: keys, opt: opt, plan: &Plan{Config: config.Default()}, own: slices.Clone(opt.Addresses), sas: make(map[string]int), forms: make(map[*Node][]Suite)}
 	b.settings()
 	b.neighbours()
 	b.transforms()
@@ -165,40 +169,47 @@ func (b *builder) transforms() {
 	if slots == nil {
 		return
 	}
-	checked := make(map[*Node]bool)
 	for _, n := range slots.Lower {
-		if !isTransform(n.Protocol) || checked[n] {
+		if _, checked := b.forms[n]; checked || !isTransform(n.Protocol) {
 			continue
 		}
-		checked[n] = true
-		km := n.Lower[0]
-		m := b.keys.Map(km.Name)
-		fits := false
-		for _, s := range n.suites() {
-			if s.keyLen >= m.Least && s.keyLen <= m.Most {
-				fits = true
-			}
-			if !slices.Contains(b.plan.Algorithms, s.algorithm) {
-				b.plan.Algorithms = append(b.plan.Algorithms, s.algorithm)
+		list, err := b.suites(n)
+		if err != nil {
+			b.fail(n.Pos, "", "%s: %v", n.Name, err)
+			continue
+		}
+		b.forms[n] = list
+		m, fits := b.keys.Map(n.Lower[0].Name), false
+		for _, s := range list {
+			fits = fits || s.KeyLen >= m.Least && s.KeyLen <= m.Most
+			for _, name := range s.Insecure {
+				if !slices.Contains(b.plan.Insecure, name) {
+					b.plan.Insecure = append(b.plan.Insecure, name)
+				}
 			}
 		}
 		if !fits {
-			pos := km.Pos
-			if o, ok := km.Option("kmparams"); ok {
+			pos := n.Lower[0].Pos
+			if o, ok := n.Lower[0].Option("kmparams"); ok {
 				pos = o.Pos
 			}
-			b.fail(pos, "", "%s takes keys of %s octets, and kmparams of %s says %s", n.Name, lengths(n.suites()), km.Name, m.Params)
+			b.fail(pos, "", "%s takes keys of %s octets, and kmparams of %s says %s", n.Name, lengths(list), n.Lower[0].Name, m.Params)
 		}
 	}
 }
 
-func lengths(list []suite) string {
+func lengths(list []Suite) string {
 	text := ""
-	for i, s := range list {
-		if i > 0 {
+	var seen []int
+	for _, s := range list {
+		if slices.Contains(seen, s.KeyLen) {
+			continue
+		}
+		seen = append(seen, s.KeyLen)
+		if text != "" {
 			text += " or "
 		}
-		text += strconv.Itoa(s.keyLen)
+		text += strconv.Itoa(s.KeyLen)
 	}
 	return text
 }
@@ -240,20 +251,20 @@ func (b *builder) association(k *Key, spi uint32, source, destination netip.Addr
 		return name
 	}
 	key := b.keys.Map(n.Lower[0].Name).Resolve(address)
-	u, ok := n.suite(key.Value.Len())
+	u, ok := suiteFor(b.forms[n], key.Value.Len())
 	if !ok {
-		b.fail(key.Pos, "", "key of %s: %s takes %s octets, found %d", where, n.Name, lengths(n.suites()), key.Value.Len())
+		b.fail(key.Pos, "", "key of %s: %s takes %s octets, found %d", where, n.Name, lengths(b.forms[n]), key.Value.Len())
 		return ""
 	}
 	s := config.SA{
-		Name: name, Direction: config.Out, Protocol: u.protocol, Mode: config.Transport, SPI: spi,
-		Source: source, Destination: destination, Algorithm: u.algorithm, ReplayWindow: config.DefaultReplayWindow,
+		Name: name, Direction: config.Out, Protocol: u.Protocol, Mode: config.Transport, SPI: spi,
+		Source: source, Destination: destination, Algorithm: u.Algorithm, ReplayWindow: config.DefaultReplayWindow,
 		KeyFile: key.Pos.File, Pos: key.Pos,
 	}
 	if slices.Contains(b.own, destination) {
 		s.Direction = config.In
 	}
-	if u.protocol == config.AH {
+	if u.Protocol == config.AH {
 		s.IntegrityKey = key.Value
 	} else {
 		s.EncryptionKey = key.Value

@@ -47,7 +47,7 @@ type Node struct {
 }
 
 // Does says which Go part does the work of the node.
-func (n *Node) Does() string { return n.kind.does }
+func (n *Node) Does() string { return doesOf(n) }
 
 // Option returns the first option of that name.
 func (n *Node) Option(name string) (Option, bool) {
@@ -90,6 +90,9 @@ type compiler struct {
 func parse(name string, data []byte) *compiler {
 	c := &compiler{source: newSource(name, data), graph: &Graph{File: name, Numbers: numbers()}, nodes: make(map[string]*Node)}
 	list := c.statements()
+	if len(c.errs) > 0 {
+		return c // what follows would only be echoes of these
+	}
 	dividers := 0
 	for i := range list {
 		if st := &list[i]; st.divider {
@@ -102,6 +105,9 @@ func parse(name string, data []byte) *compiler {
 	}
 	if dividers < 2 && len(c.errs) == 0 {
 		c.failAt(max(1, len(c.lines)), 1, "divide drivers, protocols and settings by @;", "a graph has three sections, found %d", dividers+1)
+	}
+	if len(c.errs) > 0 {
+		return c
 	}
 	c.link()
 	for i := range list {

@@ -87,7 +87,7 @@ func (s *source) statement(body []word) (statement, bool) {
 			return st, false
 		}
 		if _, twice := st.value(a.key.text); twice {
-			s.fail(a.key, "keep one of them", "%s= stands twice in one statement", a.key.text)
+			s.fail(a.key, "end the statement before it with ;", "%s= stands twice in one statement", a.key.text)
 			return st, false
 		}
 		st.assignments = append(st.assignments, a)

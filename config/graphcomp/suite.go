@@ -1,48 +1,65 @@
 package graphcomp
 
-import "bitw/config"
+import (
+	"fmt"
+	"strings"
 
-// A suite is what a transform node does with a key of a certain length.
-type suite struct {
-	protocol  config.Protocol
-	algorithm string // the name in the registry of transforms
-	keyLen    int    // octets
+	"bitw/config"
+)
+
+// A Suite is what a transform node does with keys of one length.
+type Suite struct {
+	Protocol config.Protocol
+	// Algorithm is its name in the configuration.
+	Algorithm string
+	// KeyLen is in octets. AH takes it as integrity key, ESP as encryption key.
+	KeyLen int
+	// Insecure are the names that allow_insecure must have for it.
+	Insecure []string
 }
 
-// suites are those of a transform node; the one of the shortest key comes first.
-func (n *Node) suites() []suite {
-	has := func(option string) bool {
-		_, ok := n.Option(option)
-		return ok
+// optIV32 and optIV64 choose among suites with IVs of 32 and 64 bits.
+const (
+	optIV32 = "iv32"
+	optIV64 = "iv64"
+)
+
+// suites asks for the suites of a transform node, those of its IV where it says one.
+func (b *builder) suites(n *Node) ([]Suite, error) {
+	if b.opt.Transform == nil {
+		return nil, fmt.Errorf("there is no transform %s here", n.Protocol)
 	}
-	iv := "iv64"
-	if has("iv32") {
-		iv = "iv32"
-	}
-	switch n.Protocol {
-	case "md5":
-		if !has("rfc1828") {
-			return []suite{{config.AH, "md5", 16}}
+	var options []string
+	iv := ""
+	for _, o := range n.Options {
+		if o.Name == optIV32 || o.Name == optIV64 {
+			iv = o.Name
+		} else {
+			options = append(options, o.Name)
 		}
-		return []suite{{config.AH, "kpdkmd5", 16}}
-	case "crypt":
-		return []suite{{config.ESP, "des" + iv, 8}}
-	case "tcrypt":
-		return []suite{{config.ESP, "descts" + iv, 8}}
-	case "crypt3":
-		return []suite{{config.ESP, "3des112iv64", 16}, {config.ESP, "3des168iv64", 24}}
-	case "crypt3in":
-		return []suite{{config.ESP, "3desin112iv64", 16}, {config.ESP, "3desin168iv64", 24}}
 	}
-	return nil
+	list, err := b.opt.Transform(n.Protocol, options)
+	if err != nil || iv == "" {
+		return list, err
+	}
+	var chosen []Suite
+	for _, s := range list {
+		if strings.HasSuffix(s.Algorithm, iv) {
+			chosen = append(chosen, s)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("%s has no form with %s", n.Protocol, iv)
+	}
+	return chosen, nil
 }
 
-// suite is the one for a key of n octets; for the empty key that of the shortest.
-func (n *Node) suite(keyLen int) (suite, bool) {
-	for _, s := range n.suites() {
-		if s.keyLen == keyLen || keyLen == 0 {
+// suiteFor is the first for keys of n octets; for the empty key, n being 0, the first of all.
+func suiteFor(list []Suite, n int) (Suite, bool) {
+	for _, s := range list {
+		if s.KeyLen == n || n == 0 {
 			return s, true
 		}
 	}
-	return suite{}, false
+	return Suite{}, false
 }

@@ -51,20 +51,43 @@ func numbers() map[string]uint32 {
 
 func one(kinds ...string) lower { return lower{kinds: kinds} }
 
+// doesOf says which Go part does the work of a node, where that is not told by its kind alone.
+func doesOf(n *Node) string {
+	switch n.Name {
+	case "km/sauser":
+		return "sa/keyer, sa: which SAs protect what goes from a source to a destination"
+	case "km/b":
+		return "sa/keyer, sa: which SAs protect what goes to a destination"
+	case "km/alg":
+		return "sa: the slot of rfc1825 by which an SA protects"
+	}
+	driver := n
+	for driver.Protocol != "ethkern" && len(driver.Lower) > 0 {
+		driver = driver.Lower[0]
+	}
+	switch {
+	case n.Protocol == "arp" && driver.Protocol == "ethkern":
+		return "netstack/hook: proxy ARP and NDP, every address is at the host's own Ethernet address"
+	case n.Protocol == "eth" && driver.Protocol != "ethkern":
+		return "netstack/hook, gVisor: NIC 2, the classes of its frames"
+	}
+	return n.kind.does
+}
+
 // kinds is every protocol that a graph may name.
 func kinds() []kind {
 	network := []optionKind{{name: "interface", args: []argument{interfaceArg}}}
-	ivs := []optionKind{{name: "useipsec"}, {name: "iv32", excludes: "iv64"}, {name: "iv64", excludes: "iv32"}}
+	ivs := []optionKind{{name: "useipsec"}, {name: optIV32, excludes: optIV64}, {name: optIV64, excludes: optIV32}}
 	neighbor := []argument{addressArg, macArg}
 	return []kind{
 		{name: "watchdog", does: "appliance: the watchdog, which puts the taps into their fail state",
 			options: []optionKind{{name: "timeout", args: []argument{durationArg}, excludes: "off"}, {name: "off", excludes: "timeout"}}},
 		{name: "ethkern", does: "netstack/ethtap, netstack/link: the kernel's tap (htap) and the link \"kern\"", options: network},
 		{name: "ethdev", does: "netstack/ethtap, netstack/link: the wire's tap (ltap) and the link \"dev\"", options: network},
-		{name: "eth", does: "netstack/hook: the NIC of a side, and the classes of its frames", instances: true,
+		{name: "eth", does: "netstack/hook, gVisor: NIC 1, the classes of its frames", instances: true,
 			lower: []lower{one("ethkern", "ethdev")}},
-		{name: "arp", does: "netstack/hook: proxy ARP and NDP on the kernel's side, neighbours on the wire's", instances: true,
-			lower: []lower{one("eth")},
+		{name: "arp", does: "netstack/hook: neighbours of the wire; static and locked entries never age, and traffic never changes them", instances: true,
+			lower:   []lower{one("eth")},
 			options: []optionKind{{name: "static", args: neighbor, repeat: true}, {name: "locked", args: neighbor, repeat: true}}},
 		{name: "vnet", does: "netstack/hook, netstack/ipsec: which side a packet is on, and whose addresses are the host's",
 			lower:   []lower{one("eth"), one("arp"), one("eth"), one("arp")},
@@ -75,7 +98,7 @@ func kinds() []kind {
 			lower: []lower{one("vnet"), {kinds: []string{"rfc1825"}, optional: true}},
 			options: []optionKind{{name: "gateway", args: []argument{addressArg}, repeat: true},
 				{name: "route", args: []argument{prefixArg, optional(addressArg)}, repeat: true}}},
-		{name: "km", does: "sa/keyer: a key manager, its keys from a file and from bitw keys", instances: true,
+		{name: "km", does: "sa/keyer: keys by SPI and destination", instances: true,
 			options: []optionKind{{name: "kmparams", args: []argument{octetsArg("A"), rangeArg("K"), octetsArg("M")}}, {name: "file", args: []argument{pathArg}}}},
 		{name: "sink", does: "sa: a policy that discards and counts"},
 		{name: "md5", does: "sa/transform/legacy: AH with keyed MD5 (RFC 1828)", instances: true, lower: []lower{one("km")},
