@@ -151,7 +151,7 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 			return nil, err
 		}
 	}
-	if err := keys.Start(&keyer.Commands{SAD: b.sad, Store: store, Resume: b.resume, Clock: b.clock}); err != nil {
+	if err := keys.Start(&keyer.Commands{SAD: b.sad, Store: store, Resume: b.resume, AllowInsecure: b.cfg.AllowInsecure, Clock: b.clock}); err != nil {
 		return nil, err
 	}
 	a.since = time.Unix(0, a.opt.clock())

@@ -3,7 +3,6 @@ package appliance
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"bitw/config"
 	"bitw/netstack/hook"
@@ -54,15 +53,10 @@ func allowedAlgorithms(allowed []string) keyer.AlgorithmLookup {
 	registry := algorithms()
 	return func(protocol uint8, name string) (transform.Algorithm, error) {
 		a, err := registry.Lookup(protocol, name)
-		if err != nil {
-			return a, err
+		if err == nil {
+			err = a.CheckAllowed(allowed)
 		}
-		for _, part := range a.Insecure {
-			if !slices.Contains(allowed, part) {
-				return transform.Algorithm{}, fmt.Errorf("algorithm %q is insecure, and AllowInsecure does not name %q: %s", name, part, a.Weak)
-			}
-		}
-		return a, nil
+		return a, err
 	}
 }
 

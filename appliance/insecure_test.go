@@ -39,7 +39,7 @@ func TestR38_NewRefusesWhatIsNotAllowed(t *testing.T) {
 	} {
 		cfg := legacyConfig(t)
 		cfg.AllowInsecure = c.allowed
-		if _, err := New(cfg, WithLinks(nil, nil, Host{MAC: make([]byte, 6)})); err == nil || !strings.Contains(err.Error(), "AllowInsecure does not name "+c.missing) {
+		if _, err := New(cfg, WithLinks(nil, nil, Host{MAC: make([]byte, 6)})); err == nil || !strings.Contains(err.Error(), "by the name "+c.missing) {
 			t.Errorf("%q allowed: %v", c.allowed, err)
 		}
 	}

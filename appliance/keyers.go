@@ -63,7 +63,7 @@ func (k *keyers) Start(c *keyer.Commands) error {
 	if err := k.SAUser.Start(c); err != nil {
 		return err
 	}
-	memory := &keyer.Commands{SAD: c.SAD, Store: k.memory, Resume: k.resume, Clock: k.clock}
+	memory := &keyer.Commands{SAD: c.SAD, Store: k.memory, Resume: k.resume, AllowInsecure: c.AllowInsecure, Clock: k.clock}
 	for _, m := range k.others {
 		if err := m.Start(memory); err != nil {
 			return errors.Join(fmt.Errorf("key manager %s: %w", m.Name(), err), k.Close())

@@ -140,8 +140,9 @@ func TestR38_LegacyMD5MismatchIsDropped(t *testing.T) {
 	p.b.expectDrop(hook.Right, wire.DropICV)
 }
 
-// The original's pair: DES inside, keyed MD5 around.
-func TestR38_LegacyBundle(t *testing.T) {
+// legacyBundle is the original's pair: DES inside, keyed MD5 around.
+func legacyBundle(t testing.TB) *pair {
+	t.Helper()
 	p := &pair{newStation(t, macA, macB, addrA4), newStation(t, macB, macA, addrB4)}
 	for _, s := range []*station{p.a, p.b} {
 		for spi, name := range map[uint32]string{0x1001: "ab", 0x2002: "ba"} {
@@ -165,6 +166,11 @@ func TestR38_LegacyBundle(t *testing.T) {
 		policy.In = append(policy.In, s.lineages[in+"-ah"])
 		s.policies(policy)
 	}
+	return p
+}
+
+func TestR38_LegacyBundle(t *testing.T) {
+	p := legacyBundle(t)
 	for _, way := range []*pair{p, p.reverse()} {
 		from, to := addrA4, addrB4
 		if way.a == p.b {
@@ -179,6 +185,35 @@ func TestR38_LegacyBundle(t *testing.T) {
 		way.b.fromWire(wired...)
 		if got := way.b.left.take(t, way.a.mac, way.b.mac); len(got) != 1 || !bytes.Equal(got[0], sent) {
 			t.Errorf("%d came: %v", len(got), way.b.drops(hook.Right))
+		}
+	}
+}
+
+// What does not fit and may be cut is cut after AH, whose IP header is part of what it
+// signs, TOS, DF and identification included.
+func TestR38_LegacyFragments(t *testing.T) {
+	for _, alg := range legacyAlgorithms() {
+		for _, f := range forms {
+			p := newPair(t, alg.Name, alg.Protocol, f.mode, f.six, f.crossed)
+			a, b := addrA4, addrB4
+			if f.six {
+				a, b = addrA6, addrB6
+			}
+			sent := udpTo(a, b, 7, 8, 4000)
+			list := [][]byte{sent}
+			if f.six { // a host cuts IPv6 itself
+				list = fragments(t, sent, 1280)
+			}
+			for _, d := range list {
+				p.a.fromHost(d, nil)
+			}
+			wired := p.a.right.take(t, macA, macB)
+			p.b.fromWire(wired...)
+			got := p.b.left.take(t, macA, macB)
+			if len(wired) < 3 || len(got) != 1 || !bytes.Equal(got[0][len(got[0])-4008:], sent[len(sent)-4008:]) {
+				t.Errorf("%s %s: %d fragments on the wire, %d datagrams at the host: %v %v", alg.Name, modeName(f.mode, f.six, f.crossed),
+					len(wired), len(got), p.a.drops(hook.Left), p.b.drops(hook.Right))
+			}
 		}
 	}
 }

@@ -20,6 +20,9 @@ type Commands struct {
 	Store sa.SequenceStore
 	// Resume may know what the SAs were in another process; nil is allowed.
 	Resume *sa.Resume
+	// AllowInsecure are the parts of algorithms' names that may be used although they
+	// should not; see transform.Algorithm.Insecure.
+	AllowInsecure []string
 	// Clock returns nanoseconds since 1970; nil stands for the system's clock.
 	Clock func() int64
 }
@@ -28,6 +31,12 @@ type Commands struct {
 func (c *Commands) make(cfg sa.SAConfig) (*sa.SA, error) {
 	if cfg.Lineage == nil {
 		return nil, fmt.Errorf("SA %q has no lineage", cfg.Name)
+	}
+	if cfg.Algorithm.NoSequence {
+		return nil, fmt.Errorf("SA %q: algorithm %q has no sequence numbers, and is for manual keys only", cfg.Name, cfg.Algorithm.Name)
+	}
+	if err := cfg.Algorithm.CheckAllowed(c.AllowInsecure); err != nil {
+		return nil, fmt.Errorf("SA %q: algorithm %w", cfg.Name, err)
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = c.Clock
@@ -43,7 +52,9 @@ func (c *Commands) make(cfg sa.SAConfig) (*sa.SA, error) {
 
 // Add makes an SA and puts it into the SAD: an inbound one takes packets from now on,
 // an outbound one waits for Switch. It copies the keys. After an error nothing is
-// left of it. The errors are those of sa.New and SAD.Add; one that wraps
+// left of it. The errors are those of sa.New and SAD.Add, transform.ErrInsecure for an
+// algorithm that is not allowed, and one for those without sequence numbers, which are for
+// manual keys. One that wraps
 // sa.ErrKeyInUse says that another SA sends with the same counter-mode key, which no
 // two may, since a nonce would repeat. A counter-mode key that was used before is
 // taken only if the store knows how far, and goes on from there.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -196,4 +197,30 @@ func TestR44_EventsAreKeptInOrderAndOnce(t *testing.T) {
 		q.Put(sa.Event{Kind: kind, Lineage: a})
 	}
 	wg.Wait()
+}
+
+// What is insecure takes its name, and what has no sequence numbers a manual key.
+func TestR38_CommandsRefuseOldAlgorithms(t *testing.T) {
+	c, _, cfg := command(t)
+	l := sa.NewLineage("peer")
+	old := cfg(l, sa.Inbound, 0x1001, 'a')
+	old.Algorithm.Insecure = []string{"des", "md5"}
+	for _, allowed := range [][]string{nil, {"des"}, {"md5", "3des", "des-md5"}} {
+		c.AllowInsecure = allowed
+		if _, err := c.Add(old); !errors.Is(err, transform.ErrInsecure) {
+			t.Errorf("%q allowed: %v", allowed, err)
+		}
+	}
+	c.AllowInsecure = []string{"md5", "des"}
+	if _, err := c.Add(old); err != nil {
+		t.Error(err)
+	}
+	older := cfg(l, sa.Inbound, 0x1002, 'b')
+	older.Algorithm.NoSequence = true
+	if _, err := c.Add(older); err == nil || !strings.Contains(err.Error(), "manual keys only") {
+		t.Error(err)
+	}
+	if n := len(c.SAD.All()); n != 1 {
+		t.Errorf("%d SAs", n)
+	}
 }

@@ -3,6 +3,7 @@ package transform
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -10,7 +11,19 @@ import (
 var (
 	ErrUnknownAlgorithm = errors.New("unknown algorithm")
 	ErrKeyLength        = errors.New("wrong key length")
+	ErrInsecure         = errors.New("insecure algorithm that is not allowed")
 )
+
+// CheckAllowed says whether allowed names every insecure part of the algorithm's name,
+// each exactly. The error matches ErrInsecure.
+func (a *Algorithm) CheckAllowed(allowed []string) error {
+	for _, part := range a.Insecure {
+		if !slices.Contains(allowed, part) {
+			return fmt.Errorf("%q: %w by the name %q: %s", a.Name, ErrInsecure, part, a.Weak)
+		}
+	}
+	return nil
+}
 
 // An UnknownAlgorithmError says that Lookup knows no such name.
 type UnknownAlgorithmError struct {
