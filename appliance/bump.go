@@ -256,6 +256,8 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 		SAD: b.sad, SPD: spd, Routes: ipsec.NewRoutes(b.routes(host)),
 		Hosts: b.nics.neighbors(), HostMAC: leftMAC, WireMAC: host.mac, MTU: b.mtu(host),
 		IsLocal: b.own, Clock: b.clock, ICMPErrors: icmpErrors(b.cfg.ICMPErrors), HostResolves: b.cfg.Neighbors == config.Relay,
+		FragmentMemory: int(b.cfg.Limits.FragmentMemory), FragmentTimeout: b.cfg.Limits.FragmentTimeout,
+		Hold: holdLimits(&b.cfg.Limits.Acquire),
 	})
 	b.resolver = hook.NewResolver(hook.ResolverOptions{
 		Clock: clock, Failed: b.engine.Unresolved, Drops: &b.drops[hook.Right],

@@ -71,7 +71,7 @@ func specs(cfg *Config) []keyer.Spec {
 			Proto: c.Protocol.Number(), Algorithm: c.Algorithm,
 			EncryptionKey: c.EncryptionKey, IntegrityKey: c.IntegrityKey,
 			ESN: c.ESN, ReplayWindow: c.ReplayWindow,
-			Hard: sa.Lifetime{Packets: c.Lifetime.Packets, Bytes: c.Lifetime.Bytes, Time: c.Lifetime.Time},
+			Hard: sa.Lifetime(c.Lifetime), Soft: sa.Lifetime(c.SoftLifetime),
 		}
 		if c.Direction == config.In {
 			s.Direction = sa.Inbound
@@ -101,6 +101,11 @@ func icmpErrors(c config.ICMPErrors) ipsec.ICMPErrorRule {
 		return ipsec.ICMPErrorsDiscard
 	}
 	return ipsec.ICMPErrorsAccept
+}
+
+// holdLimits bound what waits for SAs.
+func holdLimits(c *config.AcquireLimits) ipsec.HoldLimits {
+	return ipsec.HoldLimits{Packets: int(c.Packets), Octets: int(c.Bytes), Memory: int(c.Memory), Time: c.Time}
 }
 
 // headers are an SA's rules for outer headers.
@@ -166,7 +171,7 @@ func policies(cfg *Config, keys keyer.Manager) ([]*sa.Policy, error) {
 	}
 	for i := range cfg.Policies {
 		c := &cfg.Policies[i]
-		p := &sa.Policy{Name: c.Name, Selector: selector(c), MSSClamp: c.MSSClamp}
+		p := &sa.Policy{Name: c.Name, Selector: selector(c), DiscardFragments: c.DiscardFragments, MSSClamp: c.MSSClamp}
 		if c.MSSClamp == config.ClampToPMTU {
 			p.MSSClamp = sa.ClampToPMTU
 		}

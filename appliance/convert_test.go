@@ -2,8 +2,10 @@ package appliance
 
 import (
 	"testing"
+	"time"
 
 	"bitw/config"
+	"bitw/netstack/ipsec"
 	"bitw/sa"
 )
 
@@ -56,5 +58,38 @@ policies:
 		if populateFlag(key).String() != key {
 			t.Errorf("%s populates %v", key, populateFlag(key))
 		}
+	}
+}
+
+// Limits and lifetimes of a configuration reach the engine and the SAs.
+func TestR27R41_LimitsReachTheDatabases(t *testing.T) {
+	const text = `interface: eth0
+acquire: {packets: 7, bytes: 1MiB, memory: 2MiB, time: 3s}
+security_associations:
+  - {name: to-b, direction: out, protocol: ah, mode: transport, spi: 0x1001, source: 192.0.2.1, destination: 192.0.2.2, algorithm: sha256,
+     integrity_key: 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f, lifetime: {packets: 10, bytes: 20, time: 30s}, soft_lifetime: {packets: 9, bytes: 19, time: 29s}}
+policies:
+  - {name: clear, direction: out, remote: 192.0.2.3, action: bypass, fragments: discard}
+  - {name: x, direction: out, local: 192.0.2.1, remote: 192.0.2.2, action: protect, out: to-b}
+`
+	cfg, _, err := config.Parse("bitw.yaml", []byte(text), ConfigOptions())
+	if err != nil {
+		t.Fatal(err.(config.Errors).Text())
+	}
+	db, err := NewDatabases(*cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	list := db.SPD.Policies()
+	if !list[0].DiscardFragments || list[1].DiscardFragments {
+		t.Error("fragments: discard is not with its policy")
+	}
+	s := list[1].Out[0].Outbound()
+	if s.Hard != (sa.Lifetime{Packets: 10, Bytes: 20, Time: 30 * time.Second}) || s.Soft != (sa.Lifetime{Packets: 9, Bytes: 19, Time: 29 * time.Second}) {
+		t.Errorf("lifetimes: hard %+v, soft %+v", s.Hard, s.Soft)
+	}
+	if got, want := holdLimits(&cfg.Limits.Acquire), (ipsec.HoldLimits{Packets: 7, Octets: 1 << 20, Memory: 2 << 20, Time: 3 * time.Second}); got != want {
+		t.Errorf("limits: %+v, expected %+v", got, want)
 	}
 }

@@ -30,7 +30,7 @@ func (d *decoder) securityAssociations(n *node) {
 	d.countKeyFiles(items)
 	for _, item := range items {
 		f := d.fields(item, "a security association", append([]string{"name", "direction", "protocol", "mode", "spi", "source", "destination", "inner_source", "inner_destination",
-			"algorithm", "encryption_key", "integrity_key", "key_file", "esn", "replay_window", "lifetime",
+			"algorithm", "encryption_key", "integrity_key", "key_file", "esn", "replay_window", "lifetime", "soft_lifetime",
 			"encap", "tfc_padding", "dummy"}, headerKeys...)...)
 		if f == nil {
 			continue
@@ -171,23 +171,7 @@ func (d *decoder) saTuning(f *fields, sa *SA) {
 			}
 		}
 	}
-	n := f.by["lifetime"]
-	if n == nil {
-		return
-	}
-	l := d.fields(n, "a lifetime", "packets", "bytes", "time")
-	if l == nil {
-		return
-	}
-	if n := l.by["packets"]; n != nil {
-		sa.Lifetime.Packets, _ = d.number(n, 0, 1<<64-1)
-	}
-	if n := l.by["bytes"]; n != nil {
-		sa.Lifetime.Bytes = d.bytes(n)
-	}
-	if n := l.by["time"]; n != nil {
-		sa.Lifetime.Time = d.duration(n)
-	}
+	d.lifetimes(f, sa)
 }
 
 // algorithm tells whether the algorithm's key lengths are known.

@@ -30,7 +30,7 @@ type decoder struct {
 
 func (d *decoder) decode(root *node) {
 	f := d.fields(root, "a configuration", "interface", "inside", "outside", "protected", "mirror_link", "on_failure", "control", "state_dir", "log_level", "icmp_errors", "watchdog", "forbid_bypass", "bypass_cgroup",
-		"allow_insecure", "classes", "neighbors", "static_neighbors", "routes", "mtu", "security_associations", "policies")
+		"allow_insecure", "fragment_memory", "fragment_timeout", "acquire", "classes", "neighbors", "static_neighbors", "routes", "mtu", "security_associations", "policies")
 	if f == nil {
 		return
 	}
@@ -65,6 +65,7 @@ func (d *decoder) decode(root *node) {
 		c.Watchdog = d.watchdog(n)
 	}
 	d.bypass(f)
+	d.limits(f)
 	if n := f.by["mtu"]; n != nil {
 		if v, ok := d.number(n, 576, 65535); ok {
 			c.MTU = int(v)

@@ -65,7 +65,8 @@ func Diff(old, new *Config) []Change {
 		{"log_level", old.LogLevel, new.LogLevel}, {"icmp_errors", old.ICMPErrors, new.ICMPErrors}, {"watchdog", old.Watchdog, new.Watchdog},
 		{"forbid_bypass", old.ForbidBypass, new.ForbidBypass}, {"bypass_cgroup", old.BypassCgroup, new.BypassCgroup}, {"mtu", old.MTU, new.MTU},
 		{"allow_insecure", old.AllowInsecure, new.AllowInsecure},
-		{"neighbors", old.Neighbors, new.Neighbors},
+		{"neighbors", old.Neighbors, new.Neighbors}, {"fragment_memory", old.Limits.FragmentMemory, new.Limits.FragmentMemory},
+		{"fragment_timeout", old.Limits.FragmentTimeout, new.Limits.FragmentTimeout}, {"acquire", old.Limits.Acquire, new.Limits.Acquire},
 	}) {
 		r = append(r, Change{Kind: Changed, Subject: SettingEdit, Name: key})
 	}
@@ -97,7 +98,7 @@ func saItems(a, b SA) []item {
 		{"algorithm", a.Algorithm, b.Algorithm},
 		{"encryption_key", true, a.EncryptionKey.Equal(b.EncryptionKey)},
 		{"integrity_key", true, a.IntegrityKey.Equal(b.IntegrityKey)},
-		{"esn", a.ESN, b.ESN}, {"replay_window", a.ReplayWindow, b.ReplayWindow}, {"lifetime", a.Lifetime, b.Lifetime},
+		{"esn", a.ESN, b.ESN}, {"replay_window", a.ReplayWindow, b.ReplayWindow}, {"lifetime", a.Lifetime, b.Lifetime}, {"soft_lifetime", a.SoftLifetime, b.SoftLifetime},
 		{"encap", a.Encap, b.Encap}, {"tfc_padding", a.TFCPadding, b.TFCPadding}, {"dummy", a.Dummies, b.Dummies},
 	}, headerItems(&a.Headers, &b.Headers)...)
 }
@@ -108,7 +109,7 @@ func policyItems(a, b Policy) []item {
 		{"protocol", a.Protocol, b.Protocol}, {"local_ports", a.upper("local_ports", a.LocalPorts), b.upper("local_ports", b.LocalPorts)},
 		{"remote_ports", a.upper("remote_ports", a.RemotePorts), b.upper("remote_ports", b.RemotePorts)},
 		{"icmp", a.upper("icmp", a.ICMP), b.upper("icmp", b.ICMP)}, {"mh_type", a.upper("mh_type", a.MHTypes), b.upper("mh_type", b.MHTypes)},
-		{"populate", a.Populate, b.Populate}, {"mss_clamp", a.MSSClamp, b.MSSClamp}, {"action", a.Action, b.Action},
+		{"populate", a.Populate, b.Populate}, {"mss_clamp", a.MSSClamp, b.MSSClamp}, {"fragments", a.DiscardFragments, b.DiscardFragments}, {"action", a.Action, b.Action},
 		{"out", a.Out, b.Out}, {"in", a.In, b.In},
 	}
 }

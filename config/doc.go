@@ -16,6 +16,9 @@
 //	log_level: info                   # error | warn | info (default) | debug | trace
 //	watchdog: 5s                      # default; a side without progress for so long puts the taps into their fail state | off
 //	forbid_bypass: false              # true: no process, or none of the cgroup bypass_cgroup: DIR, may make a socket that sends past the cut
+//	fragment_memory: 8MiB             # default; for datagrams of which fragments are missing, on each side
+//	fragment_timeout: 30s             # default; how long one may stay incomplete
+//	acquire: {packets: 64, bytes: 256KiB, memory: 8MiB, time: 10s}   # default; what waits while a key manager makes an SA: for one, and memory for all
 //	mtu: 1500                         # octets of the largest IP packet on the wire; default: the interface's
 //	allow_insecure: []                # default; or such as [des, md5]: see "Old algorithms" below
 //	classes:                          # frames that no policy decides: bypass | discard; those not named are discarded
@@ -38,7 +41,8 @@
 //	    algorithm: aes128gcm16        # swanctl's names
 //	    key_file: keys/b.key          # mode 0600; relative to this file; or encryption_key: and integrity_key: here
 //	    esn: false                    # 64-bit sequence numbers; default false
-//	    lifetime: {packets: 4000000000, bytes: 64GiB, time: 8h}   # hard limits; default: none
+//	    lifetime: {packets: 4000000000, bytes: 64GiB, time: 8h}   # default: none; the SA ends
+//	    soft_lifetime: {packets: 3900000000, bytes: 60GiB, time: 7h}   # default: none; it is told that the end is near
 //	    encap: no                     # yes: ESP in UDP, see below; default no
 //	    tfc_padding: 0                # out: pad what is protected to so many octets, mtu: to what the path takes; default 0
 //	    dummy: 0                      # out: dummy packets a second, 0 to 1000; default 0
@@ -67,6 +71,7 @@
 //	    local_ports: [1024-65535]     # one or a list; absent: any; opaque: fragments without ports
 //	    remote_ports: [80, 443]
 //	    action: bypass
+//	    fragments: reassemble         # reassemble (default) | discard what comes in fragments
 //	  - name: ping
 //	    protocol: icmp
 //	    icmp: {type: 8, code: 0}      # numbers or ranges; absent: any; opaque: as for ports
@@ -89,7 +94,9 @@
 //
 // A packet whose ports are not there, such as a fragment that is not the first,
 // matches no policy that asks for ports, but those that leave them out or say opaque
-// (RFC 4301 §4.4.1.1). The same goes for icmp and mh_type.
+// (RFC 4301 §4.4.1.1). The same goes for icmp and mh_type. Since fragments are put together
+// before policies are asked, that concerns few packets: what is cut within its TCP or UDP
+// header. Where memory for fragments is full, whoever takes most of it loses his oldest.
 //
 // A policy with populate: and the names of selectors, such as [remote, remote_ports],
 // asks a key manager for SAs of its own for each value of these that traffic brings

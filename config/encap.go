@@ -142,6 +142,28 @@ func (d *decoder) original(f *fields, key string, sa *SA) netip.Addr {
 	return netip.Addr{}
 }
 
+// sameEncap warns where what goes to a peer and what comes from it would not meet: a NAT
+// keeps one mapping for one pair of ports (RFC 3948 §2.2), and a peer that has moved is
+// followed by the SA at the same place.
+func (d *decoder) sameEncap(f *fields, p *policyNode) {
+	for i := range min(len(p.Out), len(p.In)) {
+		out, ok := d.config.SA(p.Out[i])
+		in, also := d.config.SA(p.In[i])
+		if !ok || !also {
+			continue
+		}
+		at := f.by["in"].place
+		switch o, n := out.Encap, in.Encap; {
+		case o == nil && n == nil:
+		case o == nil || n == nil:
+			d.warn(at, "set encap: for both", "of %q and %q, which %s has at one place of out and in, only one has encap", out.Name, in.Name, p.what)
+		case o.LocalPort != n.LocalPort || o.RemotePort != n.RemotePort:
+			d.warn(at, "set the same local_port and remote_port", "%q has the ports %d and %d, %q has %d and %d; a NAT between the hosts would not let both pass",
+				out.Name, o.LocalPort, o.RemotePort, in.Name, n.LocalPort, n.RemotePort)
+		}
+	}
+}
+
 // encap writes the keys of saEncap.
 func (w *writer) encap(sa *SA) {
 	if e := sa.Encap; e != nil {

@@ -90,6 +90,7 @@ func TestExample(t *testing.T) {
 	a := netip.MustParseAddr
 	want := &Config{
 		Interface: "eth0", OnFailure: Shut, Control: "/run/bitw/eth0.sock", StateDir: "/var/lib/bitw", LogLevel: "info", ICMPErrors: ICMPAccept, Watchdog: 5 * time.Second, MTU: 1500,
+		Limits: Limits{8 << 20, 30 * time.Second, AcquireLimits{64, 256 << 10, 8 << 20, 10 * time.Second}},
 		Classes: []Class{
 			{Name: "dhcp", Action: Bypass}, {Name: "lldp", Action: Bypass}, {Name: "ethertype 0x8899", EtherType: 0x8899, Action: Discard}},
 		Neighbors:       Proxy,
@@ -99,7 +100,7 @@ func TestExample(t *testing.T) {
 			{Name: "to-b", Direction: Out, Protocol: ESP, Mode: Transport, SPI: 0x1001, Source: a("192.0.2.1"), Destination: a("192.0.2.2"),
 				Algorithm: "aes128gcm16", KeyFile: "keys/b.key", ReplayWindow: 64,
 				EncryptionKey: NewSecret([]byte("\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff\xa0\xa1\xa2\xa3")),
-				Lifetime:      Lifetime{4000000000, 64 << 30, 8 * time.Hour}},
+				Lifetime:      Lifetime{4000000000, 64 << 30, 8 * time.Hour}, SoftLifetime: Lifetime{3900000000, 60 << 30, 7 * time.Hour}},
 			{Name: "from-b", Direction: In, Protocol: ESP, Mode: Transport, SPI: 0x2001, Source: a("192.0.2.2"), Destination: a("192.0.2.1"),
 				Algorithm: "aes128gcm16", KeyFile: "keys/b.key", ReplayWindow: 128,
 				EncryptionKey: NewSecret([]byte("\xff\xee\xdd\xcc\xbb\xaa\x99\x88\x77\x66\x55\x44\x33\x22\x11\x00\xb0\xb1\xb2\xb3"))},
@@ -118,8 +119,8 @@ func TestExample(t *testing.T) {
 	if d := cmp.Diff(want, c, ignore, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Errorf("the example means something else (-want +got):\n%s", d)
 	}
-	if p := c.SAs[1].Pos; p != (Position{"bitw.yaml", 35, 5}) {
-		t.Errorf("expected from-b at bitw.yaml:35:5, found %v", p)
+	if p := c.SAs[1].Pos; p != (Position{"bitw.yaml", 39, 5}) {
+		t.Errorf("expected from-b at bitw.yaml:39:5, found %v", p)
 	}
 	if e := c.ErrorAt("interface", "no interface eth0", "", nil).Error(); e != "bitw.yaml:1:12: no interface eth0" {
 		t.Errorf("ErrorAt: %s", e)

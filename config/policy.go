@@ -38,7 +38,7 @@ func (d *decoder) policies(n *node) {
 	names := make(map[string]place)
 	var all *policyNode
 	for _, item := range d.list(n, "policies") {
-		f := d.fields(item, "a policy", "name", "direction", "local", "remote", "protocol", "local_ports", "remote_ports", "icmp", "mh_type", "populate", "action", "mss_clamp", "out", "in")
+		f := d.fields(item, "a policy", "name", "direction", "local", "remote", "protocol", "local_ports", "remote_ports", "icmp", "mh_type", "populate", "action", "fragments", "mss_clamp", "out", "in")
 		if f == nil {
 			continue
 		}
@@ -59,10 +59,14 @@ func (d *decoder) policies(n *node) {
 		if x := d.required(f, "action", p.what); x != nil {
 			p.Action = enum(d.source, x, Protect, Bypass, Discard)
 		}
+		if x := f.by["fragments"]; x != nil {
+			p.DiscardFragments = enum(d.source, x, "reassemble", string(Discard)) == string(Discard)
+		}
 		d.selectors(f, &p)
 		d.populate(f, &p)
 		d.mssClamp(f, &p)
 		d.chains(f, &p)
+		d.sameEncap(f, &p)
 		if all != nil && (all.Direction == Both || all.Direction == p.Direction) {
 			d.warn(item.place, fmt.Sprintf("move it before %s", all.what), "%s is never reached, because %s in line %d matches everything", p.what, all.what, all.place.line)
 		}

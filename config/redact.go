@@ -26,6 +26,7 @@ func (c *Config) Redacted() string {
 		w.line(0, "mtu", fmt.Sprint(c.MTU))
 	}
 	w.list(0, "allow_insecure", c.AllowInsecure)
+	w.limits(&c.Limits)
 	w.head("classes", len(c.Classes))
 	for _, x := range c.Classes {
 		w.line(2, x.Name, string(x.Action))
@@ -116,9 +117,8 @@ func (w *writer) sa(sa *SA) {
 	if sa.Direction == In {
 		fmt.Fprintf(w, "    replay_window: %d\n", sa.ReplayWindow)
 	}
-	if sa.Lifetime != (Lifetime{}) {
-		fmt.Fprintf(w, "    lifetime: {packets: %d, bytes: %d, time: %s}\n", sa.Lifetime.Packets, sa.Lifetime.Bytes, sa.Lifetime.Time)
-	}
+	w.lifetime("lifetime", sa.Lifetime)
+	w.lifetime("soft_lifetime", sa.SoftLifetime)
 	w.encap(sa)
 	w.headers(&sa.Headers)
 }
@@ -133,6 +133,9 @@ func (w *writer) policy(p *Policy) {
 	}
 	w.upper(p)
 	w.line(4, "action", string(p.Action))
+	if p.DiscardFragments {
+		w.line(4, "fragments", string(Discard))
+	}
 	switch p.MSSClamp {
 	case 0:
 	case ClampToPMTU:

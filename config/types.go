@@ -117,6 +117,7 @@ type Config struct {
 	// AllowInsecure are the parts of algorithms' names that may be used although they
 	// should not, each once.
 	AllowInsecure []string
+	Limits        Limits
 	// Classes are in the order of the file, each name and EtherType once.
 	Classes []Class
 	// Neighbors is how the host finds its neighbours.
@@ -189,7 +190,8 @@ type SA struct {
 	ESN bool
 	// ReplayWindow is in packets, a multiple of 64.
 	ReplayWindow int
-	Lifetime     Lifetime
+	// Lifetime ends the SA, SoftLifetime is only told of.
+	Lifetime, SoftLifetime Lifetime
 	// Encap is nil without UDP encapsulation.
 	Encap *Encap
 	// TFCPadding is to how many octets an outbound SA pads what it protects (RFC 4303
@@ -201,7 +203,7 @@ type SA struct {
 	Pos     Position
 }
 
-// A Lifetime holds hard limits of an SA; 0 means no limit.
+// A Lifetime holds limits of an SA; 0 means no limit.
 type Lifetime struct {
 	Packets uint64
 	// Bytes counts octets of payload before protection.
@@ -238,6 +240,9 @@ type Policy struct {
 	// MSSClamp is the largest TCP segment that a SYN may announce, 0 for any, ClampToPMTU
 	// for what fits. Only for Protect.
 	MSSClamp int
+	// DiscardFragments says that packets which come in fragments are dropped: from the
+	// host, and from the wire in the clear or out of an SA.
+	DiscardFragments bool
 	// Out names the SAs of a protected packet in the order of their application, the
 	// innermost first.
 	Out []string

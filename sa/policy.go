@@ -106,6 +106,9 @@ type Policy struct {
 	// the last SA's header is the outermost. In lists the bundle of inbound datagrams
 	// in the same order, so that it is removed from the last to the first.
 	Out, In []*Lineage
+	// DiscardFragments says that datagrams which come in fragments do not pass (RFC 4301
+	// §7): those of the host, and those of the wire that come so in the clear or out of an SA.
+	DiscardFragments bool
 	// MSSClamp is the largest TCP segment in octets that a protected SYN or SYN/ACK may
 	// announce, in either direction; ClampToPMTU for what fits, 0 for any.
 	MSSClamp int

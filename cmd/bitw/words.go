@@ -169,7 +169,7 @@ func dropWords(reason string) string {
 	case "frag_memory":
 		return "too many fragments wait for the rest of their packets"
 	case "frag_policy":
-		return "a fragment without the ports that the policies ask for"
+		return "a fragment without the ports that the policies ask for, or the policy discards fragments"
 	case "extension_header":
 		return "IPv6 extension headers that cannot be followed"
 	case "own_address_spoof":

@@ -27,10 +27,10 @@ const maxHoldTold = 8
 // HoldLimits bound what waits for SAs that a key manager has been asked for. 0 stands
 // for the default.
 type HoldLimits struct {
-	// Packets and Octets are of one lineage. What comes beyond is dropped as
-	// DropQueueFull.
+	// Packets and Octets are of one lineage, the octets those of memory. What comes
+	// beyond is dropped as DropQueueFull.
 	Packets, Octets int
-	// Memory is in octets, for all lineages.
+	// Memory is as Octets, for all lineages.
 	Memory int
 	// Time is how long a datagram waits at most, and how long after an Acquire the next
 	// one for that lineage may come.
@@ -193,7 +193,7 @@ func (h *holds) put(q *holdQueue, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 		}
 	}
 	for _, part := range x.pkts {
-		x.octets += part.Data().Size() + fragmentCost
+		x.octets += memoryOf(part)
 	}
 	switch {
 	case h.closed:

@@ -204,8 +204,8 @@ func TestR44_HeldDatagramsAreBounded(t *testing.T) {
 		held   int
 	}{
 		{"packets", HoldLimits{Packets: 3}, 3},
-		{"octets", HoldLimits{Octets: 2 * (1028 + fragmentCost)}, 2},
-		{"memory", HoldLimits{Memory: 1028 + fragmentCost}, 1},
+		{"octets", HoldLimits{Octets: 2 * (2048 + packetCost)}, 2},
+		{"memory", HoldLimits{Memory: 2048 + packetCost}, 1},
 	} {
 		q := newAcquirer(t, false, c.limits)
 		for range 5 {

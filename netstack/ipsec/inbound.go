@@ -116,6 +116,10 @@ func (e *Engine) bypassIn(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *f
 		e.drop(hook.Right, wire.DropNoRoute, p, nil)
 		return
 	}
+	if set != nil && p.DiscardFragments {
+		e.drop(hook.Right, wire.DropFragPolicy, p, nil)
+		return
+	}
 	if set != nil {
 		set.originals(&w.out)
 	} else {
@@ -152,7 +156,8 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 	}
 	d.Net = nil // it spoke of the outer datagram
 	last := w.open.removed[w.open.n-1]
-	if d.Info.IsFragment {
+	fragmented := d.Info.IsFragment
+	if fragmented {
 		// The peer fragmented before it encapsulated. All fragments must have come by the
 		// same SAs, so these are part of what tells one datagram's fragments.
 		inner, reason := e.sides[hook.Right].fragments.add(w.now, d, pkt, w.open.removed[:w.open.n])
@@ -174,6 +179,9 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		return
 	}
 	p, reason := e.inboundPolicy(w)
+	if reason == wire.DropNone && fragmented && p.DiscardFragments {
+		reason = wire.DropFragPolicy
+	}
 	if reason != wire.DropNone {
 		e.drop(hook.Right, reason, p, last)
 		return

@@ -53,6 +53,8 @@ func (e *Engine) outboundWhole(w *work, pkt *stack.PacketBuffer, set *fragmentSe
 	switch {
 	case p == nil:
 		e.drop(hook.Left, wire.DropNoPolicy, nil, nil)
+	case set != nil && p.DiscardFragments && p.Action != sa.Discard:
+		e.drop(hook.Left, wire.DropFragPolicy, p, nil)
 	case p.Action == sa.Bypass:
 		e.bypassOut(w, p, pkt, set)
 	case p.Action == sa.Protect:

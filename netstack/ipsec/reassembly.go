@@ -3,6 +3,8 @@ package ipsec
 import (
 	"bytes"
 	"container/list"
+	"hash/maphash"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"sync"
@@ -16,27 +18,47 @@ import (
 )
 
 const (
-	// DefaultFragmentMemory caps the octets of incomplete datagrams on one side.
-	DefaultFragmentMemory = 4 << 20
+	// DefaultFragmentMemory caps the octets of memory that incomplete datagrams take on
+	// one side.
+	DefaultFragmentMemory = 8 << 20
 	// DefaultFragmentTimeout is how long a datagram may stay incomplete. RFC 1122
 	// §3.3.2 asks for 60 to 120 s, RFC 8200 §4.5 for 60 s; hosts of today take 30 s,
 	// and memory for strangers is dear.
 	DefaultFragmentTimeout = 30 * time.Second
-	// fragmentCost is what a fragment costs beside its octets.
-	fragmentCost = 256
+	// packetCost is what a packet that is kept takes beside its octets, setCost what an
+	// incomplete datagram takes beside its fragments: both measured.
+	packetCost = 1024
+	setCost    = 768
+	// chunkHead is what a chunk has room for beside a packet: the virtio-net header and
+	// octets behind.
+	chunkHead = 64 + wire.VirtioNetLen
 )
 
 // A reassembler puts fragments together (RFC 791 §3.2, RFC 8200 §4.5). Overlap
 // discards the datagram with all that may still come of it (RFC 5722), the very
 // same fragment again is only counted.
+//
+// Where memory is at its cap, whoever holds most of it loses his oldest datagram, so
+// that one who sends fragments without end takes the place from himself only. Who that
+// is is told by a hash of the origin: the SA that the fragments came by, or their source.
 type reassembler struct {
 	mu      sync.Mutex
 	sets    map[fragmentKey]*fragmentSet
-	age     *list.List // of *fragmentSet, the oldest first
+	shares  [fragmentShares]fragmentShare
+	seed    maphash.Seed
 	memory  int
 	cap     int
 	timeout int64
 	drops   *wire.DropCounters
+}
+
+// fragmentShares is among how many shares origins are spread.
+const fragmentShares = 64
+
+// A fragmentShare is what the origins of one hash hold.
+type fragmentShare struct {
+	age    list.List // of *fragmentSet, the oldest first
+	memory int
 }
 
 // fragmentKey tells the fragments of one datagram. Inside a tunnel, the SAs that
@@ -52,6 +74,7 @@ type fragmentKey struct {
 // caller, who must release it.
 type fragmentSet struct {
 	key       fragmentKey
+	share     *fragmentShare
 	element   *list.Element
 	born      int64
 	fragments []fragment // by offset, without overlap
@@ -69,7 +92,7 @@ type fragment struct {
 }
 
 func (r *reassembler) init(memory int, timeout time.Duration, drops *wire.DropCounters) {
-	r.sets, r.age = make(map[fragmentKey]*fragmentSet), list.New()
+	r.sets, r.seed = make(map[fragmentKey]*fragmentSet), maphash.MakeSeed()
 	r.cap, r.timeout, r.drops = memory, int64(timeout), drops
 }
 
@@ -94,9 +117,10 @@ func (r *reassembler) add(now int64, d *hook.Datagram, pkt *stack.PacketBuffer, 
 		return nil, r.count(wire.DropFragOverlap, 1)
 	}
 	if set == nil {
-		set = &fragmentSet{key: key, born: now, total: -1}
-		set.element = r.age.PushBack(set)
+		set = &fragmentSet{key: key, share: r.shareOf(&key), born: now, total: -1}
+		set.element = set.share.age.PushBack(set)
 		r.sets[key] = set
+		r.charge(set, setCost)
 	}
 	at, reason := set.place(&f, end)
 	switch reason {
@@ -115,20 +139,50 @@ func (r *reassembler) add(now int64, d *hook.Datagram, pkt *stack.PacketBuffer, 
 	if !f.info.MoreFragments {
 		set.total = end
 	}
-	cost := len(f.bytes) + fragmentCost
-	set.memory += cost
-	r.memory += cost
+	r.charge(set, memoryOf(pkt))
 	if set.octets == set.total {
 		r.forget(set)
 		return set, wire.DropNone
 	}
 	for r.memory > r.cap {
-		oldest := r.age.Front().Value.(*fragmentSet)
-		r.count(wire.DropFragMemory, len(oldest.fragments))
-		r.forget(oldest)
-		oldest.release()
+		r.evict()
 	}
 	return nil, wire.DropNone
+}
+
+// shareOf returns the share of whoever sent the fragments.
+func (r *reassembler) shareOf(key *fragmentKey) *fragmentShare {
+	var h uint64
+	if peer := key.came[0]; peer != nil {
+		h = maphash.Comparable(r.seed, peer)
+	} else {
+		h = maphash.Comparable(r.seed, key.src)
+	}
+	return &r.shares[h%fragmentShares]
+}
+
+// memoryOf returns how many octets of memory a packet takes that is kept. Its octets lie
+// in a chunk, whose size is a power of two.
+func memoryOf(pkt *stack.PacketBuffer) int {
+	return packetCost + 1<<bits.Len(uint(pkt.Size()+chunkHead))
+}
+
+// charge adds n octets, which may be negative, to what set holds.
+func (r *reassembler) charge(set *fragmentSet, n int) {
+	set.memory += n
+	set.share.memory += n
+	r.memory += n
+}
+
+// evict frees the oldest set of the largest share. Something must be held.
+func (r *reassembler) evict() {
+	largest := &r.shares[0]
+	for i := range r.shares {
+		if r.shares[i].memory > largest.memory {
+			largest = &r.shares[i]
+		}
+	}
+	r.free(largest.age.Front().Value.(*fragmentSet), wire.DropFragMemory)
 }
 
 func (r *reassembler) count(reason wire.DropReason, n int) wire.DropReason {
@@ -170,31 +224,37 @@ func (f *fragment) end() int { return f.info.FragOffset + len(f.payload) }
 
 // empty frees the fragments of a set that stays known.
 func (r *reassembler) empty(set *fragmentSet) {
-	r.memory += fragmentCost - set.memory
-	set.memory = fragmentCost
+	r.charge(set, setCost-set.memory)
 	set.release()
 }
 
 // forget takes a set out of the table.
 func (r *reassembler) forget(set *fragmentSet) {
-	r.memory -= set.memory
-	set.memory = 0
+	r.charge(set, -set.memory)
 	delete(r.sets, set.key)
-	r.age.Remove(set.element)
+	set.share.age.Remove(set.element)
+}
+
+// free gives a set up for a reason.
+func (r *reassembler) free(set *fragmentSet, reason wire.DropReason) {
+	r.count(reason, len(set.fragments))
+	r.forget(set)
+	set.release()
 }
 
 // expire frees the sets that have been incomplete for too long.
 func (r *reassembler) expire(now int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for el := r.age.Front(); el != nil; el = r.age.Front() {
-		set := el.Value.(*fragmentSet)
-		if now-set.born < r.timeout {
-			return
+	for i := range r.shares {
+		age := &r.shares[i].age
+		for el := age.Front(); el != nil; el = age.Front() {
+			set := el.Value.(*fragmentSet)
+			if now-set.born < r.timeout {
+				break
+			}
+			r.free(set, wire.DropFragTimeout)
 		}
-		r.count(wire.DropFragTimeout, len(set.fragments))
-		r.forget(set)
-		set.release()
 	}
 }
 
@@ -202,8 +262,7 @@ func (r *reassembler) expire(now int64) {
 func (r *reassembler) clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for el := r.age.Front(); el != nil; el = r.age.Front() {
-		set := el.Value.(*fragmentSet)
+	for _, set := range r.sets {
 		r.forget(set)
 		set.release()
 	}

@@ -48,7 +48,7 @@ const (
 	DropFragDuplicate   // the very same fragment once more
 	DropFragTimeout     // fragments missing after the time limit
 	DropFragMemory      // fragment memory is at its cap
-	DropFragPolicy      // a fragment without the fields that the policy needs
+	DropFragPolicy      // a fragment without the fields that the policy needs, or of a policy that discards fragments
 	DropExtensionHeader // IPv6 extension header chain that cannot be followed
 	DropOwnAddressSpoof // came from the wire with the protected host's own source address
 	DropMartian         // an SA brought a source address that cannot be one station's
