@@ -142,7 +142,7 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 		return nil, err
 	}
 	if a.cfg.Control != "" {
-		if b.control, err = a.listenControl(a.cfg.Control, down, from != nil); err != nil {
+		if b.control, err = a.listenControl(&a.cfg, down, from != nil); err != nil {
 			return nil, err
 		}
 	}

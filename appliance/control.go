@@ -2,37 +2,47 @@ package appliance
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"bitw/config"
 )
 
-// The control socket speaks HTTP over a UNIX socket, readable and writable by
-// its owner only:
-//
-//	GET  /v1/status   200, a Status as JSON
-//	POST /v1/down     202, and the socket closes once the appliance is down
-//	POST /v1/takeover 101, and the connection speaks as told at TakeoverVersion
-//	POST /v1/tap      a TapRequest as JSON; 200, Taps as JSON, or the error as text
+// Bounds of the control socket. What it speaks is in package appliance/client.
+const (
+	controlTime    = 5 * time.Second // for a request and its answer, if its route says no other
+	controlHeader  = 1 << 14         // octets of a request's head
+	controlConns   = 128             // connections at a time; others wait
+	controlReaders = 32              // requests at a time of those who may only read
+)
 
 // control is the server's end.
 type control struct {
 	path     string
 	listener net.Listener
 	server   *http.Server
-	serving  bool // the socket at path is this one
-	handed   bool // the socket at path is another process's
+	allowed  allowedGroups
+	readers  atomic.Int32 // requests under way of those who may only read
+	serving  bool         // the socket at path is this one
+	handed   bool         // the socket at path is another process's
 }
 
 // listenControl listens on a socket beside path; serve puts it there. A socket that a
 // dead process left will be replaced; one that answers is an error, unless its process
 // is being taken over.
-func (a *Appliance) listenControl(path string, down func(), takeover bool) (*control, error) {
+func (a *Appliance) listenControl(cfg *config.Config, down func(), takeover bool) (*control, error) {
+	path := cfg.Control
+	groups, err := controlGroups(cfg)
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
@@ -54,25 +64,18 @@ func (a *Appliance) listenControl(path string, down func(), takeover bool) (*con
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	l.SetUnlinkOnClose(false) // it is somewhere else then
-	if err := os.Chmod(beside, 0o600); err != nil {
+	if err := groups.open(beside); err != nil {
 		_ = l.Close()
+		_ = os.Remove(beside)
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(a.Status())
-	})
-	mux.HandleFunc("POST /v1/down", func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(http.StatusAccepted)
-		down()
-	})
-	mux.HandleFunc("POST /v1/tap", a.serveTap)
-	mux.HandleFunc("POST /v1/takeover", a.serveTakeover)
-	return &control{path: path, listener: l, server: &http.Server{
-		Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second,
-		MaxHeaderBytes: 1 << 14,
-	}}, nil
+	limited := limitConns(l, controlConns)
+	c := &control{path: path, listener: limited, allowed: groups}
+	c.server = &http.Server{
+		Handler: c.handler(a.routes(down)), ConnContext: withPeer, ConnState: limited.state,
+		ReadTimeout: controlTime, WriteTimeout: controlTime, MaxHeaderBytes: controlHeader,
+	}
+	return c, nil
 }
 
 // besideControl is where a socket waits for its turn. No verb looks there.
@@ -104,75 +107,39 @@ func (c *control) close() {
 	}
 }
 
-// A Client asks a running appliance by its control socket.
-type Client struct {
-	path string
-	http *http.Client
+// limitedListener has at most cap(room) connections open. Whoever serves them calls
+// state with what becomes of each.
+type limitedListener struct {
+	net.Listener
+	room  chan struct{}
+	ended chan struct{}
+	once  sync.Once
 }
 
-// NewClient returns a client for the socket with that path. Nothing is opened yet.
-func NewClient(path string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+func limitConns(l net.Listener, most int) *limitedListener {
+	return &limitedListener{Listener: l, room: make(chan struct{}, most), ended: make(chan struct{})}
+}
+
+func (l *limitedListener) Accept() (net.Conn, error) {
+	select {
+	case l.room <- struct{}{}:
+	case <-l.ended:
+		return nil, net.ErrClosed
 	}
-	return &Client{path: path, http: &http.Client{
-		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
-		Timeout:   10 * time.Second,
-	}}
-}
-
-// Status asks for the appliance's status.
-func (c *Client) Status(ctx context.Context) (*Status, error) {
-	resp, err := c.do(ctx, http.MethodGet, "/v1/status", http.StatusOK)
+	conn, err := l.Listener.Accept()
 	if err != nil {
-		return nil, err
+		<-l.room
 	}
-	defer resp.Body.Close()
-	var s Status
-	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
-		return nil, fmt.Errorf("control socket %s: not a status: %w", c.path, err)
-	}
-	return &s, nil
+	return conn, err
 }
 
-// Down asks the appliance to stop, and waits until it has, or ctx ends.
-func (c *Client) Down(ctx context.Context) error {
-	resp, err := c.do(ctx, http.MethodPost, "/v1/down", http.StatusAccepted)
-	if err != nil {
-		return err
-	}
-	_ = resp.Body.Close()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		conn, err := net.Dial("unix", c.path)
-		if err != nil {
-			return nil
-		}
-		_ = conn.Close()
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("control socket %s: still up: %w", c.path, ctx.Err())
-		case <-tick.C:
-		}
+func (l *limitedListener) state(_ net.Conn, s http.ConnState) {
+	if s == http.StateClosed || s == http.StateHijacked {
+		<-l.room
 	}
 }
 
-func (c *Client) do(ctx context.Context, method, path string, want int) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://bitw"+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("nothing runs at control socket %s", c.path)
-		}
-		return nil, fmt.Errorf("control socket %s: %w", c.path, errors.Unwrap(err))
-	}
-	if resp.StatusCode != want {
-		_ = resp.Body.Close()
-		return nil, fmt.Errorf("control socket %s: %s %s answered %s", c.path, method, path, resp.Status)
-	}
-	return resp, nil
+func (l *limitedListener) Close() error {
+	l.once.Do(func() { close(l.ended) })
+	return l.Listener.Close()
 }

@@ -30,38 +30,30 @@ const (
 )
 
 // serveTakeover answers POST /v1/takeover.
-func (a *Appliance) serveTakeover(w http.ResponseWriter, _ *http.Request) {
-	h, ok := w.(http.Hijacker)
-	if !ok {
-		http.Error(w, "not over this connection", http.StatusBadRequest)
-		return
-	}
-	conn, _, err := h.Hijack()
+func (a *Appliance) serveTakeover(w http.ResponseWriter, _ *http.Request) error {
+	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
+		return err
 	}
 	u, ok := conn.(*net.UnixConn)
 	if !ok {
-		_ = conn.Close()
-		return
+		return conn.Close()
 	}
 	c := &handoverConn{u}
 	c.within(takeoverPrepare)
 	if _, err := u.Write([]byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: bitw-takeover\r\n\r\n")); err != nil {
-		_ = conn.Close()
-		return
+		return conn.Close()
 	}
 	pid, err := a.handOver(c)
 	log := a.log.WithField("process", pid)
 	if err == nil {
 		a.handed <- c // leave closes it
-		return
+		return nil
 	}
 	log.WithError(err).Warn("a takeover came to nothing")
 	c.within(time.Second)
 	_ = c.send(msgRefuse, refuseMessage{clip(err.Error())})
-	_ = conn.Close()
+	return conn.Close()
 }
 
 // clip makes a reason fit a short message, whatever it is escaped to.

@@ -113,18 +113,11 @@ type handoverConn struct {
 
 // peer returns the other end's process and user.
 func (c *handoverConn) peer() (pid, uid int, err error) {
-	raw, err := c.conn.SyscallConn()
-	if err != nil {
-		return 0, 0, err
+	p := peerOf(c.conn)
+	if !p.known {
+		return 0, 0, errors.New("the kernel does not tell whose process it is")
 	}
-	var cred *unix.Ucred
-	if cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); cerr != nil {
-		return 0, 0, cerr
-	}
-	if err != nil {
-		return 0, 0, err
-	}
-	return int(cred.Pid), int(cred.Uid), nil
+	return p.pid, int(p.uid), nil
 }
 
 // within bounds what follows, all of it.

@@ -1,12 +1,9 @@
 package appliance
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -231,70 +228,21 @@ func tapState(word string) (ethtap.State, error) {
 }
 
 // serveTap answers POST /v1/tap.
-func (a *Appliance) serveTap(w http.ResponseWriter, r *http.Request) {
-	var req TapRequest
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<12))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&req); err != nil {
-		http.Error(w, "not a request for taps: "+err.Error(), http.StatusBadRequest)
-		return
+func (a *Appliance) serveTap(w http.ResponseWriter, r *http.Request) error {
+	req, err := requested[TapRequest](r)
+	if err != nil {
+		return err
 	}
 	t, err := a.SetTaps(r.Context(), req)
 	switch {
 	case errors.Is(err, ErrClear):
-		http.Error(w, err.Error(), http.StatusForbidden)
+		return &ControlError{Status: http.StatusForbidden, Code: CodeClear, Message: err.Error()}
 	case errors.Is(err, ErrNoTaps):
-		http.Error(w, err.Error(), http.StatusConflict)
+		return &ControlError{Status: http.StatusConflict, Code: CodeNoTaps, Message: err.Error()}
 	case err != nil && t == Taps{}:
-		http.Error(w, err.Error(), http.StatusBadRequest)
+		return badRequest("%v", err)
 	case err != nil:
-		http.Error(w, fmt.Sprintf("kernel tap %s, wire tap %s: %v", t.Kernel, t.Wire, err), http.StatusInternalServerError)
-	default:
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(t)
+		return fmt.Errorf("kernel tap %s, wire tap %s: %w", t.Kernel, t.Wire, err)
 	}
-}
-
-// SetTaps asks the appliance to set the states of its taps. The error matches
-// ErrClear or ErrNoTaps where Appliance.SetTaps's would.
-func (c *Client) SetTaps(ctx context.Context, r TapRequest) (Taps, error) {
-	body, err := json.Marshal(r)
-	if err != nil {
-		return Taps{}, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://bitw/v1/tap", bytes.NewReader(body))
-	if err != nil {
-		return Taps{}, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return Taps{}, fmt.Errorf("control socket %s: %w", c.path, errors.Unwrap(err))
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<14))
-	if err != nil {
-		return Taps{}, fmt.Errorf("control socket %s: %w", c.path, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return Taps{}, tapError(resp, strings.TrimSpace(string(answer)))
-	}
-	var t Taps
-	if err := json.Unmarshal(answer, &t); err != nil {
-		return Taps{}, fmt.Errorf("control socket %s: not the states of taps: %w", c.path, err)
-	}
-	return t, nil
-}
-
-// tapError makes the error anew that the server had.
-func tapError(resp *http.Response, text string) error {
-	for status, known := range map[int]error{http.StatusForbidden: ErrClear, http.StatusConflict: ErrNoTaps} {
-		if rest, ok := strings.CutPrefix(text, known.Error()); ok && resp.StatusCode == status {
-			return fmt.Errorf("%w%s", known, rest)
-		}
-	}
-	if resp.StatusCode == http.StatusNotFound {
-		return errors.New("the running bitw is of another version and knows no taps")
-	}
-	return errors.New(text)
+	return answer(w, t)
 }

@@ -3,8 +3,6 @@ package appliance
 import (
 	"context"
 	"errors"
-	"io"
-	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -32,22 +30,8 @@ func TestR01_SetTapsRefused(t *testing.T) {
 	if _, err := box.SetTaps(ctx, TapRequest{Kernel: "closed"}); !errors.Is(err, ErrNoTaps) || !strings.Contains(err.Error(), "links") {
 		t.Errorf("without an interface: %v", err)
 	}
-	if _, err := NewClient(cfg.Control).SetTaps(ctx, TapRequest{Kernel: "closed"}); !errors.Is(err, ErrNoTaps) || !strings.Contains(err.Error(), "links") {
-		t.Errorf("without an interface, by the socket: %v", err)
-	}
-	conn := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", cfg.Control)
-	}, DisableKeepAlives: true}}
-	for _, body := range []string{"", "closed", `{"kernel": 1}`, `{"colour": "red"}`, strings.Repeat(" ", 1<<13)} {
-		resp, err := conn.Post("http://bitw/v1/tap", "application/json", strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, _ := io.ReadAll(resp.Body)
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusBadRequest {
-			t.Errorf("%.20q answered %s: %s", body, resp.Status, text)
-		}
+	if code, text := ask(t, cfg.Control, "POST", "/v1/tap", `{"kernel": "closed"}`); code != http.StatusConflict || !strings.Contains(text, CodeNoTaps) || !strings.Contains(text, "links") {
+		t.Errorf("without an interface, by the socket: %d %s", code, text)
 	}
 }
 

@@ -29,7 +29,7 @@ type decoder struct {
 }
 
 func (d *decoder) decode(root *node) {
-	f := d.fields(root, "a configuration", "interface", "inside", "outside", "protected", "mirror_link", "on_failure", "control", "state_dir", "log_level", "icmp_errors", "watchdog", "forbid_bypass", "bypass_cgroup",
+	f := d.fields(root, "a configuration", "interface", "inside", "outside", "protected", "mirror_link", "on_failure", "control", "control_group", "control_admin_group", "metrics", "state_dir", "log_level", "icmp_errors", "watchdog", "forbid_bypass", "bypass_cgroup",
 		"allow_insecure", "fragment_memory", "fragment_timeout", "acquire", "classes", "neighbors", "static_neighbors", "routes", "mtu", "security_associations", "policies")
 	if f == nil {
 		return
@@ -47,6 +47,15 @@ func (d *decoder) decode(root *node) {
 	}
 	if n := f.by["control"]; n != nil {
 		d.control(n)
+	}
+	if n := f.by["control_group"]; n != nil {
+		c.ControlGroup = d.group(n)
+	}
+	if n := f.by["control_admin_group"]; n != nil {
+		c.ControlAdminGroup = d.group(n)
+	}
+	if n := f.by["metrics"]; n != nil {
+		c.Metrics = d.metrics(n)
 	}
 	if n := f.by["state_dir"]; n != nil {
 		if n.kind == scalar && n.text == "" {
@@ -136,20 +145,6 @@ func (d *decoder) nicName(n *node) (string, bool) {
 		return "", false
 	}
 	return t, true
-}
-
-func (d *decoder) control(n *node) {
-	t, ok := d.text(n, "the path of a socket")
-	if !ok {
-		return
-	}
-	p := d.relative(t)
-	// sun_path has 108 octets with its final zero (unix(7)).
-	if len(p) > 107 {
-		d.fail(n.place, "choose a shorter path", "the path of the socket has %d octets, and UNIX sockets allow 107", len(p))
-		return
-	}
-	d.config.Control = p
 }
 
 // etherTypes that no rule may name by its number: for IP the policies decide, and ARP

@@ -61,7 +61,8 @@ func Diff(old, new *Config) []Change {
 	for _, key := range differing([]item{
 		{"interface", old.Interface, new.Interface}, {"inside", old.Inside, new.Inside},
 		{"protected", old.Protected, new.Protected}, {"mirror_link", old.MirrorLink, new.MirrorLink}, {"on_failure", old.OnFailure, new.OnFailure},
-		{"control", old.Control, new.Control}, {"state_dir", old.StateDir, new.StateDir},
+		{"control", old.Control, new.Control}, {"control_group", old.ControlGroup, new.ControlGroup},
+		{"control_admin_group", old.ControlAdminGroup, new.ControlAdminGroup}, {"metrics", old.Metrics, new.Metrics}, {"state_dir", old.StateDir, new.StateDir},
 		{"log_level", old.LogLevel, new.LogLevel}, {"icmp_errors", old.ICMPErrors, new.ICMPErrors}, {"watchdog", old.Watchdog, new.Watchdog},
 		{"forbid_bypass", old.ForbidBypass, new.ForbidBypass}, {"bypass_cgroup", old.BypassCgroup, new.BypassCgroup}, {"mtu", old.MTU, new.MTU},
 		{"allow_insecure", old.AllowInsecure, new.AllowInsecure},

@@ -24,6 +24,8 @@ func TestDiff(t *testing.T) {
 		{"SA", []string{"spi: 0x1001", "spi: 0x1002", "esn: false", "esn: true", "time: 8h", "time: 9h"}, []string{`security association "to-b" changed: spi, esn, lifetime`}},
 		{"policy", []string{"remote_ports: [80, 443]", "remote_ports: [80]", "{type: 8, code: 0}", "{type: 8}", "- name: web", "- name: www"},
 			[]string{`policy "www" added`, `policy "ping" changed: icmp`, `policy "web" removed`}},
+		{"control", []string{"control_group: adm", "control_group: 7", "control_admin_group: root", "control_admin_group: adm", ":9469", ":9470"},
+			[]string{`setting "control_group" changed`, `setting "control_admin_group" changed`, `setting "metrics" changed`}},
 		{"insecure", []string{"allow_insecure: []", "allow_insecure: [md5]"}, []string{`setting "allow_insecure" changed`}},
 		{"order", []string{"  - name: to-b\n    direction: both", "  - {name: last, action: discard, protocol: gre}\n  - name: to-b\n    direction: both"}, []string{`policy "last" added`}},
 	} {

@@ -11,6 +11,9 @@
 //	interface: eth0                   # the interface that bitw cuts
 //	on_failure: shut                  # shut (default): nothing passes without bitw | open: everything does, in the clear
 //	control: /run/bitw/eth0.sock      # default: /run/bitw/INTERFACE.sock
+//	control_group: adm                # members may ask there and change nothing; default: none
+//	control_admin_group: root         # members may do all there but take over; default: none
+//	metrics: 127.0.0.1:9469           # serve metrics there to whoever asks; default: on the control socket only
 //	state_dir: /var/lib/bitw          # default; sequence numbers are reserved ahead here
 //	icmp_errors: accept               # those in the clear from the wire: accept (default) as policies say | verify | discard
 //	log_level: info                   # error | warn | info (default) | debug | trace

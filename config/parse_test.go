@@ -89,7 +89,8 @@ func TestExample(t *testing.T) {
 	tcp, icmp, mh := uint8(6), uint8(1), uint8(135)
 	a := netip.MustParseAddr
 	want := &Config{
-		Interface: "eth0", OnFailure: Shut, Control: "/run/bitw/eth0.sock", StateDir: "/var/lib/bitw", LogLevel: "info", ICMPErrors: ICMPAccept, Watchdog: 5 * time.Second, MTU: 1500,
+		Interface: "eth0", OnFailure: Shut, Control: "/run/bitw/eth0.sock", ControlGroup: "adm", ControlAdminGroup: "root",
+		Metrics: netip.MustParseAddrPort("127.0.0.1:9469"), StateDir: "/var/lib/bitw", LogLevel: "info", ICMPErrors: ICMPAccept, Watchdog: 5 * time.Second, MTU: 1500,
 		Limits: Limits{8 << 20, 30 * time.Second, AcquireLimits{64, 256 << 10, 8 << 20, 10 * time.Second}},
 		Classes: []Class{
 			{Name: "dhcp", Action: Bypass}, {Name: "lldp", Action: Bypass}, {Name: "ethertype 0x8899", EtherType: 0x8899, Action: Discard}},
@@ -116,11 +117,12 @@ func TestExample(t *testing.T) {
 		},
 	}
 	ignore := cmp.FilterPath(func(p cmp.Path) bool { s := p.Last().String(); return s == ".Pos" || s == ".marks" }, cmp.Ignore())
-	if d := cmp.Diff(want, c, ignore, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
+	if d := cmp.Diff(want, c, ignore, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
 		t.Errorf("the example means something else (-want +got):\n%s", d)
 	}
-	if p := c.SAs[1].Pos; p != (Position{"bitw.yaml", 39, 5}) {
-		t.Errorf("expected from-b at bitw.yaml:39:5, found %v", p)
+	if p := c.SAs[1].Pos; p != (Position{"bitw.yaml", 42, 5}) {
+		t.Errorf("expected from-b at bitw.yaml:42:5, found %v", p)
 	}
 	if e := c.ErrorAt("interface", "no interface eth0", "", nil).Error(); e != "bitw.yaml:1:12: no interface eth0" {
 		t.Errorf("ErrorAt: %s", e)

@@ -12,6 +12,11 @@ func (c *Config) Redacted() string {
 	w.line(0, "interface", c.Interface)
 	w.line(0, "on_failure", string(c.OnFailure))
 	w.line(0, "control", c.Control)
+	w.line(0, "control_group", c.ControlGroup)
+	w.line(0, "control_admin_group", c.ControlAdminGroup)
+	if c.Metrics.IsValid() {
+		w.line(0, "metrics", c.Metrics.String())
+	}
 	w.always(0, "state_dir", c.StateDir)
 	w.line(0, "log_level", c.LogLevel)
 	if c.ICMPErrors != "" {

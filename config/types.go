@@ -100,6 +100,13 @@ type Config struct {
 	OnFailure  OnFailure
 	// Control is the path of the UNIX socket for bitw status and bitw down.
 	Control string
+	// ControlGroup is the group, by name or number, whose members may ask there but change
+	// nothing, and ControlAdminGroup the one whose members may also change; empty for none.
+	// Root and the user that bitw runs as may always do both.
+	ControlGroup, ControlAdminGroup string
+	// Metrics is the address on which metrics are served over HTTP to whoever asks, the zero
+	// value for none.
+	Metrics netip.AddrPort
 	// StateDir is where sequence numbers are reserved ahead; empty means nowhere,
 	// and then no outbound SA has a counter-mode algorithm.
 	StateDir string

@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"bitw/appliance"
+	"bitw/appliance/client"
 	"bitw/config"
 )
 
@@ -121,17 +121,17 @@ func answers(path string) bool {
 
 // client makes a client for a socket on which somebody listens; the error says in
 // words why nobody does.
-func (p *program) client(path string) (*appliance.Client, error) {
+func (p *program) client(path string) (*client.Client, error) {
 	conn, err := net.Dial("unix", path)
 	if err == nil {
 		conn.Close()
-		return appliance.NewClient(path), nil
+		return client.New(path), nil
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("none runs behind %s; start one with: bitw up -c FILE", path)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("the control socket %s is not for this user (uid %d); ask as root", path, os.Geteuid())
+		return nil, fmt.Errorf("the control socket %s is not for this user (uid %d); ask as root, or see control_group in the configuration", path, os.Geteuid())
 	case errors.Is(err, syscall.ECONNREFUSED):
 		if info, statErr := os.Stat(path); statErr == nil && info.Mode()&fs.ModeSocket == 0 {
 			return nil, fmt.Errorf("%s is not a socket", path)

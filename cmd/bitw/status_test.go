@@ -129,7 +129,7 @@ func TestStatusAddress(t *testing.T) {
 func TestStatusOfSomethingElse(t *testing.T) {
 	w := newWorld(t)
 	w.serve(t, "eth0", "<html>")
-	w.call(t, 1, "", "not a status", "status")
+	w.call(t, 1, "", "not the answer", "status")
 }
 
 // There are words for every drop reason that exists.

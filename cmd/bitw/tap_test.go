@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"bitw/appliance"
+	"bitw/appliance/client"
 	"bitw/integration/netlab"
 )
 
@@ -226,10 +227,10 @@ func TestR01_TapToggle(t *testing.T) {
 		}
 		done <- sum
 	}()
-	client := appliance.NewClient(a.socket)
+	asks := client.New(a.socket)
 	set := func(state string) {
 		t.Helper()
-		if _, err := client.SetTaps(ctx, appliance.TapRequest{Kernel: state, Wire: state}); err != nil {
+		if _, err := asks.SetTaps(ctx, appliance.TapRequest{Kernel: state, Wire: state}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,0 +1,40 @@
+// Package client asks a running appliance by its control socket, as the verbs of bitw
+// do, and documents what the socket speaks. It is for programs on the same machine; it
+// never touches an interface or a packet.
+//
+// # The protocol
+//
+// HTTP/1.1 over a UNIX stream socket (/run/bitw/INTERFACE.sock, or what control: says),
+// bodies in JSON, one object each. The first part of a path is the version: in /v1
+// fields, requests and values of words are only ever added, so a client passes over what it does
+// not know. What does not fit that will be /v2, beside this one.
+//
+//	GET  /v1/status     200, an appliance.Status
+//	POST /v1/down       202; the socket closes once the appliance is down
+//	POST /v1/tap        an appliance.TapRequest; 200, an appliance.Taps
+//	POST /v1/takeover   101, and the connection speaks as told at appliance.TakeoverVersion
+//
+// What is no success is an appliance.ControlError, as in
+//
+//	HTTP/1.1 403 Forbidden
+//	Content-Type: application/json
+//
+//	{"code": "forbidden", "error": "user 1000 may only read here, and this takes …"}
+//
+// whose code is for programs and whose error is for people. What is no HTTP gets a 400 in plain
+// text, and the connection is closed.
+//
+// # Who may ask
+//
+// Root and the user that bitw runs as may do everything. The members of control_group may
+// send GET, those of control_admin_group everything but takeover; the kernel says who is
+// at the other end (SO_PEERCRED, SO_PEERGROUPS), as it was when it connected. Without
+// the two keys the socket has mode 0600, with one of them the group's and 0660. With two
+// it has 0666, since a file has only one group; who is in neither gets a 403.
+//
+// # Bounds
+//
+// A request has at most 16 KiB of head and 5 seconds, also for its answer, and a body of
+// as much as it can need: none for most, 4 KiB for tap. There are at most 128
+// connections, and 32 requests at a time of those who may only read.
+package client
