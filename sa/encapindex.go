@@ -66,6 +66,9 @@ func (x *encapIndex) publish() {
 // Encapsulated says whether an inbound SA expects ESP in UDP at that address and port
 // (host order). For the packet path.
 func (d *SAD) Encapsulated(dst netip.Addr, port uint16) bool {
+	if d.shadow != nil {
+		d = d.shadow.sad
+	}
 	m := d.encap.listening.Load()
 	if m == nil {
 		return false

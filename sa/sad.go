@@ -19,6 +19,8 @@ type SAD struct {
 	v4    [2][2]table[saKey4, SA] // by Direction, and ESP or AH
 	v6    [2][2]table[saKey6, SA]
 	encap encapIndex
+	// shadow is the one that this is, or nil.
+	shadow *Shadow
 
 	retiring map[*SA]int64 // until when; guarded by mu
 	ticks    sync.Mutex    // held by Tick
@@ -77,6 +79,9 @@ func (d *SAD) LookupOutbound(spi uint32, dst netip.Addr, proto uint8) *SA {
 }
 
 func (d *SAD) find(dir Direction, k *Key) *SA {
+	if d.shadow != nil {
+		return d.shadow.find(dir, k)
+	}
 	proto := k.Proto - transform.ProtoESP
 	if proto > 1 {
 		return nil

@@ -14,6 +14,7 @@ import (
 type SPD struct {
 	policies []*Policy
 	index    *classifier
+	shadow   *Shadow // that this is, or nil
 }
 
 // NewSPD compiles policies, the first being the strongest. It keeps the policies;
@@ -52,6 +53,9 @@ func NewSPD(policies []*Policy) (*SPD, error) {
 // goroutines may call it.
 func (spd *SPD) Lookup(d Direction, f *Flow) *Policy {
 	i := spd.index.first(d, f)
+	if spd.shadow != nil {
+		return spd.shadow.answer(d, f, i)
+	}
 	if i < 0 {
 		return nil
 	}

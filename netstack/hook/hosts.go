@@ -112,6 +112,15 @@ func (h *Hosts) Lookup(a netip.Addr) (tcpip.LinkAddress, bool) {
 	return *mac, true
 }
 
+// Peek is Lookup, but asks no host.
+func (h *Hosts) Peek(a netip.Addr) (tcpip.LinkAddress, bool) {
+	x := (*h.table.Load())[a]
+	if x == nil || x.mac.Load() == nil {
+		return "", false
+	}
+	return *x.mac.Load(), true
+}
+
 func (h *Hosts) now() int64 { return h.o.Clock.NowMonotonic().Sub(tcpip.MonotonicTime{}).Nanoseconds() }
 
 // Heard notes that a host said, by ARP or neighbour discovery, that it has a.

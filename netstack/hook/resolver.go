@@ -113,6 +113,18 @@ func (r *Resolver) Lookup(next netip.Addr) (tcpip.LinkAddress, bool) {
 	return *mac, true
 }
 
+// Peek is Lookup, but never has the cache ask.
+func (r *Resolver) Peek(next netip.Addr) (tcpip.LinkAddress, bool) {
+	h := (*r.hops.Load())[next]
+	switch {
+	case h == nil && next.IsMulticast():
+		return multicastMAC(next), true
+	case h == nil || h.mac.Load() == nil:
+		return "", false
+	}
+	return *h.mac.Load(), true
+}
+
 func (r *Resolver) now() int64 {
 	return r.o.Clock.NowMonotonic().Sub(tcpip.MonotonicTime{}).Nanoseconds()
 }

@@ -112,16 +112,28 @@ func (b *bundle) init(p *sa.Policy, in *wire.Info, now int64) (wire.DropReason, 
 func (b *bundle) sealedLen(n int) int {
 	for i := range b.steps[:b.n] {
 		st := &b.steps[i]
-		t := st.sa.Transform
-		if st.outer != 0 {
-			n = max(n+st.options-st.strip, st.padTo)
-			n = st.outer + st.udp + t.HeaderLen() + n + t.TrailerLen(n)
-		} else {
-			pay := max(n-st.insertAt, st.padTo)
-			n = st.insertAt + st.udp + t.HeaderLen() + pay + t.TrailerLen(pay)
-		}
+		_, padded := st.payload(n)
+		n = st.kept() + st.udp + st.sa.Transform.HeaderLen() + padded + st.sa.Transform.TrailerLen(padded)
 	}
 	return n
+}
+
+// payload returns the length of what st encloses of a datagram of n octets, before and
+// after it is padded to hide how long it is.
+func (st *step) payload(n int) (plain, padded int) {
+	plain = n - st.insertAt
+	if st.outer != 0 {
+		plain = n + st.options - st.strip
+	}
+	return plain, max(plain, st.padTo)
+}
+
+// kept is the length of the IP header that goes in front: a new one, or the datagram's own.
+func (st *step) kept() int {
+	if st.outer != 0 {
+		return st.outer
+	}
+	return st.insertAt
 }
 
 // room returns the octets that sealing a datagram of n octets needs, behind frameHead.

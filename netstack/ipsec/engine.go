@@ -20,6 +20,8 @@ import (
 type Neighbors interface {
 	// Lookup returns the address if it is known now.
 	Lookup(nextHop netip.Addr) (mac tcpip.LinkAddress, ok bool)
+	// Peek is Lookup for whoever has no packet to send: nobody is asked for the sake of it.
+	Peek(nextHop netip.Addr) (mac tcpip.LinkAddress, ok bool)
 	// Enqueue keeps pkt, which it takes a reference of, until the address is found, and
 	// then sends it, or drops and counts it.
 	Enqueue(nextHop netip.Addr, pkt *stack.PacketBuffer)
