@@ -24,14 +24,59 @@ type target struct {
 	proto     uint8
 	mode      sa.Mode
 	six       bool
+	encap     bool // in UDP
+	ah        bool // AH over it, in transport mode
 }
 
 func (g target) String() string {
-	return fmt.Sprintf("%s/%s/%s", map[uint8]string{transform.ProtoESP: "esp", transform.ProtoAH: "ah"}[g.proto],
+	name := fmt.Sprintf("%s/%s/%s", map[uint8]string{transform.ProtoESP: "esp", transform.ProtoAH: "ah"}[g.proto],
 		g.algorithm, modeName(g.mode, g.six, false))
+	switch {
+	case g.mode == sa.BEET:
+		return name + "/beet"
+	case g.encap:
+		return name + "/udp"
+	case g.ah:
+		return name + "/ah"
+	}
+	return name
 }
 
-func (g target) esp() bool { return g.proto == transform.ProtoESP }
+// esp says whether the outermost header behind IP, or UDP, is ESP.
+func (g target) esp() bool { return g.proto == transform.ProtoESP && !g.ah }
+
+// headAt is where it is.
+func (g target) headAt() int {
+	if g.encap {
+		return g.ipLen() + wire.UDPLen
+	}
+	return g.ipLen()
+}
+
+// pair is two stations that protect so what goes from a to b.
+func (g target) pair(t testing.TB) *pair {
+	switch {
+	case g.mode == sa.BEET:
+		p, _, _ := newBEET(t, g.algorithm, g.six, g.six)
+		return p
+	case g.encap:
+		return newEncapPair(t, encapCase{mode: g.mode, six: g.six, algorithm: g.algorithm}).pair
+	}
+	p := newPair(t, g.algorithm, g.proto, g.mode, g.six, false)
+	if g.ah {
+		a, b := addrA4, addrB4
+		if g.six {
+			a, b = addrA6, addrB6
+		}
+		p.a.add("ah", "sha256", transform.ProtoAH, sa.Outbound, sa.Transport, 0x1003, a, b)
+		p.b.add("ah", "sha256", transform.ProtoAH, sa.Inbound, sa.Transport, 0x1003, a, b)
+		out, in := p.a.protect("to-b", a, b, "ab", "ba"), p.b.protect("to-a", b, a, "ba", "ab")
+		out.Out, in.In = append(out.Out, p.a.lineages["ah"]), append(in.In, p.b.lineages["ah"])
+		p.a.policies(out)
+		p.b.policies(in)
+	}
+	return p
+}
 
 func (g target) ipLen() int {
 	if g.six {
@@ -44,17 +89,27 @@ func targets() (list []target) {
 	for _, six := range []bool{false, true} {
 		for _, mode := range []sa.Mode{sa.Transport, sa.Tunnel} {
 			for _, alg := range []string{"aes128gcm16", "aes256-sha256", "chacha20poly1305", "null-sha256"} {
-				list = append(list, target{alg, transform.ProtoESP, mode, six})
+				list = append(list, target{algorithm: alg, proto: transform.ProtoESP, mode: mode, six: six})
 			}
-			list = append(list, target{"sha256", transform.ProtoAH, mode, six}, target{"aes128gmac", transform.ProtoAH, mode, six})
+			for _, alg := range []string{"sha256", "aes128gmac"} {
+				list = append(list, target{algorithm: alg, proto: transform.ProtoAH, mode: mode, six: six})
+			}
+			list = append(list, target{algorithm: "aes128gcm16", proto: transform.ProtoESP, mode: mode, six: six, encap: true},
+				target{algorithm: "aes256-sha256", proto: transform.ProtoESP, mode: mode, six: six, ah: true})
 		}
+		list = append(list, target{algorithm: "aes128gcm16", proto: transform.ProtoESP, mode: sa.BEET, six: six})
 	}
 	return list
 }
 
 // payload is what a's host sends: n octets of UDP.
 func (g target) payload(n int) []byte {
-	if g.six {
+	switch {
+	case g.mode == sa.BEET && g.six:
+		return udpTo(innerA6, innerB6, 1, 2, n)
+	case g.mode == sa.BEET:
+		return udpTo(innerA4, innerB4, 1, 2, n)
+	case g.six:
 		return udpTo(addrA6, addrB6, 1, 2, n)
 	}
 	return udpTo(addrA4, addrB4, 1, 2, n)
@@ -71,6 +126,17 @@ type mutation struct {
 
 func always(r ...wire.DropReason) func(target) []wire.DropReason {
 	return func(target) []wire.DropReason { return r }
+}
+
+// inUDP adds reasons where the packet, as ESP in UDP, is no longer told from UDP in the
+// clear.
+func inUDP(r ...wire.DropReason) func(target) []wire.DropReason {
+	return func(g target) []wire.DropReason {
+		if g.encap {
+			return append(slices.Clip(r), wire.DropClearNotProtected, wire.DropNoPolicy)
+		}
+		return r
+	}
 }
 
 // unlessAH: ESP leaves the IP header alone, AH does not.
@@ -102,13 +168,33 @@ func in(offset int, mask byte) func(target, []byte) []byte {
 		if offset < 0 {
 			b[len(b)+offset] ^= mask
 		} else {
-			b[g.ipLen()+offset] ^= mask
+			b[g.headAt()+offset] ^= mask
 		}
 		return b
 	}
 }
 
-// resized cuts or extends a packet by n octets; its IP header says so.
+// udp changes the UDP header, if there is one.
+func udp(change func(u []byte)) func(target, []byte) []byte {
+	return func(g target, b []byte) []byte {
+		if g.encap {
+			change(b[g.ipLen():])
+		}
+		return b
+	}
+}
+
+// onlyUDP are reasons for packets in UDP; the others are as they were.
+func onlyUDP(r ...wire.DropReason) func(target) []wire.DropReason {
+	return func(g target) []wire.DropReason {
+		if g.encap {
+			return r
+		}
+		return nil
+	}
+}
+
+// resized cuts or extends a packet by n octets; its IP and UDP headers say so.
 func resized(n int) func(target, []byte) []byte {
 	return func(g target, b []byte) []byte {
 		if n < 0 {
@@ -117,6 +203,9 @@ func resized(n int) func(target, []byte) []byte {
 			b = append(b, make([]byte, n)...)
 		}
 		wire.SetLength(b, int(b[0]>>4), len(b))
+		if n := len(b) - g.ipLen(); g.encap && n >= wire.UDPLen {
+			binary.BigEndian.PutUint16(b[g.ipLen()+4:], uint16(n))
+		}
 		return b
 	}
 }
@@ -175,16 +264,16 @@ func mutations() []mutation {
 			return unlessAH(g)
 		}},
 		{"protocol", at(9, 6, 0x40), always(wire.DropClearNotProtected, wire.DropNoPolicy)},
-		{"protocol: the other of ESP and AH", at(9, 6, wire.ProtoESP^wire.ProtoAH), always(wire.DropUnknownSPI, wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
-		{"destination", at(19, 39, 0x40), always(wire.DropUnknownSPI)},
+		{"protocol: the other of ESP and AH", at(9, 6, wire.ProtoESP^wire.ProtoAH), inUDP(wire.DropUnknownSPI, wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
+		{"destination", at(19, 39, 0x40), inUDP(wire.DropUnknownSPI)},
 		{"source", at(15, 23, 0x40), func(g target) []wire.DropReason {
 			switch {
 			case !g.esp():
 				return []wire.DropReason{wire.DropICV}
-			case g.mode == sa.Transport: // then it is the source that the rules see
+			case g.mode == sa.Transport && !g.encap: // then it is the source that the rules see
 				return []wire.DropReason{wire.DropSelectorMismatch, wire.DropNoPolicy}
 			}
-			return nil // nothing is said of whom a tunnel comes from but what the key says
+			return nil // nothing is said of whom a tunnel, or what a NAT changes, comes from but what the key says
 		}},
 		{"source: b itself", func(g target, b []byte) []byte {
 			if g.six {
@@ -200,9 +289,15 @@ func mutations() []mutation {
 		{"a maximal packet", func(g target, b []byte) []byte { return resized(65535-len(b))(g, b) }, always(wire.DropICV, wire.DropBadLength)},
 		{"one octet less", resized(-1), always(wire.DropICV, wire.DropBadLength)},
 		{"sixteen octets less", resized(-16), icv},
-		{"the header alone", func(g target, b []byte) []byte { return resized(g.ipLen()+8-len(b))(g, b) }, always(wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
-		{"less than the header", func(g target, b []byte) []byte { return resized(g.ipLen()+3-len(b))(g, b) }, always(wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
-		{"no payload", func(g target, b []byte) []byte { return resized(g.ipLen()-len(b))(g, b) }, always(wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
+		{"the header alone", func(g target, b []byte) []byte { return resized(g.headAt()+8-len(b))(g, b) }, inUDP(wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
+		{"less than the header", func(g target, b []byte) []byte { return resized(g.headAt()+3-len(b))(g, b) }, inUDP(wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
+		{"no payload", func(g target, b []byte) []byte { return resized(g.headAt()-len(b))(g, b) }, inUDP(wire.DropBadLength, wire.DropMalformed, wire.DropExtensionHeader)},
+		{"udp source port", udp(func(u []byte) { u[1] ^= 0x40 }), always()},
+		{"udp destination port", udp(func(u []byte) { u[3] ^= 0x40 }), onlyUDP(wire.DropClearNotProtected, wire.DropNoPolicy)},
+		{"udp checksum", udp(func(u []byte) { u[6] ^= 0x40 }), always()},
+		{"udp length: shorter", udp(func(u []byte) { u[5] -= 4 }), onlyUDP(wire.DropICV, wire.DropBadLength)},
+		{"udp length: beyond the datagram", udp(func(u []byte) { u[4] ^= 0x40 }), onlyUDP(wire.DropClearNotProtected, wire.DropNoPolicy, wire.DropMalformed)},
+		{"udp length: less than the header", udp(func(u []byte) { u[4], u[5] = 0, 7 }), onlyUDP(wire.DropClearNotProtected, wire.DropNoPolicy, wire.DropMalformed)},
 		{"last octet of the ICV or the payload", in(-1, 0x80), icv},
 	}
 	// The fields of ESP and AH.
@@ -255,7 +350,7 @@ func (s *station) dropped() (n uint64) {
 func TestR39_AdversaryChangesEachField(t *testing.T) {
 	for _, g := range targets() {
 		t.Run(g.String(), func(t *testing.T) {
-			p := newPair(t, g.algorithm, g.proto, g.mode, g.six, false)
+			p := g.pair(t)
 			for _, m := range mutations() {
 				p.a.fromHost(g.payload(90), nil)
 				sealed := p.a.right.take(t, "", "")[0]
@@ -295,14 +390,14 @@ func TestR39_AdversaryChangesEachField(t *testing.T) {
 // TestR39_AdversarySplices puts parts of one true packet into another.
 func TestR39_AdversarySplices(t *testing.T) {
 	for _, g := range targets() {
-		p := newPair(t, g.algorithm, g.proto, g.mode, g.six, false)
+		p := g.pair(t)
 		for range 2 {
 			p.a.fromHost(g.payload(90), nil)
 		}
 		sealed := p.a.right.take(t, "", "")
 		one, two := sealed[0], sealed[1]
 		fed := uint64(0)
-		for cut := g.ipLen() + 8; cut < len(one); cut++ {
+		for cut := g.headAt() + 8; cut < len(one); cut++ {
 			for _, b := range [][]byte{slices.Concat(one[:cut], two[cut:]), slices.Concat(two[:cut], one[cut:])} {
 				if bytes.Equal(b, one) || bytes.Equal(b, two) {
 					continue
@@ -326,7 +421,7 @@ func TestR40_AdversaryReordersAndRepeats(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, g := range targets() {
 		const window = 64 // of a test SA
-		p := newPair(t, g.algorithm, g.proto, g.mode, g.six, false)
+		p := g.pair(t)
 		const n = 500
 		for range n {
 			p.a.fromHost(g.payload(20), nil)
@@ -360,7 +455,7 @@ func TestR40_AdversaryReordersAndRepeats(t *testing.T) {
 func TestR27_AdversaryRefragments(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for _, g := range targets() {
-		p := newPair(t, g.algorithm, g.proto, g.mode, g.six, false)
+		p := g.pair(t)
 		for round := range 20 {
 			p.a.fromHost(g.payload(1200), nil)
 			sealed := p.a.right.take(t, "", "")[0]
@@ -412,7 +507,7 @@ func TestR39_AdversaryAtRandom(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	list := mutations()
 	for _, g := range targets() {
-		p := newPair(t, g.algorithm, g.proto, g.mode, g.six, false)
+		p := g.pair(t)
 		true90 := g.payload(90)
 		fed, delivered := uint64(0), uint64(0)
 		for range 2000 {

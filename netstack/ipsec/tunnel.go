@@ -67,11 +67,13 @@ func (w *work) leaveTunnel(s *sa.SA) wire.DropReason {
 	d, o := &w.d, &w.open
 	outerTOS := d.Info.TOS
 	b := d.Bytes[o.pkt.Pay:o.pkt.End]
+	if o.pkt.NextHeader != wire.ProtoIPv4 && o.pkt.NextHeader != wire.ProtoIPv6 {
+		return wire.DropBadNextHeader // even where what is inside could be a datagram
+	}
 	if reason := wire.Parse(b, &d.Info); reason != wire.DropNone {
 		return reason
 	}
-	if o.pkt.NextHeader != wire.ProtoIPv4 && o.pkt.NextHeader != wire.ProtoIPv6 ||
-		(o.pkt.NextHeader == wire.ProtoIPv4) != (d.Info.Version == 4) {
+	if (o.pkt.NextHeader == wire.ProtoIPv4) != (d.Info.Version == 4) {
 		return wire.DropBadNextHeader
 	}
 	// Behind the datagram there may be padding for traffic flow confidentiality (RFC
