@@ -11,4 +11,5 @@
 // The host behind the interface is the protected side, as in RFC 4301 §4.4.1: what it
 // sends is looked up as outbound (§5.1), what arrives as inbound (§5.2). Fragments count
 // for the flow of their first, as they would be reassembled before the look-up (§7).
+// What arrives as ESP, in UDP or not (RFC 3948), is judged by its SPI alone.
 package observe

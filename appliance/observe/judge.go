@@ -2,6 +2,7 @@ package observe
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"bitw/appliance"
 	"bitw/netstack/wire"
@@ -54,12 +55,15 @@ func flowOf(dir sa.Direction, in *wire.Info) *sa.Flow {
 type opinion struct {
 	Verdict
 	bundle bundle
+	// passing says that another packet of the flow may be something else: on the port of
+	// ESP in UDP come IKE and keepalives too.
+	passing bool
 }
 
 // of judges the first packet of one direction of a flow.
 func (j *judge) of(p *packet) *opinion {
 	if p.dir == sa.Inbound {
-		return &opinion{Verdict: j.inbound(p)}
+		return j.inUDP(p)
 	}
 	return j.outbound(p)
 }
@@ -83,9 +87,24 @@ func (j *judge) outbound(p *packet) *opinion {
 	return o
 }
 
+// inUDP is inbound, with an eye on what UDP may hold (RFC 3948 §2).
+func (j *judge) inUDP(p *packet) *opinion {
+	if p.info.Proto != wire.ProtoUDP || !p.info.HasPorts || !j.db.SAD.Encapsulated(p.info.Dst, p.info.DstPort) {
+		return &opinion{Verdict: j.inbound(p)}
+	}
+	payload, kind := wire.EncapPayload(p.data, &p.info)
+	switch kind {
+	case wire.EncapESP:
+		return &opinion{Verdict: j.sealed(payload, p.info.Dst, wire.ProtoESP, p.info.DstPort)}
+	case wire.EncapKeepalive:
+		return &opinion{Verdict: discard(wire.DropKeepalive, ""), passing: true}
+	}
+	return &opinion{Verdict: j.inbound(p), passing: true}
+}
+
 func (j *judge) inbound(p *packet) Verdict {
 	if p.info.Proto == wire.ProtoESP || p.info.Proto == wire.ProtoAH {
-		return j.protected(p)
+		return j.sealed(p.data[min(p.info.HeaderLen, len(p.data)):], p.info.Dst, p.info.Proto, 0)
 	}
 	rule := j.db.SPD.Lookup(sa.Inbound, flowOf(sa.Inbound, &p.info))
 	if reason := rule.CheckInbound(nil); reason != wire.DropNone && reason != wire.DropPolicyDiscard {
@@ -105,20 +124,22 @@ func (j *judge) inbound(p *packet) Verdict {
 	return v
 }
 
-// protected judges what arrives with an ESP or AH header. What is inside cannot be
-// known here, so no policy is named.
-func (j *judge) protected(p *packet) Verdict {
+// sealed judges what arrives with an ESP or AH header, at the start of h, in UDP to a port
+// unless that is 0. What is inside cannot be known here, so no policy is named.
+func (j *judge) sealed(h []byte, dst netip.Addr, proto uint8, port uint16) Verdict {
 	at := 0
-	if p.info.Proto == wire.ProtoAH {
+	if proto == wire.ProtoAH {
 		at = 4
 	}
-	h := p.data[min(p.info.HeaderLen, len(p.data)):]
 	if len(h) < at+4 {
 		return discard(wire.DropMalformed, "")
 	}
-	s := j.db.SAD.Lookup(binary.BigEndian.Uint32(h[at:]), p.info.Dst, p.info.Proto)
+	s := j.db.SAD.Lookup(binary.BigEndian.Uint32(h[at:]), dst, proto)
 	if s == nil {
 		return discard(wire.DropUnknownSPI, "")
+	}
+	if reason := s.EncapMatches(port); reason != wire.DropNone {
+		return discard(reason, "")
 	}
 	return Verdict{Action: sa.Protect.String(), SAs: []string{s.Name}}
 }

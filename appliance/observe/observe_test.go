@@ -25,7 +25,11 @@ security_associations:
   - {name: in-ah, direction: in, protocol: ah, mode: transport, spi: 0x2002, source: 192.0.2.9, destination: 192.0.2.1, algorithm: sha256, integrity_key: "100102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"}
   - {name: out-tun, direction: out, protocol: esp, mode: tunnel, spi: 0x1003, source: 192.0.2.1, destination: 192.0.2.9, algorithm: aes256gcm16, encryption_key: 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeffa0a1a2a3}
   - {name: in-tun, direction: in, protocol: esp, mode: tunnel, spi: 0x2003, source: 192.0.2.9, destination: 192.0.2.1, algorithm: aes256gcm16, encryption_key: ff112233445566778899aabbccddeeff00112233445566778899aabbccddeeffa0a1a2a3}
+  - {name: out-nat, direction: out, protocol: esp, mode: tunnel, spi: 0x1004, source: 192.0.2.1, destination: 192.0.2.4, algorithm: null-sha256, encap: yes, integrity_key: "200102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"}
+  - {name: in-nat, direction: in, protocol: esp, mode: tunnel, spi: 0x2004, source: 192.0.2.4, destination: 192.0.2.1, algorithm: null-sha256, encap: yes, integrity_key: "300102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"}
 policies:
+  - {name: nat, remote: 203.0.113.0/24, action: protect, out: out-nat, in: in-nat}
+  - {name: ike, protocol: udp, local_ports: [4500], remote_ports: [4500], action: bypass}
   - {name: b, local: 192.0.2.1, remote: 192.0.2.2, action: protect, out: [to-b], in: [from-b]}
   - {name: net, remote: 198.51.100.0/24, action: protect, out: [out-tun, out-ah], in: [in-tun, in-ah]}
   - {name: dns, protocol: udp, remote_ports: [53], action: bypass}
@@ -316,4 +320,55 @@ func FuzzSee(f *testing.F) {
 			t.Error("a frame that was not counted")
 		}
 	})
+}
+
+// TestR03_RFC3948_2_ESPInUDP looks into UDP on the port of an SA, packet by packet: what
+// IKE and keepalives are told holds until ESP comes.
+func TestR03_RFC3948_2_ESPInUDP(t *testing.T) {
+	j := newJudge(t)
+	packet := func(payload ...byte) []byte {
+		d := datagram{in: true, remote: "192.0.2.4", proto: wire.ProtoUDP, ports: [2]uint16{4500, 4500}, size: 28 + len(payload)}
+		f := d.frame()
+		udp := f[len(f)-len(payload)-8:]
+		binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
+		copy(udp[8:], payload)
+		return f
+	}
+	esp := func(spi uint32) []byte { return append(binary.BigEndian.AppendUint32(nil, spi), make([]byte, 40)...) }
+	ike := Verdict{Action: "bypass", Policy: "ike"}
+	tab := newTable(j, hostMAC, 10)
+	for _, step := range []struct {
+		name    string
+		payload []byte
+		want    Verdict
+	}{
+		{"keepalive", []byte{0xff}, Verdict{Action: "discard", Reason: "nat_keepalive"}},
+		{"IKE", make([]byte, 32), ike},
+		{"something short", []byte{1, 2, 3}, ike},
+		{"ESP", esp(0x2004), Verdict{Action: "protect", SAs: []string{"in-nat"}}},
+		{"IKE behind ESP", make([]byte, 32), Verdict{Action: "protect", SAs: []string{"in-nat"}}},
+	} {
+		tab.see(sa.Inbound, packet(step.payload...), now)
+		var r Report
+		tab.report(&r)
+		if len(r.Flows) != 1 || r.Flows[0].In.Verdict == nil || fmt.Sprint(*r.Flows[0].In.Verdict) != fmt.Sprint(step.want) {
+			t.Fatalf("%s: %+v", step.name, r.Flows)
+		}
+	}
+	for name, c := range map[string]struct {
+		frame []byte
+		want  string
+	}{
+		"unknown SPI":          {packet(esp(0x2009)...), "unknown_spi"},
+		"an SA without UDP":    {packet(esp(0x2001)...), "encap_mismatch"},
+		"an SA that wants UDP": {datagram{in: true, remote: "192.0.2.4", proto: wire.ProtoESP, spi: 0x2004}.frame(), "encap_mismatch"},
+	} {
+		tab := newTable(j, hostMAC, 10)
+		tab.see(sa.Inbound, c.frame, now)
+		var r Report
+		tab.report(&r)
+		if v := r.Flows[0].In.Verdict; v == nil || v.Action != "discard" || v.Reason != c.want {
+			t.Errorf("%s: %+v, expected %s", name, v, c.want)
+		}
+	}
 }

@@ -101,7 +101,7 @@ func (t *table) see(dir sa.Direction, b []byte, now time.Time) string {
 	if t.judge == nil {
 		return ""
 	}
-	if h.opinion == nil {
+	if h.opinion == nil || h.opinion.passing {
 		h.opinion = t.judge.of(&p)
 	}
 	t.judge.count(h.opinion, &p)
