@@ -91,7 +91,13 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("appliance: %w", err)
 	}
-	return a, keys.Close()
+	if err := keys.Close(); err != nil {
+		return nil, err
+	}
+	if err := a.protTest(); err != nil {
+		return nil, fmt.Errorf("appliance: %w", err)
+	}
+	return a, nil
 }
 
 // databases makes the key managers and the SPD of the configuration.
@@ -106,6 +112,11 @@ func (a *Appliance) databases(store sa.SequenceStore, resume *sa.Resume) (*keyer
 	keys := &keyers{SAUser: own, others: a.opt.keyManagers, clock: a.opt.clock, memory: sa.NewMemoryStore(), resume: resume}
 	if err := keys.check(&a.cfg); err != nil {
 		return nil, nil, err
+	}
+	if a.opt.graph != nil {
+		if err := a.opt.graph.begin(own); err != nil {
+			return nil, nil, err
+		}
 	}
 	rules, err := policies(&a.cfg, keys)
 	if err != nil {

@@ -39,6 +39,9 @@ func (a *Appliance) routes(down func()) []route {
 			return nil
 		}},
 		{pattern: "POST /v1/tap", needs: mayChange, body: 1 << 12, serve: a.serveTap},
+		{pattern: "GET /v1/keys", needs: mayRead, serve: a.serveKeys},
+		{pattern: "POST /v1/keys", needs: mayChange, body: 1 << 18, serve: a.serveKeyChange},
+		{pattern: "POST /v1/keys/values", needs: mayOwn, serve: a.serveKeyValues},
 		{pattern: "POST /v1/takeover", needs: mayOwn, within: streaming, serve: a.serveTakeover},
 	}
 }
@@ -58,6 +61,7 @@ const (
 	CodeFailed     = "failed" // it was tried
 	CodeClear      = "clear"  // matches ErrClear
 	CodeNoTaps     = "no_taps"
+	CodeKey        = "key" // matches ErrKey
 )
 
 // A ControlError is how the control socket says no: a JSON object beside an HTTP status
@@ -77,6 +81,8 @@ func (e *ControlError) Is(target error) bool {
 		return target == ErrClear
 	case CodeNoTaps:
 		return target == ErrNoTaps
+	case CodeKey:
+		return target == ErrKey
 	}
 	return false
 }

@@ -52,6 +52,9 @@ type options struct {
 	keyManagers []keyer.Manager
 	state       func(string)
 
+	iface string // where a graph names none
+	graph *graph
+
 	heartbeat      func()
 	heartbeatEvery time.Duration
 }

@@ -77,6 +77,23 @@ func (c *Client) SetTaps(ctx context.Context, r appliance.TapRequest) (appliance
 	return t, err
 }
 
+// Keys asks for the states of all keys, and for their values if show.
+func (c *Client) Keys(ctx context.Context, show bool) ([]appliance.KeyStatus, error) {
+	var list appliance.KeyList
+	method, path := http.MethodGet, "/v1/keys"
+	if show {
+		method, path = http.MethodPost, "/v1/keys/values"
+	}
+	err := c.call(ctx, method, path, nil, &list)
+	return list.Keys, err
+}
+
+// ChangeKey asks the appliance to set, invalidate or clear a key. The error matches
+// appliance.ErrKey where Appliance.ChangeKey's would.
+func (c *Client) ChangeKey(ctx context.Context, r appliance.KeyRequest) error {
+	return c.call(ctx, http.MethodPost, "/v1/keys", r, nil)
+}
+
 // call sends in as JSON, if it is not nil, and reads the answer into out, if that is
 // not nil.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {

@@ -54,6 +54,7 @@ func newWorld(t *testing.T) *world {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	w := &world{program: &program{
+		in:  strings.NewReader(""),
 		now: func() time.Time { return now }, sockets: dir,
 		notify: func(chan<- os.Signal) func() { return func() {} },
 		newAppliance: func(appliance.Config, ...appliance.Option) (runner, error) {

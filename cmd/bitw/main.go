@@ -27,6 +27,7 @@ import (
 // A program is what the verbs share: where they write, and what they reach outside
 // of the process. Tests put their own in place.
 type program struct {
+	in       io.Reader
 	out, err io.Writer
 	now      func() time.Time
 	// sockets is the folder in which control sockets are by default.
@@ -56,7 +57,7 @@ func main() { os.Exit(newProgram().run(context.Background(), os.Args[1:])) }
 // newProgram is the program in the surroundings of its process.
 func newProgram() *program {
 	return &program{
-		out: os.Stdout, err: os.Stderr, now: time.Now, sockets: "/run/bitw",
+		in: os.Stdin, out: os.Stdout, err: os.Stderr, now: time.Now, sockets: "/run/bitw",
 		notify: func(c chan<- os.Signal) func() {
 			signal.Notify(c, os.Interrupt, syscall.SIGTERM)
 			return func() { signal.Stop(c) }
@@ -152,7 +153,7 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 	root.SuggestionsMinimumDistance = 2
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.up(), p.check(), p.status(), p.down(), p.recoverVerb(), p.demoVerb(), p.tap(), p.observe(), p.graph(), p.version(), p.man())
+	root.AddCommand(p.up(), p.check(), p.status(), p.down(), p.recoverVerb(), p.demoVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.version(), p.man())
 	for _, verb := range root.Commands() {
 		verb.DisableFlagsInUseLine = true // their lines have what must be given
 	}

@@ -14,15 +14,16 @@ import (
 )
 
 type upFlags struct {
-	config, logLevel, hook string
-	logJSON, openOnStop    bool
-	takeover               bool
+	config, graph, iface string
+	logLevel, hook       string
+	logJSON, openOnStop  bool
+	takeover             bool
 }
 
 func (p *program) up() *cobra.Command {
 	var f upFlags
 	cmd := &cobra.Command{
-		Use:   "up -c FILE",
+		Use:   "up -c FILE | --graph FILE",
 		Short: "Cut the interface and protect it",
 		Long: `up cuts the interface that the configuration names, and applies its policies to
 all that crosses, in the foreground. It says so when the interface is cut, and logs
@@ -46,16 +47,23 @@ key. The other one ends with status 0. If this one cannot start, the other goes 
 none runs, this one starts as without --takeover. Between two interfaces (inside and
 outside) it is refused.
 
+With --graph the configuration is a graph in the language of the x-kernel instead, with
+the files rom, prottbl and km/* beside it. 'bitw graph FILE' shows what it composes,
+'bitw keys' its keys.
+
 It needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN), /dev/net/tun, and a kernel with tcx
 (Linux 6.6) or clsact (Linux 5.8).`,
 		Example: `  bitw up -c /etc/bitw/eth0.yaml
   bitw up -c eth0.yaml --open-on-stop
   bitw up -c eth0.yaml --takeover
-  bitw up -c eth0.yaml --log-level debug --log-json`,
+  bitw up -c eth0.yaml --log-level debug --log-json
+  bitw up --graph graph.comp --interface eth0`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.runUp(cmd.Context(), f) },
 	}
 	configFlag(cmd, &f.config, "")
+	cmd.Flags().StringVar(&f.graph, "graph", "", "compose bitw by this graph (`FILE`) instead of a configuration")
+	cmd.Flags().StringVar(&f.iface, "interface", "", "the interface (`IFACE`) to cut where the graph names none")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "", "`LEVEL` of the log: error, warn, info, debug or trace (default: the configuration's)")
 	cmd.Flags().BoolVar(&f.logJSON, "log-json", false, "log in JSON")
 	cmd.Flags().BoolVar(&f.openOnStop, "open-on-stop", false, "give the interface back, without protection, when ended cleanly")
@@ -78,9 +86,9 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 			return err
 		}
 	}
-	cfg, warnings, err := p.load(f.config)
+	cfg, warnings, known, err := p.plan(f)
 	if err != nil {
-		return p.report(f.config, warnings, err)
+		return err
 	}
 	log, err := p.logger(f, cfg.LogLevel)
 	if err != nil {
@@ -89,7 +97,7 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	for _, w := range warnings {
 		log.WithFields(logrus.Fields{"file": w.File, "line": w.Line, "column": w.Column}).Warn(sentence(w.Msg, w.Hint))
 	}
-	opts := []appliance.Option{appliance.WithLogger(log), hook}
+	opts := append([]appliance.Option{appliance.WithLogger(log), hook}, known...)
 	if f.openOnStop {
 		opts = append(opts, appliance.WithOpenOnStop())
 	}
@@ -120,7 +128,7 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	select {
 	case err = <-ended:
 	case <-a.Ready():
-		fmt.Fprintf(p.out, "%s is cut and protected; see what passes with: bitw status -c %s\n", cfg.Interface, shellWord(f.config))
+		fmt.Fprintf(p.out, "%s is cut and protected; see what passes with: bitw status %s\n", cfg.Interface, f.which(cfg))
 		err = <-ended
 	}
 	if closeErr := a.Close(); err == nil {
@@ -144,6 +152,36 @@ func handedOver(err error) error {
 		return nil
 	}
 	return err
+}
+
+// which names the appliance to other verbs.
+func (f *upFlags) which(cfg *config.Config) string {
+	if f.graph == "" {
+		return "-c " + shellWord(f.config)
+	}
+	return "--socket " + shellWord(cfg.Control)
+}
+
+// plan reads the configuration, or the graph together with what an appliance has to know of it.
+// Errors in the files are reported.
+func (p *program) plan(f upFlags) (*config.Config, config.Warnings, []appliance.Option, error) {
+	switch {
+	case f.graph != "" && f.config != "":
+		return nil, nil, nil, usagef("-c and --graph each name a configuration: give only one of them")
+	case f.iface != "" && f.graph == "":
+		return nil, nil, nil, usagef("--interface goes with --graph; a configuration names its own")
+	case f.graph == "":
+		cfg, warnings, err := p.load(f.config)
+		if err != nil {
+			return nil, nil, nil, p.report(f.config, warnings, err)
+		}
+		return cfg, warnings, nil, nil
+	}
+	cfg, known, err := appliance.LoadGraph(f.graph, appliance.WithInterface(f.iface))
+	if err != nil {
+		return nil, nil, nil, p.report(f.graph, nil, err)
+	}
+	return &cfg, nil, []appliance.Option{known}, nil
 }
 
 // leftIn says in what state an interface is after a clean end.

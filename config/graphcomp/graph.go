@@ -59,6 +59,12 @@ func (n *Node) Option(name string) (Option, bool) {
 	return Option{}, false
 }
 
+// Has says whether the node has an option.
+func (n *Node) Has(option string) bool {
+	_, ok := n.Option(option)
+	return ok
+}
+
 // Node returns the node of that name, or nil.
 func (g *Graph) Node(name string) *Node {
 	for _, n := range g.Nodes {

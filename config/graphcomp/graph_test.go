@@ -212,3 +212,23 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestR45_ThePackageCommentHasEveryNode(t *testing.T) {
+	b, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := string(b)
+	for _, n := range mustParse(t, listing(t)).Nodes {
+		if !strings.Contains(doc, "//\t"+n.Name+" ") && n.Protocol != "km" {
+			t.Errorf("it lacks %s", n.Name)
+		}
+	}
+	for _, k := range kinds() {
+		for _, o := range k.options {
+			if !strings.Contains(doc, o.name) {
+				t.Errorf("it lacks the option %s of %s", o.name, k.name)
+			}
+		}
+	}
+}

@@ -103,6 +103,8 @@ func (u *SAUser) Name() string { return "sauser" }
 
 // Lineage implements Manager. Each SA has a lineage of its name.
 func (u *SAUser) Lineage(name string) *sa.Lineage {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if e := u.byName[name]; e != nil {
 		return e.lineage
 	}
