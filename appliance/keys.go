@@ -31,7 +31,7 @@ type KeyStatus struct {
 
 // ErrKey is matched by the errors about a key that cannot be set, or is not there. They
 // show no key.
-var ErrKey = errors.New("key")
+var ErrKey = errors.New("the key cannot be changed")
 
 func keyError(err error) error { return fmt.Errorf("%w: %w", ErrKey, err) }
 
