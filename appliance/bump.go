@@ -229,7 +229,7 @@ func (b *bump) cutInterface(ctx context.Context, o *options, from *successor) (d
 	for i, tap := range []*ethtap.Tap{b.device.Kernel(), b.device.Wire()} {
 		b.taps.gates[i] = newTapGate()
 		for _, q := range tap.Queues() {
-			devices[i] = append(devices[i], link.FromReadWriter(newTapQueue(q, b.taps.gates[i])))
+			devices[i] = append(devices[i], newTapQueue(q, b.taps.gates[i]))
 		}
 	}
 	return devices, nil
@@ -258,16 +258,21 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 		IsLocal: b.own, Clock: b.clock, ICMPErrors: icmpErrors(b.cfg.ICMPErrors), HostResolves: b.cfg.Neighbors == config.Relay,
 		FragmentMemory: int(b.cfg.Limits.FragmentMemory), FragmentTimeout: b.cfg.Limits.FragmentTimeout,
 		Hold: holdLimits(&b.cfg.Limits.Acquire),
+		Coalesce: len(devices[hook.Right]),
 	})
 	b.resolver = hook.NewResolver(hook.ResolverOptions{
 		Clock: clock, Failed: b.engine.Unresolved, Drops: &b.drops[hook.Right],
 	})
 	ends := make([]*link.Endpoint, 2)
 	for side, name := range []string{"kern", "dev"} {
-		end, err := link.New(link.Options{
+		o := link.Options{
 			Devices: devices[side], MAC: []tcpip.LinkAddress{leftMAC, host.mac}[side], MTU: uint32(host.mtu), Name: name,
 			Drops: &b.drops[side], Logger: b.log,
-		})
+		}
+		if hook.Side(side) == hook.Right {
+			o.EndBatch = b.engine.EndBatch
+		}
+		end, err := link.New(o)
 		if err != nil {
 			return err
 		}

@@ -3,12 +3,12 @@ package appliance
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"sync"
 	"sync/atomic"
 
 	"bitw/netstack/ethtap"
+	"bitw/netstack/link"
 )
 
 // A tapGate stands between a tap and those who read it for the engine. A tap whose
@@ -86,27 +86,36 @@ func (g *tapGate) end() {
 // tapQueue is a queue of a tap as a link reads it: it waits while the tap is
 // Closed. Closing the queue itself is left to the device, which closes all at once.
 type tapQueue struct {
-	io.ReadWriter // an *ethtap.Queue
-	gate          *tapGate
+	queue batches
+	gate  *tapGate
 }
 
-func newTapQueue(q io.ReadWriter, g *tapGate) tapQueue {
+// batches is an *ethtap.Queue.
+type batches interface {
+	ReadBatch(frames [][]byte) (int, error)
+	WriteBatch(frames [][]byte) (int, error)
+}
+
+var _ link.Lender = tapQueue{}
+
+func newTapQueue(q batches, g *tapGate) tapQueue {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.readers++
 	return tapQueue{q, g}
 }
 
-func (q tapQueue) Read(p []byte) (int, error) {
+// LendFrames implements link.Lender.
+func (q tapQueue) LendFrames(frames [][]byte) (int, error) {
 	for {
 		// Counted before the read, so that a change during it is not slept over.
 		seen := q.gate.changes.Load()
-		n, err := q.ReadWriter.Read(p)
+		n, err := q.queue.ReadBatch(frames)
 		switch {
 		case err == nil && q.gate.live.Load():
 			return n, nil
 		case err == nil:
-			// A copy: the frame itself has passed.
+			// Copies: the frames themselves have passed.
 		case !errors.Is(err, ethtap.ErrClosed):
 			return n, err
 		case !q.gate.await(seen):
@@ -114,6 +123,19 @@ func (q tapQueue) Read(p []byte) (int, error) {
 		}
 	}
 }
+
+// ReadFrames implements link.Device.
+func (q tapQueue) ReadFrames(bufs [][]byte, sizes []int) (int, error) {
+	frames := make([][]byte, min(len(bufs), len(sizes)))
+	n, err := q.LendFrames(frames)
+	for i, f := range frames[:n] {
+		sizes[i] = copy(bufs[i], f)
+	}
+	return n, err
+}
+
+// WriteFrames implements link.Device.
+func (q tapQueue) WriteFrames(frames [][]byte) (int, error) { return q.queue.WriteBatch(frames) }
 
 func (q tapQueue) Close() error {
 	q.gate.end()

@@ -26,7 +26,7 @@ func newFakeQueue() *fakeQueue {
 	return q
 }
 
-func (q *fakeQueue) Read(p []byte) (int, error) {
+func (q *fakeQueue) ReadBatch(frames [][]byte) (int, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for !q.closed && len(q.frames) == 0 {
@@ -35,12 +35,12 @@ func (q *fakeQueue) Read(p []byte) (int, error) {
 	if q.closed {
 		return 0, ethtap.ErrClosed
 	}
-	p[0] = q.frames[0]
+	frames[0] = q.frames[:1]
 	q.frames = q.frames[1:]
 	return 1, nil
 }
 
-func (q *fakeQueue) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+func (q *fakeQueue) WriteBatch([][]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 func (q *fakeQueue) set(closed bool, frames ...byte) {
 	q.mu.Lock()
@@ -58,13 +58,13 @@ func TestTapGate(t *testing.T) {
 	got := make(chan byte)
 	ended := make(chan error, 1)
 	go func() {
-		var b [1]byte
+		frames := make([][]byte, 1)
 		for {
-			if _, err := dev.Read(b[:]); err != nil {
+			if _, err := dev.LendFrames(frames); err != nil {
 				ended <- err
 				return
 			}
-			got <- b[0]
+			got <- frames[0][0]
 		}
 	}()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

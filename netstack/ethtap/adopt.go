@@ -64,8 +64,9 @@ func (d *Device) takeOver(h *Handover, u *undo) error {
 	if i.Inside != d.opts.Inside {
 		return because(ErrOccupied, "%s is cut with the inside interface %q, expected %q", i.Interface, i.Inside, d.opts.Inside)
 	}
-	if i.Queues < 1 || i.Queues > 64 || len(h.FDs) != locks+3+2*i.Queues+i.Links {
-		return because(ErrOccupied, "a handover of %d queues and %d links with %d descriptors", i.Queues, i.Links, len(h.FDs))
+	if i.Queues < 1 || i.Queues > 64 || len(h.FDs) != locks+3+2*i.Queues+i.Rings+i.Links ||
+		i.Rings != 0 && i.Rings != i.Queues {
+		return because(ErrOccupied, "a handover of %d queues, %d rings and %d links with %d descriptors", i.Queues, i.Rings, i.Links, len(h.FDs))
 	}
 	var err error
 	if d.nl, err = netlink.NewHandle(); err != nil {
@@ -116,6 +117,10 @@ func (d *Device) takeOver(h *Handover, u *undo) error {
 		if *s.to, err = newTap(d, t); err != nil {
 			return err
 		}
+	}
+	u.add(d.wire.closeBatches)
+	if err := d.adoptBatches(h); err != nil {
+		return err
 	}
 	if d.progs, err = loadPrograms(d.cut, d.twoNIC()); err != nil {
 		return permission(err)

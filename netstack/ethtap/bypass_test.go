@@ -24,7 +24,7 @@ import (
 // it is told line by line, and answers each line with "ok" or the error.
 const senderEnv = "BITW_ETHTAP_SENDER"
 
-func sender(netns string) {
+func rawSender(netns string) {
 	runtime.LockOSThread()
 	ns, err := os.Open(netns)
 	if err == nil {
@@ -115,7 +115,7 @@ func (x *teller) expect(want string) {
 	x.t.Helper()
 	got, err := x.r.ReadString('\n')
 	if got = strings.TrimSpace(got); err != nil || got != want {
-		x.t.Fatalf("the sender says %q (%v), expected %q", got, err, want)
+		x.t.Fatalf("the rawSender says %q (%v), expected %q", got, err, want)
 	}
 }
 

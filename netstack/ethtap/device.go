@@ -43,6 +43,9 @@ type Options struct {
 	// all. Empty forbids nothing. Under FailShut it outlives the process as the cut does.
 	ForbidBypass string
 	Queues       int // queues of each tap, 0 is 1, at most 64
+	// NoBatches makes the wire tap move its frames one by one through the TAP, instead of
+	// reading them from a packet ring and sending many in one system call.
+	NoBatches bool
 	// DrainTimeout bounds the drain in Close, 0 is 250 ms.
 	DrainTimeout time.Duration
 	// FlushNeighborsOnClose makes Drain and Close flush the interface's neighbour
@@ -61,6 +64,7 @@ type Info struct {
 	Hook      Hook             // the one in use, never HookAuto
 	KernelTap string           // name of htap
 	WireTap   string           // name of ltap
+	NoBatches string           // why the wire's frames go one by one, "" if they do not
 	// Of the two-NIC form only; MTU is the lesser one of both there.
 	Inside      string
 	InsideIndex int
@@ -327,6 +331,7 @@ func (d *Device) letGo() error {
 	for _, a := range d.attached {
 		errs = append(errs, a.release())
 	}
+	d.wire.closeBatches()
 	d.kernel.tap.close()
 	d.wire.tap.close()
 	d.progs.close()

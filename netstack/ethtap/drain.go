@@ -141,11 +141,13 @@ func (d *Device) handOver(ctx context.Context, t *Tap) {
 	}
 }
 
-// settle waits until nothing was queued in the taps and nothing written to the
-// opposite ones for a while: a frame may be in the hands of a reader between its Read
-// and its Write.
+// settle waits until nothing was queued in the taps, their readers were back for the
+// next frame, and nothing was written to the opposite ones for a while: a frame may be
+// on its way from one goroutine to another.
 func (d *Device) settle(ctx context.Context, leaving []*Tap) error {
-	const quiet = 5 // looks in a row, a millisecond apart
+	// Looks in a row, a millisecond apart. A reader that does not come back may have a
+	// frame, or may be gone.
+	const quiet, late = 5, 50
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	count := func() (n uint64) {
@@ -159,16 +161,18 @@ func (d *Device) settle(ctx context.Context, leaving []*Tap) error {
 		return n
 	}
 	written := count()
-	for calm := 0; calm < quiet; {
+	for calm, enough := 0, quiet; calm < enough; {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("drain of %s: frames still queued or written: %w", d.info.Name, ctx.Err())
 		case <-tick.C:
 		}
-		calm++
+		calm, enough = calm+1, quiet
 		for _, t := range leaving {
 			if t.queued() {
 				calm = 0
+			} else if !t.idle() {
+				enough = late
 			}
 		}
 		if now := count(); now != written {

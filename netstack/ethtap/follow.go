@@ -62,6 +62,13 @@ func (d *Device) follow(index int) error {
 	}
 	d.note(eth)
 	d.describe()
+	for _, q := range d.wire.queues {
+		if q.send != nil {
+			if err := q.send.bind(index); err != nil {
+				return fmt.Errorf("send by %s: %w", d.info.Name, permission(err))
+			}
+		}
+	}
 	if err := d.attachAgain(); err != nil {
 		return err
 	}

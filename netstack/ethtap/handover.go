@@ -26,8 +26,8 @@ import (
 // one calls Resume.
 type Handover struct {
 	Info HandoverInfo
-	// FDs are the descriptors of the lock of each interface, the map, each tap's control and queues, and
-	// the programs' links where there are any. They are raw, since an os.File would make
+	// FDs are the descriptors of the lock of each interface, the map, each tap's control and
+	// queues, the wire tap's packet rings and the programs' links where there are any. They are raw, since an os.File would make
 	// queues blocking for both processes. Whoever has a Handover closes it.
 	FDs []int
 }
@@ -41,12 +41,14 @@ type HandoverInfo struct {
 	NetNS     uint64 `json:"netns"` // inode
 	Hook      Hook   `json:"hook"`
 	Queues    int    `json:"queues"` // of each tap
+	Rings     int    `json:"rings"`  // of the wire tap, one for each queue, or none
+	Slot      int    `json:"slot"`   // of a ring, octets
 	Links     int    `json:"links"`  // among the descriptors
 	Pins      string `json:"pins"`   // this interface's directory of pins
 }
 
 // MaxHandoverFDs is how many descriptors a Handover has at most.
-const MaxHandoverFDs = 2 + 1 + 2*(1+64) + 8
+const MaxHandoverFDs = 2 + 1 + 2*(1+64) + 64 + 8
 
 // ErrHeld: the device's readers are held for a handover.
 var ErrHeld = errors.New("the taps are being handed over")
@@ -92,6 +94,12 @@ func (d *Device) Handover() (*Handover, error) {
 		fds = append(fds, t.tap.ctl)
 		for _, q := range t.queues {
 			fds = append(fds, q.fd)
+		}
+	}
+	for _, q := range d.wire.queues {
+		if q.ring != nil {
+			fds = append(fds, q.ring.fd)
+			h.Info.Rings, h.Info.Slot = h.Info.Rings+1, q.ring.slot
 		}
 	}
 	for _, a := range d.attached {

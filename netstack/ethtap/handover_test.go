@@ -246,8 +246,10 @@ func TestAdoptRefuses(t *testing.T) {
 		"links":           {func(_ *Options, h *Handover) { h.Info.Links, h.Info.Queues = 2, 2 }, ""},
 		"wrong order":     {func(_ *Options, h *Handover) { h.FDs[0], h.FDs[1] = h.FDs[1], h.FDs[0] }, "the lock"},
 		"no map":          {func(_ *Options, h *Handover) { h.FDs[1], h.FDs[2] = h.FDs[2], h.FDs[1] }, "the map"},
-		"no link":         {func(_ *Options, h *Handover) { h.FDs[6], h.FDs[3] = h.FDs[3], h.FDs[6] }, ""},
-		"links in a mess": {func(_ *Options, h *Handover) { h.FDs[6], h.FDs[8] = h.FDs[8], h.FDs[6] }, "on interface"},
+		"no link":         {func(_ *Options, h *Handover) { h.FDs[7], h.FDs[3] = h.FDs[3], h.FDs[7] }, ""},
+		"no ring":         {func(_ *Options, h *Handover) { h.FDs[6], h.FDs[7] = h.FDs[7], h.FDs[6] }, "a packet ring"},
+		"slots too large": {func(_ *Options, h *Handover) { h.Info.Slot = 1 << 20 }, "slots of 1048576"},
+		"links in a mess": {func(_ *Options, h *Handover) { h.FDs[7], h.FDs[9] = h.FDs[9], h.FDs[7] }, "on interface"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, h := l.a.options(Options{}), sent(t, d)

@@ -22,7 +22,7 @@ const childEnv = "BITW_ETHTAP_CHILD"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(senderEnv); path != "" {
-		sender(path)
+		rawSender(path)
 		return
 	}
 	if spec := os.Getenv(childEnv); spec != "" {

@@ -159,6 +159,10 @@ func (d *Device) open(u *undo) error {
 	if err := d.makeTaps(u); err != nil {
 		return err
 	}
+	u.add(d.wire.closeBatches)
+	if err := d.openBatches(); err != nil {
+		return err
+	}
 	d.describe()
 	if d.progs, err = loadPrograms(d.cut, d.twoNIC()); err != nil {
 		return permission(err)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -51,6 +52,14 @@ type Queue struct {
 	tap *Tap
 	w   *water.Interface
 	fd  int // of w, for polling under the device's lock
+
+	// The ways of the wire tap that take many frames at once; nil where frames go
+	// through w.
+	ring *ring
+	send *sender
+	one  sync.Mutex // among readers of single frames from the ring
+
+	bufs [][]byte // of ReadBatch without a ring
 
 	// reading says that nobody who read a frame here is still busy with it.
 	reading atomic.Bool
@@ -116,12 +125,18 @@ func (q *Queue) Read(p []byte) (int, error) {
 	if len(p) < MaxFrame {
 		return 0, io.ErrShortBuffer
 	}
+	if q.ring != nil {
+		q.one.Lock()
+		defer q.one.Unlock()
+		var one [1][]byte
+		if _, err := q.ReadBatch(one[:]); err != nil {
+			return 0, err
+		}
+		return copy(p, one[0]), nil
+	}
 	t := q.tap
 	for {
-		if held := t.dev.held.Load(); held != nil {
-			q.parked.Store(true)
-			<-*held
-			q.parked.Store(false)
+		if q.park() {
 			continue
 		}
 		if !t.readable.Load() {
@@ -146,6 +161,18 @@ func (q *Queue) Read(p []byte) (int, error) {
 	}
 }
 
+// park waits for the end of a hold, if there is one.
+func (q *Queue) park() bool {
+	held := q.tap.dev.held.Load()
+	if held == nil {
+		return false
+	}
+	q.parked.Store(true)
+	<-*held
+	q.parked.Store(false)
+	return true
+}
+
 // Write sends one frame, HeaderLen octets of virtio-net header and the Ethernet
 // frame, and keeps nothing of p. A superframe as it was read may be written as it
 // is; the kernel segments it and finishes checksums where the device cannot.
@@ -163,6 +190,12 @@ func (q *Queue) Write(p []byte) (int, error) {
 			return 0, ErrPassive
 		}
 		return 0, ErrClosed
+	}
+	if q.send != nil {
+		if _, err := q.WriteBatch([][]byte{p}); err != nil {
+			return 0, err
+		}
+		return len(p), nil
 	}
 	n, err := q.w.Write(p)
 	switch {
@@ -225,6 +258,15 @@ func (t *Tap) Stats() (Stats, error) {
 	if k := l.Attrs().Statistics; k != nil {
 		s.Read, s.Overflow = k.TxPackets, k.TxDropped
 	}
+	if t.queues[0].ring != nil {
+		// What the TAP says is of a queue that takes nothing.
+		s.Read, s.Overflow = 0, 0
+		for _, q := range t.queues {
+			s.Read += q.ring.taken.Load()
+			s.Overflow += q.ring.overflows()
+			s.Oversize += q.ring.lost.Load()
+		}
+	}
 	return s, nil
 }
 
@@ -236,6 +278,9 @@ func (t *Tap) wake(on bool) {
 	}
 	for _, q := range t.queues {
 		q.w.ReadWriteCloser.(*os.File).SetReadDeadline(at)
+		if q.ring != nil {
+			q.ring.wake(on)
+		}
 	}
 }
 
@@ -244,6 +289,10 @@ func (t *Tap) wake(on bool) {
 func (t *Tap) discard() {
 	var b [64]byte // the kernel drops what does not fit
 	for _, q := range t.queues {
+		if q.ring != nil {
+			t.discarded.Add(q.ring.discard())
+			continue
+		}
 		for {
 			if _, err := unix.Read(q.fd, b[:]); err != nil {
 				if errors.Is(err, unix.EINTR) {
@@ -273,6 +322,9 @@ func (t *Tap) queued() bool {
 }
 
 func (q *Queue) queued() bool {
+	if q.ring != nil {
+		return q.ring.waiting()
+	}
 	fds := []unix.PollFd{{Fd: int32(q.fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n > 0 && fds[0].Revents&unix.POLLIN != 0

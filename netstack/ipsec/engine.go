@@ -62,6 +62,10 @@ type Config struct {
 	FragmentTimeout time.Duration
 	// Hold bounds what waits for SAs that a key manager was asked for.
 	Hold HoldLimits
+	// Coalesce is for how many queues of the right link TCP segments are joined to
+	// superframes on their way to the host. The link's packets carry their queue as Hash,
+	// and its reader calls EndBatch. 0 joins none.
+	Coalesce int
 }
 
 // An Engine applies policy and SAs to what crosses the bump. It is made by New,
@@ -84,6 +88,7 @@ type Engine struct {
 	ids        atomic.Uint32 // identification of the datagrams that are ours
 	works      sync.Pool
 	sides      [2]side
+	coalescers []coalescer // by queue of the right link
 	waiting    unresolved
 	icmpRule   ICMPErrorRule
 	icmpLimit  errorLimit
@@ -115,7 +120,7 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		sad: cfg.SAD, named: cfg.HostResolves, hosts: cfg.Hosts,
 		isLocal: cfg.IsLocal, clock: cfg.Clock,
-		forwarders: hook.NewForwarders(), icmpRule: cfg.ICMPErrors,
+		forwarders: hook.NewForwarders(), coalescers: make([]coalescer, cfg.Coalesce), icmpRule: cfg.ICMPErrors,
 	}
 	e.holds.limits = cfg.Hold.withDefaults()
 	e.SetMACs(cfg.HostMAC, cfg.WireMAC)
@@ -183,6 +188,9 @@ func (e *Engine) Close() {
 	for i := range e.sides {
 		e.sides[i].fragments.clear()
 	}
+	for i := range e.coalescers {
+		e.coalescers[i].clear()
+	}
 }
 
 // Drops returns the counters of the datagrams that came from one side and did
@@ -214,6 +222,7 @@ type work struct {
 	flow     sa.Flow
 	inner    wire.Info // of the datagram that an ICMP error encloses
 	now      int64
+	queue    uint32 // that brought the frame
 	cut      wire.Cutter
 	frag     wire.Fragmenter
 	plan     bundle
@@ -270,7 +279,7 @@ func (w *work) read(pkt *stack.PacketBuffer, from hook.Side) wire.DropReason {
 	if !ok {
 		return wire.DropMalformed
 	}
-	w.d.From, w.d.Net = from, nil
+	w.d.From, w.d.Net, w.queue = from, nil, pkt.Hash
 	if vn, ok := wire.NewVirtioNet(pkt.VirtioNetHeader().Slice()); ok {
 		if reason := vn.Check(ethernetLen + len(data)); reason != wire.DropNone {
 			return reason

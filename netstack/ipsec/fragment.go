@@ -66,7 +66,7 @@ func (e *Engine) protectFragments(w *work, p *sa.Policy, hop route, maxInner int
 			e.drop(hook.Left, reason, p, s)
 			continue
 		}
-		w.out.PushBack(packetOf(v, start, end, e.wireMAC()))
+		w.push(packetOf(v, start, end, e.wireMAC()))
 	}
 	e.protected(w, p, hop, n, octets)
 	return false
@@ -90,6 +90,6 @@ func (e *Engine) fragment(w *work, p *sa.Policy, sealed []byte, limit int) {
 			v.Release()
 			return
 		}
-		w.out.PushBack(packetOf(v, frameHead, frameHead+n, e.wireMAC()))
+		w.push(packetOf(v, frameHead, frameHead+n, e.wireMAC()))
 	}
 }

@@ -56,6 +56,13 @@ func setDestination(pkt *stack.PacketBuffer, mac tcpip.LinkAddress) {
 	copy(pkt.LinkHeader().Slice(), mac)
 }
 
+// push adds a packet of the engine's own to the batch. It goes by the queue of the
+// frame that it came of, so that the datagrams of a flow keep their order.
+func (w *work) push(pkt *stack.PacketBuffer) {
+	pkt.Hash = w.queue
+	w.out.PushBack(pkt)
+}
+
 // flush sends the batch that has gathered to one side. The link counts what it
 // could not take.
 func (e *Engine) flush(w *work, to hook.Side) {
@@ -109,7 +116,7 @@ func (e *Engine) behind(w *work, src tcpip.LinkAddress) wire.DropReason {
 			v.Release()
 			return wire.DropNone
 		}
-		w.out.PushBack(packetOf(v, frameHead, frameHead+n, src))
+		w.push(packetOf(v, frameHead, frameHead+n, src))
 	}
 }
 
@@ -122,5 +129,5 @@ func (e *Engine) toHost(w *work, datagram []byte, src tcpip.LinkAddress) {
 	v, b := newFrame(len(datagram))
 	copy(b[frameHead:], datagram)
 	pkt := packetOf(v, frameHead, frameHead+len(datagram), src)
-	w.out.PushBack(pkt)
+	w.push(pkt)
 }

@@ -154,7 +154,11 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 			return
 		}
 	}
-	d.Net = nil // it spoke of the outer datagram
+	d.Net = nil   // it spoke of the outer datagram
+	memory := pkt // in which d.Bytes lies
+	if set != nil {
+		memory = nil
+	}
 	last := w.open.removed[w.open.n-1]
 	fragmented := d.Info.IsFragment
 	if fragmented {
@@ -165,6 +169,7 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 			return
 		}
 		defer inner.release()
+		memory = nil
 		if d.Bytes, reason = inner.join(&d.Info); reason != wire.DropNone {
 			e.drop(hook.Right, reason, nil, last)
 			return
@@ -192,11 +197,13 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		e.drop(hook.Right, wire.DropNoRoute, p, last)
 		return
 	}
-	if reason := e.behind(w, src); reason != wire.DropNone {
-		e.drop(hook.Right, reason, p, last)
-		return
+	if !e.coalesce(w, pkt, src, memory) {
+		if reason := e.behind(w, src); reason != wire.DropNone {
+			e.drop(hook.Right, reason, p, last)
+			return
+		}
+		e.toLeft(w, d.Info.Dst)
 	}
-	e.toLeft(w, d.Info.Dst)
 	p.Counters[sa.Inbound].Add(1, len(d.Bytes), w.now)
 	e.forwarders.Count(d.Info.Proto, hook.Left, len(d.Bytes))
 }

@@ -181,7 +181,7 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 			v.Release()
 			continue
 		}
-		w.out.PushBack(packetOf(v, start, end, e.wireMAC()))
+		w.push(packetOf(v, start, end, e.wireMAC()))
 	}
 	e.protected(w, p, hop, n, octets)
 }

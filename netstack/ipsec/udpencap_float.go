@@ -153,7 +153,7 @@ func (e *Engine) keepalive(s *sa.SA, m mapping) {
 	if s.Encap.Checksum {
 		wire.FillUDPChecksum(b[head:], s.Src, m.remote.Addr())
 	}
-	w.out.PushBack(packetOf(v, frameHead, frameHead+n, e.wireMAC()))
+	w.push(packetOf(v, frameHead, frameHead+n, e.wireMAC()))
 	e.toWire(w, hop)
 	s.KeepalivesSent.Add(1)
 }

@@ -38,6 +38,15 @@ type Poller interface {
 	PollFrames(bufs [][]byte, sizes []int) (n int, err error)
 }
 
+// A Lender is a Device whose frames can be read where they lie. LendFrames waits as
+// ReadFrames does, and sets frames[0] to frames[n-1] to the frames; they stay the
+// device's, may be changed, and are good until the next call. Only one goroutine may
+// read from a Lender, in one of the two ways.
+type Lender interface {
+	Device
+	LendFrames(frames [][]byte) (n int, err error)
+}
+
 // FromReadWriter makes a Device of rw, whose Read and Write move one frame with its
 // virtio-net header a call, such as one queue of a TAP. Close closes rw.
 func FromReadWriter(rw io.ReadWriteCloser) Device { return singleFrame{rw} }

@@ -33,6 +33,10 @@ type Options struct {
 	// Batch is the number of frames for one read, DefaultBatch if 0. Each has a buffer
 	// of MaxFrameLen octets.
 	Batch int
+	// EndBatch, if not nil, is called on the reader's goroutine when all frames that one
+	// read from Devices[queue] brought have been delivered. Each packet has its queue as
+	// Hash.
+	EndBatch func(queue int)
 	// Manual makes the endpoint read only when Pump is called, on the caller's
 	// goroutine, for tests that must be deterministic. The devices must be Pollers.
 	Manual bool
@@ -58,9 +62,11 @@ func New(o Options) (*Endpoint, error) {
 	}
 	e := new(Endpoint)
 	e.base.init(o.MAC, o.MTU, o.Drops)
-	e.reader.init(&e.base, o, func(frame []byte) {
+	e.reader.init(&e.base, o, func(frame []byte, queue int) {
 		e.countIn(frame)
-		e.deliver(NewPacket(frame, e.LinkAddress()))
+		pkt := NewPacket(frame, e.LinkAddress())
+		pkt.Hash = uint32(queue)
+		e.deliver(pkt)
 	})
 	return e, nil
 }

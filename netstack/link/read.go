@@ -17,28 +17,29 @@ import (
 // reader reads frames, either in a goroutine for each device or when pumped.
 type reader struct {
 	*base
-	devices []Device
-	handle  func(frame []byte)
-	clock   tcpip.Clock
-	log     logrus.FieldLogger
-	batch   int
-	manual  bool
-	turns   []turn // of the readers, in the order of devices
-	started bool   // written by attach only, which the stack does not call concurrently
-	bufs    [][]byte
-	sizes   []int
+	devices  []Device
+	handle   func(frame []byte, queue int)
+	endBatch func(queue int) // may be nil
+	clock    tcpip.Clock
+	log      logrus.FieldLogger
+	batch    int
+	manual   bool
+	turns    []turn // of the readers, in the order of devices
+	started  bool   // written by attach only, which the stack does not call concurrently
+	pump     []func(frames [][]byte) (int, error)
+	frames   [][]byte
 }
 
-// A turn is odd while its reader works on a frame, and even while it waits for one. It
-// has a cache line for itself.
+// A turn is odd while its reader works on the frames of one read, and even while it
+// waits for more. It has a cache line for itself.
 type turn struct {
 	atomic.Uint64
 	_ [56]byte
 }
 
 // Turns appends to list how far each reader has come, in the order of the devices: a
-// number that grows with every frame taken and with every frame done, and so is odd while
-// the reader works on one. Reading by hand does not count.
+// number that grows with every batch taken and with every batch done, and so is odd
+// while the reader works on one.
 func (r *reader) Turns(list []uint64) []uint64 {
 	for i := range r.turns {
 		list = append(list, r.turns[i].Load())
@@ -53,8 +54,8 @@ const (
 	retryMax = time.Second
 )
 
-func (r *reader) init(b *base, o Options, handle func([]byte)) {
-	r.base, r.devices, r.handle = b, o.Devices, handle
+func (r *reader) init(b *base, o Options, handle func(frame []byte, queue int)) {
+	r.base, r.devices, r.handle, r.endBatch = b, o.Devices, handle, o.EndBatch
 	r.manual, r.clock, r.batch = o.Manual, o.Clock, o.Batch
 	if r.clock == nil {
 		r.clock = tcpip.NewStdClock()
@@ -67,16 +68,37 @@ func (r *reader) init(b *base, o Options, handle func([]byte)) {
 	}
 	r.turns = make([]turn, len(r.devices))
 	if r.manual {
-		r.bufs, r.sizes = r.buffers()
+		r.frames = make([][]byte, r.batch)
+		bufs := r.buffers() // one pump at a time
+		for _, d := range r.devices {
+			r.pump = append(r.pump, lend(d.(Poller).PollFrames, bufs))
+		}
 	}
 }
 
-func (r *reader) buffers() ([][]byte, []int) {
+func (r *reader) buffers() [][]byte {
 	bufs := make([][]byte, r.batch)
 	for i := range bufs {
 		bufs[i] = make([]byte, MaxFrameLen)
 	}
-	return bufs, make([]int, r.batch)
+	return bufs
+}
+
+// lend makes of a read into buffers one that lends the frames in bufs. A frame that
+// cannot be is lent as nil.
+func lend(read func([][]byte, []int) (int, error), bufs [][]byte) func(frames [][]byte) (int, error) {
+	sizes := make([]int, len(bufs))
+	return func(frames [][]byte) (int, error) {
+		n, err := read(bufs, sizes)
+		n = max(0, min(n, len(bufs)))
+		for i, size := range sizes[:n] {
+			frames[i] = nil
+			if size >= 0 && size <= len(bufs[i]) {
+				frames[i] = bufs[i][:size]
+			}
+		}
+		return n, err
+	}
 }
 
 func (r *reader) attach(d stack.NetworkDispatcher) {
@@ -89,21 +111,25 @@ func (r *reader) attach(d stack.NetworkDispatcher) {
 		return
 	}
 	r.started = true
-	for i, dev := range r.devices {
+	for queue, dev := range r.devices {
 		r.wg.Add(1)
 		go func() {
 			defer r.wg.Done()
-			r.loop(dev, &r.turns[i])
+			if l, ok := dev.(Lender); ok {
+				r.loop(queue, l.LendFrames)
+			} else {
+				r.loop(queue, lend(dev.ReadFrames, r.buffers()))
+			}
 		}()
 	}
 }
 
-func (r *reader) loop(dev Device, t *turn) {
-	bufs, sizes := r.buffers()
+func (r *reader) loop(queue int, read func(frames [][]byte) (int, error)) {
+	frames := make([][]byte, r.batch)
 	wait := time.Duration(0)
 	for !r.isClosed() {
-		n, err := dev.ReadFrames(bufs, sizes)
-		r.take(bufs, sizes, n, t)
+		n, err := read(frames)
+		r.take(frames[:n], queue)
 		if n > 0 {
 			wait = 0
 		}
@@ -132,22 +158,23 @@ func (r *reader) sleep(d time.Duration) {
 	}
 }
 
-// take handles n frames; t may be nil.
-func (r *reader) take(bufs [][]byte, sizes []int, n int, t *turn) {
-	for i := range min(max(n, 0), len(bufs)) {
-		size := sizes[i]
-		if size < HeaderLen || size > len(bufs[i]) {
+func (r *reader) take(frames [][]byte, queue int) {
+	if len(frames) == 0 {
+		return
+	}
+	t := &r.turns[queue]
+	t.Add(1)
+	for _, f := range frames {
+		if len(f) < HeaderLen || len(f) > MaxFrameLen {
 			r.drops.Add(wire.DropBadFrame)
 			continue
 		}
-		if t == nil {
-			r.handle(bufs[i][:size])
-			continue
-		}
-		t.Add(1)
-		r.handle(bufs[i][:size])
-		t.Add(1)
+		r.handle(f, queue)
 	}
+	if r.endBatch != nil {
+		r.endBatch(queue)
+	}
+	t.Add(1)
 }
 
 // Pump reads what is there from every device, once and without waiting, hands it
@@ -155,13 +182,9 @@ func (r *reader) take(bufs [][]byte, sizes []int, n int, t *turn) {
 // endpoints with Options.Manual and for one caller at a time.
 func (r *reader) Pump() int {
 	total := 0
-	for _, d := range r.devices {
-		p, ok := d.(Poller)
-		if !ok || !r.manual {
-			continue
-		}
-		n, _ := p.PollFrames(r.bufs, r.sizes)
-		r.take(r.bufs, r.sizes, n, nil)
+	for queue, poll := range r.pump {
+		n, _ := poll(r.frames)
+		r.take(r.frames[:n], queue)
 		total += n
 	}
 	return total

@@ -1,0 +1,164 @@
+package ipsec
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+
+	"bitw/netstack/hook"
+	"bitw/netstack/link"
+	"bitw/netstack/wire"
+	"bitw/sa"
+	"bitw/sa/transform"
+)
+
+// segmentsOf cuts a TCP superframe of n octets from a to b, with ports and sequence
+// number of its own, as a's host sends it, and returns what is on the wire.
+func segmentsOf(t testing.TB, p *pair, six bool, port uint16, seq uint32, n int) [][]byte {
+	src, dst := addrA4, addrB4
+	if six {
+		src, dst = addrA6, addrB6
+	}
+	d := tcpTo(src, dst, n, true)
+	in := parse(t, d)
+	u := d[in.HeaderLen:]
+	binary.BigEndian.PutUint16(u, port)
+	binary.BigEndian.PutUint32(u[4:], seq)
+	u[13] = 0x10 // the partial checksum is of the pseudo header alone, and stays right
+	p.a.fromHost(d, superframe(d, 1448))
+	return p.a.right.take(t, "", "")
+}
+
+// coalescing makes b join what one batch brings.
+func coalescing(p *pair) { p.b.e.coalescers = make([]coalescer, 1) }
+
+// received returns b's frames for the host as datagrams with their metadata.
+func (s *station) received() (list []wire.VirtioNet, datagrams [][]byte) {
+	for _, f := range s.left.frames {
+		list = append(list, wire.VirtioNet(f[:wire.VirtioNetLen]))
+		datagrams = append(datagrams, f[link.HeaderLen:])
+	}
+	s.left.frames = nil
+	return list, datagrams
+}
+
+// TestR15_SegmentsReachTheHostAsOneSuperframe: what one batch brought of a flow is one
+// superframe, which cuts into the very segments that were sent.
+func TestR15_SegmentsReachTheHostAsOneSuperframe(t *testing.T) {
+	for _, mode := range []sa.Mode{sa.Transport, sa.Tunnel} {
+		for _, six := range []bool{false, true} {
+			p := newPair(t, "aes128gcm16", transform.ProtoESP, mode, six, false)
+			coalescing(p)
+			w := segmentsOf(t, p, six, 4000, 1000, 30000)
+			p.b.fromWire(w...)
+			if len(p.b.left.frames) != 0 {
+				t.Fatal("a segment went on before the end of the batch")
+			}
+			p.b.e.EndBatch(0)
+			vn, got := p.b.received()
+			if len(got) != 1 || vn[0].GSOSize() == 0 {
+				t.Fatalf("%v: %d frames for %d segments", modeName(mode, six, false), len(got), len(w))
+			}
+			in := parse(t, got[0])
+			payload := got[0][in.HeaderLen+in.L4HeaderLen:]
+			if !bytes.Equal(payload, pattern(30000)) {
+				t.Error("the stream is not what was sent")
+			}
+			if r := vn[0].Check(ethernetLen + len(got[0])); r != wire.DropNone {
+				t.Errorf("metadata: %v", r)
+			}
+			var c wire.Cutter
+			if r := c.Init(got[0], &in, vn[0], 65535); r != wire.DropNone || c.Segments() != len(w) {
+				t.Errorf("cut again: %v, %d segments of %d", r, c.Segments(), len(w))
+			}
+			buf := make([]byte, 2000)
+			for n := c.Next(buf); n > 0; n = c.Next(buf) {
+				s := parse(t, buf[:n])
+				if !wire.VerifyL4(buf[:n], &s) {
+					t.Error("a segment has a wrong checksum")
+				}
+			}
+			if n := p.b.e.SPD().Policies()[0].Counters[sa.Inbound].Packets.Load(); n != uint64(len(w)) {
+				t.Errorf("%d packets counted of %d", n, len(w))
+			}
+		}
+	}
+}
+
+// TestR11_CoalescingKeepsTheOrderOfAFlow mixes flows, gaps, datagrams that cannot be
+// joined and fragments in one batch: within each flow nothing overtakes.
+func TestR11_CoalescingKeepsTheOrderOfAFlow(t *testing.T) {
+	p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Tunnel, false, false)
+	coalescing(p)
+	const flows = coalesceFlows + 3
+	var seqs [flows]uint32
+	sent := 0
+	for range 3 {
+		var parts [flows][][]byte
+		for i := range parts {
+			port := uint16(5000 + i)
+			parts[i] = segmentsOf(t, p, false, port, seqs[i], 4000)
+			seqs[i] += 4000
+			if i%3 == 0 {
+				seqs[i] += 100 // a gap
+			}
+			if i%4 == 0 { // no data: nothing to join
+				parts[i] = append(parts[i], segmentsOf(t, p, false, port, seqs[i], 0)...)
+			}
+		}
+		for i := range 4 {
+			for _, f := range parts {
+				if i < len(f) {
+					p.b.fromWire(f[i])
+					sent++
+				}
+			}
+		}
+	}
+	p.b.e.EndBatch(0)
+	_, got := p.b.received()
+	next := map[uint16]uint32{}
+	octets := 0
+	for _, d := range got {
+		in := parse(t, d)
+		seq := binary.BigEndian.Uint32(d[in.HeaderLen+4:])
+		if seq < next[in.SrcPort] {
+			t.Errorf("flow %d: %d after %d", in.SrcPort, seq, next[in.SrcPort])
+		}
+		n := len(d) - in.HeaderLen - in.L4HeaderLen
+		next[in.SrcPort] = seq + uint32(n)
+		octets += n
+	}
+	if octets != flows*12000 || len(got) >= sent {
+		t.Errorf("%d octets in %d frames, sent %d in %d", octets, len(got), flows*12000, sent)
+	}
+	if d := p.b.drops(hook.Right); len(d) != 0 {
+		t.Errorf("drops: %v", d)
+	}
+}
+
+// TestR39_CoalescingLeavesWrongChecksumsAlone: a segment whose own checksum is wrong,
+// though ESP vouches for it, reaches the host as it was sent.
+func TestR39_CoalescingLeavesWrongChecksumsAlone(t *testing.T) {
+	p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Tunnel, false, false)
+	coalescing(p)
+	var sent [][]byte
+	for i := range 3 {
+		d := tcpTo(addrA4, addrB4, 1000, false)
+		binary.BigEndian.PutUint32(d[24:], uint32(1000+1000*i)) // its checksum no longer fits
+		d[33] = 0x10
+		sent = append(sent, bytes.Clone(d))
+		p.a.fromHost(d, nil)
+	}
+	p.b.fromWire(p.a.right.take(t, "", "")...)
+	p.b.e.EndBatch(0)
+	vn, got := p.b.received()
+	if len(got) != 3 {
+		t.Fatalf("%d frames, expected 3", len(got))
+	}
+	for i := range got {
+		if !bytes.Equal(got[i], sent[i]) || vn[i].GSOType() != 0 || vn[i].NeedsCsum() {
+			t.Errorf("frame %d is not as it was sent", i)
+		}
+	}
+}

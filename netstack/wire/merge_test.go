@@ -1,0 +1,229 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"pgregory.net/rapid"
+)
+
+// segments cuts a TCP superframe, made like those of TestCutterModel, with flags
+// that let it be joined again.
+func segments(t rapid.TB, v6 bool, payload []byte, mss int, options []byte, flags uint8) [][]byte {
+	s := makeSuper(v6, nil, nil, ProtoTCP, tcpSegment(0xfffff000, flags, options, payload), 20+len(options), mss)
+	var in Info
+	if r := Parse(s.b, &in); r != DropNone {
+		t.Fatal(r)
+	}
+	var c Cutter
+	if r := c.Init(s.b, &in, s.off, 65535); r != DropNone {
+		t.Fatal(r)
+	}
+	return cut(t, &c, 65535)
+}
+
+// merge gives the parts to a Merger until it refuses, and returns how many it took
+// and the superframe with its virtio-net header.
+func merge(t rapid.TB, parts [][]byte, limit int) (int, []byte, VirtioNet) {
+	var m Merger
+	off := make(VirtioNet, VirtioNetLen)
+	for i, p := range parts {
+		var in Info
+		if r := Parse(p, &in); r != DropNone {
+			t.Fatal(r)
+		}
+		if i == 0 && !m.Start(p, &in) || i > 0 && !m.Add(p, &in, limit) {
+			parts = parts[:i]
+			break
+		}
+	}
+	if m.Segments() != len(parts) {
+		t.Fatalf("%d segments, took %d", m.Segments(), len(parts))
+	}
+	if len(parts) == 0 {
+		return 0, nil, nil
+	}
+	dst := make([]byte, m.Len())
+	m.Write(dst, parts, off)
+	return len(parts), dst, off
+}
+
+// TestMergerIsCutterReversed cuts superframes, joins the segments, and cuts again.
+func TestMergerIsCutterReversed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v6 := rapid.Bool().Draw(t, "v6")
+		payload := count(rapid.IntRange(1, 60000).Draw(t, "payload"))
+		mss := rapid.IntRange(max(1, len(payload)/40), 9000).Draw(t, "mss")
+		options := rapid.SampledFrom([][]byte{nil, {1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8}}).Draw(t, "options")
+		flags := tcpACK
+		if rapid.Bool().Draw(t, "push") {
+			flags |= tcpPSH
+		}
+		parts := segments(t, v6, payload, mss, options, flags)
+		n, super, off := merge(t, parts, 65535)
+		if n != len(parts) {
+			t.Fatalf("%d of %d segments joined", n, len(parts))
+		}
+		var in Info
+		if r := Parse(super, &in); r != DropNone || in.TotalLen != len(super) {
+			t.Fatalf("the superframe does not parse: %v", r)
+		}
+		if r := off.Check(ethernetLen + len(super)); r != DropNone {
+			t.Fatalf("its metadata: %v", r)
+		}
+		var c Cutter
+		if r := c.Init(super, &in, off, 65535); r != DropNone {
+			t.Fatal(r)
+		}
+		for i, b := range cut(t, &c, 65535) {
+			want := bytes.Clone(parts[i])
+			if !v6 && len(parts) > 1 {
+				copy(b[4:6], want[4:6]) // identification
+				UpdateIPv4Checksum(b)
+			}
+			if !bytes.Equal(b, want) {
+				t.Fatalf("segment %d of %d:\n got % x\nwant % x", i, len(parts), b[:60], want[:60])
+			}
+		}
+	})
+}
+
+// TestMergerRefuses changes one thing in the second of two segments.
+func TestMergerRefuses(t *testing.T) {
+	resum := func(b []byte) {
+		var in Info
+		if Parse(b, &in) != DropNone {
+			return
+		}
+		u := b[in.HeaderLen:]
+		binary.BigEndian.PutUint16(u[16:], 0)
+		binary.BigEndian.PutUint16(u[16:], ^sum(pseudo(in.Src, in.Dst, ProtoTCP, len(u)), u))
+	}
+	for _, v6 := range []bool{false, true} {
+		h := 20
+		if v6 {
+			h = 40
+		}
+		for name, change := range map[string]func(b []byte){
+			"tos":            func(b []byte) { SetTOS(b, 0x08) },
+			"ttl":            func(b []byte) { b[map[bool]int{false: 8, true: 7}[v6]] = 9 },
+			"port":           func(b []byte) { b[h+1]++ },
+			"sequence":       func(b []byte) { b[h+7]++ },
+			"acknowledgment": func(b []byte) { b[h+11]++ },
+			"reserved":       func(b []byte) { b[h+12] |= 1 },
+			"window":         func(b []byte) { b[h+15]++ },
+			"urgent":         func(b []byte) { b[h+19]++ },
+			"option":         func(b []byte) { b[h+31]++ },
+			"fin":            func(b []byte) { b[h+13] |= uint8(header.TCPFlagFin) },
+			"ece":            func(b []byte) { b[h+13] |= uint8(header.TCPFlagEce) },
+			"checksum":       nil,
+		} {
+			parts := segments(t, v6, count(2000), 1000, []byte{1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8}, tcpACK)
+			if change != nil {
+				change(parts[1])
+				if !v6 {
+					UpdateIPv4Checksum(parts[1])
+				}
+				resum(parts[1])
+			} else {
+				parts[1][h+16]++
+			}
+			n, b, off := merge(t, parts, 65535)
+			if n != 1 || !bytes.Equal(b, parts[0]) || !bytes.Equal(off, make([]byte, VirtioNetLen)) {
+				t.Errorf("v6 %v, %s: %d joined", v6, name, n)
+			}
+		}
+	}
+	for name, parts := range map[string][][]byte{
+		"first with a wrong checksum": func() [][]byte {
+			p := segments(t, false, count(2000), 1000, nil, tcpACK)
+			p[0][36]++
+			return p
+		}(),
+		"behind PSH": func() [][]byte {
+			p := segments(t, false, count(1000), 1000, nil, tcpACK|tcpPSH)
+			return append(p, segments(t, false, count(1000), 1000, nil, tcpACK)...)
+		}(),
+	} {
+		if n, _, _ := merge(t, parts, 65535); n != 1 {
+			t.Errorf("%s: %d joined", name, n)
+		}
+	}
+	short := segments(t, false, count(2500), 1000, nil, tcpACK)
+	if n, _, _ := merge(t, append(short, short[0]), 65535); n != 3 {
+		t.Errorf("%d joined, the third is short and the last", n)
+	}
+	if n, _, _ := merge(t, short, 2100); n != 2 {
+		t.Errorf("%d joined, the limit allows two", n)
+	}
+	// What has no data, or flags of its own, does not even start.
+	for _, u := range [][]byte{tcpSegment(1, tcpACK, nil, nil), tcpSegment(1, uint8(header.TCPFlagSyn), nil, nil),
+		tcpSegment(1, tcpACK|uint8(header.TCPFlagFin), nil, count(9)), tcpSegment(1, tcpACK|uint8(header.TCPFlagUrg), nil, count(9))} {
+		if n, _, _ := merge(t, [][]byte{build4(nil, ProtoTCP, u)}, 65535); n != 0 {
+			t.Errorf("% x was taken", u)
+		}
+	}
+}
+
+func TestMergerAllocs(t *testing.T) {
+	parts := segments(t, false, count(60000), 1448, nil, tcpACK)
+	infos := make([]Info, len(parts))
+	for i, p := range parts {
+		if Parse(p, &infos[i]) != DropNone {
+			t.Fatal("does not parse")
+		}
+	}
+	dst, off := make([]byte, 65535), make(VirtioNet, VirtioNetLen)
+	var m Merger
+	if n := testing.AllocsPerRun(100, func() {
+		m.Start(parts[0], &infos[0])
+		for i := range parts[1:] {
+			m.Add(parts[i+1], &infos[i+1], 65535)
+		}
+		m.Write(dst, parts, off)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// FuzzMerger joins any two datagrams: never a panic, and what was joined cuts into
+// what it was.
+func FuzzMerger(f *testing.F) {
+	for _, v6 := range []bool{false, true} {
+		p := segments(f, v6, count(300), 200, nil, tcpACK)
+		f.Add(p[0], p[1])
+	}
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		var m Merger
+		var ai, bi Info
+		if Parse(a, &ai) != DropNone || Parse(b, &bi) != DropNone || !m.Start(a, &ai) || !m.Add(b[:bi.TotalLen], &bi, 65535) {
+			return
+		}
+		dst, off := make([]byte, m.Len()), make(VirtioNet, VirtioNetLen)
+		m.Write(dst, [][]byte{a[:ai.TotalLen], b[:bi.TotalLen]}, off)
+		var in Info
+		if r := Parse(dst, &in); r != DropNone || off.Check(ethernetLen+len(dst)) != DropNone {
+			t.Fatalf("joined to something wrong: %v", r)
+		}
+	})
+}
+
+func BenchmarkMerger(b *testing.B) {
+	parts := segments(b, false, count(60000), 1448, []byte{1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8}, tcpACK)
+	infos := make([]Info, len(parts))
+	for i, p := range parts {
+		Parse(p, &infos[i])
+	}
+	dst, off := make([]byte, 65535), make(VirtioNet, VirtioNetLen)
+	b.SetBytes(60000)
+	var m Merger
+	for b.Loop() {
+		m.Start(parts[0], &infos[0])
+		for i := range parts[1:] {
+			m.Add(parts[i+1], &infos[i+1], 65535)
+		}
+		m.Write(dst, parts, off)
+	}
+}
