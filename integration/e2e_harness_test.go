@@ -201,8 +201,8 @@ type box struct {
 	file string // its configuration
 	// graph is the graph that it is composed by in the place of a configuration.
 	graph string
-	proc *netlab.Process
-	out  *output
+	proc  *netlab.Process
+	out   *output
 }
 
 // newBox writes a configuration for the host; the lines for control socket and
