@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -53,7 +54,9 @@ type bump struct {
 	left, right stack.LinkEndpoint
 	classes     [2]*hook.Class
 	resolver    *hook.Resolver
-	drops       [2]wire.DropCounters // of links, hooks and neighbours, by side
+	drops       [2]wire.DropCounters        // of links, hooks and neighbours, by side
+	dropsSeen   [wire.NumDropReasons]uint64 // of noteDrops
+	dropsAt     [wire.NumDropReasons]atomic.Int64
 	host        atomic.Pointer[hostState]
 	proxy       *hook.ProxyARP // nil where ARP and NDP cross
 	neighbor    *hook.Neighbor
@@ -63,7 +66,9 @@ type bump struct {
 	chores atomic.Uint64 // odd while tick is at work
 
 	mu      sync.Mutex
-	applied *hostState // what engine and NICs were last told of the host; nil while not attached
+	added   map[netip.Addr]tcpip.LinkAddress // static neighbours beside those of the configuration
+	deleted map[netip.Addr]bool              // those of the configuration that are no more
+	applied *hostState                       // what engine and NICs were last told of the host; nil while not attached
 }
 
 // hostState is what is known of the protected host now.
@@ -257,7 +262,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 		Hosts: b.nics.neighbors(), HostMAC: leftMAC, WireMAC: host.mac, MTU: b.mtu(host),
 		IsLocal: b.own, Clock: b.clock, ICMPErrors: icmpErrors(b.cfg.ICMPErrors), HostResolves: b.cfg.Neighbors == config.Relay,
 		FragmentMemory: int(b.cfg.Limits.FragmentMemory), FragmentTimeout: b.cfg.Limits.FragmentTimeout,
-		Hold: holdLimits(&b.cfg.Limits.Acquire),
+		Hold:     holdLimits(&b.cfg.Limits.Acquire),
 		Coalesce: len(devices[hook.Right]),
 	})
 	b.resolver = hook.NewResolver(hook.ResolverOptions{
@@ -366,14 +371,22 @@ func (b *bump) attach() error {
 	return nil
 }
 
-// staticNeighbors tells the right NIC the neighbours of the configuration.
+// staticNeighbors tells the right NIC the static neighbours. b.mu is held, or nobody else
+// knows b.
 func (b *bump) staticNeighbors() error {
+	static := maps.Clone(b.added)
+	if static == nil {
+		static = make(map[netip.Addr]tcpip.LinkAddress)
+	}
 	for _, n := range b.cfg.StaticNeighbors {
-		if b.twoNIC() && b.cfg.IsProtected(n.Address) {
-			continue // on the left
+		inside := b.twoNIC() && b.cfg.IsProtected(n.Address)
+		if _, ok := static[n.Address]; !ok && !inside && !b.deleted[n.Address] {
+			static[n.Address] = tcpip.LinkAddress(n.MAC)
 		}
-		if err := b.stack.AddStaticNeighbor(ipsec.RightNIC, protocolOf(n.Address), addressOf(n.Address), tcpip.LinkAddress(n.MAC)); err != nil {
-			return fmt.Errorf("neighbor %v: %v", n.Address, err)
+	}
+	for a, mac := range static {
+		if err := b.stack.AddStaticNeighbor(ipsec.RightNIC, protocolOf(a), addressOf(a), mac); err != nil {
+			return fmt.Errorf("neighbor %v: %v", a, err)
 		}
 	}
 	return nil
@@ -435,6 +448,7 @@ func (b *bump) tick() {
 	defer b.chores.Add(1)
 	b.nics.mirror.look()
 	b.engine.Tick()
+	b.noteDrops()
 	b.keepCut()
 	if err := b.sad.Tick(b.clock()); err != nil {
 		b.log.WithError(err).Warn("sequence numbers of a deleted SA cannot be handed back")

@@ -42,6 +42,9 @@ func (a *Appliance) routes(down func()) []route {
 		{pattern: "GET /v1/keys", needs: mayRead, serve: a.serveKeys},
 		{pattern: "POST /v1/keys", needs: mayChange, body: 1 << 18, serve: a.serveKeyChange},
 		{pattern: "POST /v1/keys/values", needs: mayOwn, serve: a.serveKeyValues},
+		{pattern: "PUT /v1/neighbors/{address}", needs: mayChange, body: 1 << 10, serve: a.serveAddNeighbor},
+		{pattern: "DELETE /v1/neighbors/{address}", needs: mayChange, serve: a.serveDeleteNeighbor},
+		{pattern: "DELETE /v1/neighbors", needs: mayChange, serve: a.serveFlushNeighbors},
 		{pattern: "POST /v1/takeover", needs: mayOwn, within: streaming, serve: a.serveTakeover},
 	}
 }
@@ -62,6 +65,7 @@ const (
 	CodeClear      = "clear"  // matches ErrClear
 	CodeNoTaps     = "no_taps"
 	CodeKey        = "key" // matches ErrKey
+	CodeNoNeighbor = "no_neighbor"
 )
 
 // A ControlError is how the control socket says no: a JSON object beside an HTTP status
@@ -83,6 +87,8 @@ func (e *ControlError) Is(target error) bool {
 		return target == ErrNoTaps
 	case CodeKey:
 		return target == ErrKey
+	case CodeNoNeighbor:
+		return target == ErrNoNeighbor
 	}
 	return false
 }

@@ -153,23 +153,25 @@ func (b *bump) reportInterface(s *Status) {
 	}
 	kind, err := b.device.Guard()
 	s.Guard = kind.String()
-	say := func(format string, args ...any) { s.Warnings = append(s.Warnings, fmt.Sprintf(format, args...)) }
+	say := func(severity, remedy, format string, args ...any) {
+		s.Health = append(s.Health, Finding{severity, "", fmt.Sprintf(format, args...), remedy})
+	}
 	switch {
 	case b.absent.Load() && now.index == 0:
 		s.State = stateWaiting
-		say("there is no interface %s now: bitw cuts it as soon as there is one", s.Interface)
+		say(Critical, "bitw cuts it as soon as there is one", "there is no interface %s now", s.Interface)
 	case b.absent.Load():
 		s.State = stateWaiting
-		say("interface %s was created anew and cannot be cut, see the log; bitw tries again each second", s.Interface)
+		say(Critical, "see the log; bitw tries again each second", "interface %s was created anew and cannot be cut", s.Interface)
 	case !s.Carrier:
-		say("interface %s is down or has no carrier", now.name)
+		say(Critical, "set it up (ip link set "+now.name+" up), or see to its cable", "interface %s is down or has no carrier", now.name)
 	}
 	if s.RenamedTo != "" {
-		say("interface %s is called %s now and stays cut; name it so in the configuration before the next start", s.Interface, s.RenamedTo)
+		say(Warning, "name it so in the configuration before the next start", "interface %s is called %s now and stays cut", s.Interface, s.RenamedTo)
 	}
 	s.BypassForbidden, s.BypassRefused = b.device.Bypass()
 	if err != nil {
-		say("if %s is deleted and created anew, it is open until bitw has cut it again, for want of a guard: %v", s.Interface, err)
+		say(Warning, "see that the kernel has nftables", "if %s is deleted and created anew, it is open until bitw has cut it again, for want of a guard (%v)", s.Interface, err)
 	}
 }
 

@@ -35,14 +35,18 @@ var ErrKey = errors.New("the key cannot be changed")
 
 func keyError(err error) error { return fmt.Errorf("%w: %w", ErrKey, err) }
 
-// running is the started appliance, or an error.
+// running is what is at work from Ready until Run returns, or an error.
 func (a *Appliance) running() (*bump, error) {
 	select {
-	case <-a.ready:
-		return a.bump.Load(), nil
+	case <-a.done:
 	default:
-		return nil, fmt.Errorf("the appliance is %s, and has no keys at work", *a.state.Load())
+		select {
+		case <-a.ready:
+			return a.bump.Load(), nil
+		default:
+		}
 	}
+	return nil, fmt.Errorf("the appliance is %s, so nothing is at work in it", *a.state.Load())
 }
 
 // Keys tells the states of all keys of a running appliance, in the order of the

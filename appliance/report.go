@@ -1,12 +1,17 @@
 package appliance
 
 import (
+	"cmp"
 	"fmt"
+	"math"
+	"net/netip"
+	"slices"
 	"sort"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 
+	"bitw/config"
 	"bitw/netstack/hook"
 	"bitw/netstack/ipsec"
 	"bitw/netstack/link"
@@ -25,9 +30,11 @@ func (a *Appliance) Status() *Status {
 			s.Stalled = append(s.Stalled, hook.Side(side).String())
 		}
 	}
+	s.Time = time.Unix(0, a.opt.clock())
 	if b := a.bump.Load(); b != nil {
 		s.Since = a.since
 		b.report(s)
+		s.Health = health(s)
 	}
 	return s
 }
@@ -74,8 +81,12 @@ func (b *bump) report(s *Status) {
 		}
 		s.DropsBySide[side.String()] = sum
 	}
+	s.DropsLast = b.dropsLast(s)
 	s.AllowInsecure, s.InsecureSAs = allowance(b.cfg.AllowInsecure, s.SAs)
-	s.Warnings = warnings(s)
+	for _, f := range b.engine.RecentDrops() {
+		s.RecentDrops = append(s.RecentDrops, droppedFlow(&f))
+	}
+	markDown(s)
 	b.reportInterface(s)
 }
 
@@ -112,9 +123,15 @@ func saStatus(x *sa.SA, now int64) SAStatus {
 	st := SAStatus{
 		Name: x.Name, Direction: x.Direction.String(), Protocol: "esp", SPI: fmt.Sprintf("0x%08x", x.Key.SPI),
 		Destination: x.Key.Dst.String(), Mode: x.Mode.String(), Algorithm: x.Algorithm.Name,
-		ESN: x.ESN, PathMTU: x.PMTU(now), Weak: x.Algorithm.Weak,
+		ESN: x.ESN, PathMTU: x.PMTU(now), ReplayWindow: x.ReplayWindow, Lifetime: lifetime(x), Weak: x.Algorithm.Weak,
 		Insecure: len(x.Algorithm.Insecure) > 0, NoSequence: x.Algorithm.NoSequence,
 		Traffic: Traffic{Packets: x.Packets.Load(), Bytes: x.Bytes.Load(), LastUse: timeOf(x.LastUse.Load()), Drops: x.Drops.Snapshot()},
+	}
+	if st.PathMTU != 0 {
+		st.PathMTUFrom, st.PathMTUUntil = "icmp", timeOf(x.PMTUUntil(now))
+	}
+	if x.Lineage != nil && x.Lineage.Name != x.Name {
+		st.Lineage = x.Lineage.Name
 	}
 	if x.Key.Proto == wire.ProtoAH {
 		st.Protocol = "ah"
@@ -140,6 +157,103 @@ func saStatus(x *sa.SA, now int64) SAStatus {
 		st.Expired = "soft"
 	}
 	return st
+}
+
+// lifetime is what is left of x's, nil if nothing ends it.
+func lifetime(x *sa.SA) *Lifetime {
+	var l Lifetime
+	_, hard := x.Ends()
+	l.Expires = timeOf(hard)
+	left := func(limit, used uint64) *uint64 {
+		n := limit - min(limit, used)
+		return &n
+	}
+	if x.Hard.Packets != 0 {
+		l.PacketsLeft = left(x.Hard.Packets, x.Packets.Load())
+	}
+	if x.Hard.Bytes != 0 {
+		l.BytesLeft = left(x.Hard.Bytes, x.Bytes.Load())
+	}
+	if x.Direction == sa.Outbound && !x.ESN && !x.Algorithm.NoSequence {
+		l.SequenceLeft = left(math.MaxUint32, x.LastSeq())
+	}
+	if l == (Lifetime{}) {
+		return nil
+	}
+	l.Created = timeOf(x.Created)
+	return &l
+}
+
+// markDown finds what policies name and cannot use.
+func markDown(s *Status) {
+	type end struct{ name, direction string }
+	up := make(map[end]bool)
+	for i := range s.SAs {
+		x := &s.SAs[i]
+		if (x.Key == "" || x.Key == "valid") && x.Expired != "hard" {
+			up[end{cmp.Or(x.Lineage, x.Name), x.Direction}] = true
+		}
+	}
+	for i := range s.Policies {
+		p := &s.Policies[i]
+		if p.Action != sa.Protect.String() || p.Populate != "" {
+			continue
+		}
+		for _, name := range p.OutSAs {
+			if !up[end{name, sa.Outbound.String()}] {
+				p.Down = append(p.Down, name)
+			}
+		}
+		for _, name := range p.InSAs {
+			if !up[end{name, sa.Inbound.String()}] && !slices.Contains(p.Down, name) {
+				p.Down = append(p.Down, name)
+			}
+		}
+	}
+}
+
+// noteDrops notes for which reasons more was dropped since it was called last.
+func (b *bump) noteDrops() {
+	now := b.clock()
+	for r := wire.DropNone + 1; r < wire.NumDropReasons; r++ {
+		n := b.drops[0].Load(r) + b.drops[1].Load(r) + b.engine.Drops(hook.Left).Load(r) + b.engine.Drops(hook.Right).Load(r)
+		if n != b.dropsSeen[r] {
+			b.dropsSeen[r] = n
+			b.dropsAt[r].Store(now)
+		}
+	}
+}
+
+// dropsLast is when each reason of s came last.
+func (b *bump) dropsLast(s *Status) map[string]time.Time {
+	m := make(map[string]time.Time)
+	for r := wire.DropNone + 1; r < wire.NumDropReasons; r++ {
+		if s.Drops[r.String()] == 0 {
+			continue
+		}
+		at := b.dropsAt[r].Load()
+		if at == 0 { // since the last noteDrops
+			at = b.clock()
+		}
+		m[r.String()] = timeOf(at)
+	}
+	return m
+}
+
+func droppedFlow(f *ipsec.DroppedFlow) DroppedFlow {
+	d := DroppedFlow{
+		Reason: f.Reason.String(), From: f.From.String(), Last: timeOf(f.Last), Source: f.Src.String(), Destination: f.Dst.String(),
+		Protocol: config.ProtocolName(f.Proto), Policy: f.Policy, SA: f.SA,
+	}
+	switch {
+	case f.SPI != 0:
+		d.SPI = fmt.Sprintf("0x%08x", f.SPI)
+	case f.HasPorts:
+		d.Source, d.Destination = netip.AddrPortFrom(f.Src, f.SrcPort).String(), netip.AddrPortFrom(f.Dst, f.DstPort).String()
+	case f.Proto == wire.ProtoICMP || f.Proto == wire.ProtoICMPv6:
+		d.ICMPType = &f.ICMPType
+	}
+	return d
 }
 
 func encapStatus(x *sa.SA) *EncapStatus {

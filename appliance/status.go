@@ -1,6 +1,9 @@
 package appliance
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // A Status tells what an appliance is and did. Its JSON is what bitw status -o
 // json prints. Counters count from the start, those of policies, SAs and drops
@@ -11,6 +14,8 @@ type Status struct {
 	Inside string `json:"inside,omitempty"`
 	// RenamedTo is the interface's present name, if that is another.
 	RenamedTo string `json:"renamed_to,omitempty"`
+	// Time is when this was so, by the clock of the machine.
+	Time time.Time `json:"time"`
 	// State is "starting", "active" or "stopped", and after SetTaps, or when the
 	// watchdog has found a side stalled, also "clear" or "severed" as Taps.Flow. It is
 	// "waiting for interface" while there is none.
@@ -57,8 +62,70 @@ type Status struct {
 	// from.
 	Drops       map[string]uint64            `json:"drops"`
 	DropsBySide map[string]map[string]uint64 `json:"drops_by_side"`
-	// Warnings are in plain words, each with what to do.
-	Warnings []string `json:"warnings"`
+	// DropsLast is when something was dropped last for each reason, to about a second.
+	DropsLast map[string]time.Time `json:"drops_last,omitempty"`
+	// RecentDrops are examples of what was dropped, at most four for each reason and side,
+	// the newest first.
+	RecentDrops []DroppedFlow `json:"recent_drops,omitempty"`
+	// Health is what an operator should look at, the gravest first.
+	Health []Finding `json:"health"`
+}
+
+// The severities of a Finding.
+const (
+	Critical = "critical" // traffic that should pass does not, or passes in the clear
+	Warning  = "warning"  // it may come to that, or is wrong in part
+	Notice   = "notice"   // it is over, or nothing is wrong
+)
+
+// A Finding is one thing that an operator should look at, in plain words.
+type Finding struct {
+	Severity string `json:"severity"`
+	// About is what it is about, as "sa to-b" or "policy web"; empty for the whole.
+	About   string `json:"about,omitempty"`
+	Problem string `json:"problem"`
+	// Remedy is what to do.
+	Remedy string `json:"remedy"`
+}
+
+// String is the finding as a sentence.
+func (f Finding) String() string {
+	s := f.Problem + ": " + f.Remedy
+	if f.About != "" {
+		s = f.About + ": " + s
+	}
+	return s
+}
+
+// A DroppedFlow is an example of what was dropped.
+type DroppedFlow struct {
+	Reason string `json:"reason"`
+	// From is the side it came from, "left" or "right".
+	From string    `json:"from"`
+	Last time.Time `json:"last"`
+	// Source and Destination are addresses, with ports where the protocol has them and
+	// they are known.
+	Source      string `json:"source"`
+	Destination string `json:"destination"`
+	// Protocol is a name or a number.
+	Protocol string `json:"protocol"`
+	ICMPType *uint8 `json:"icmp_type,omitempty"`
+	SPI      string `json:"spi,omitempty"`
+	// Policy and SA are those whose account it is on, where one is known.
+	Policy string `json:"policy,omitempty"`
+	SA     string `json:"sa,omitempty"`
+}
+
+// String returns for example "tcp 192.0.2.1:1234 > 192.0.2.9:443".
+func (f DroppedFlow) String() string {
+	s := f.Protocol + " " + f.Source + " > " + f.Destination
+	switch {
+	case f.SPI != "":
+		s += " spi " + f.SPI
+	case f.ICMPType != nil:
+		s += fmt.Sprintf(" type %d", *f.ICMPType)
+	}
+	return s
 }
 
 // Traffic is what passed in one direction, and what was dropped instead.
@@ -85,6 +152,9 @@ type PolicyStatus struct {
 	// OutSAs and InSAs name the SAs in the order of their application.
 	OutSAs []string `json:"out_sas,omitempty"`
 	InSAs  []string `json:"in_sas,omitempty"`
+	// Down are those of OutSAs and InSAs by which nothing can pass now: none with a key, or
+	// its lifetime is over.
+	Down []string `json:"down,omitempty"`
 }
 
 // An SAStatus is one security association.
@@ -109,8 +179,16 @@ type SAStatus struct {
 	NoSequence bool `json:"no_sequence,omitempty"`
 	// Sequence is the last number sent, for outbound SAs.
 	Sequence uint64 `json:"sequence,omitempty"`
-	// PathMTU is what was learned from the wire, 0 if nothing was.
-	PathMTU int `json:"path_mtu,omitempty"`
+	// ReplayWindow is in packets, 0 for outbound SAs and for those that do not look.
+	ReplayWindow int `json:"replay_window,omitempty"`
+	// Lineage is the name that policies know the SA by, where that is another.
+	Lineage string `json:"lineage,omitempty"`
+	// PathMTU is what was learned from the wire, 0 if nothing was, PathMTUFrom by what
+	// ("icmp"), and PathMTUUntil how long it is believed.
+	PathMTU      int       `json:"path_mtu,omitempty"`
+	PathMTUFrom  string    `json:"path_mtu_from,omitempty"`
+	PathMTUUntil time.Time `json:"path_mtu_until,omitzero"`
+	Lifetime     *Lifetime `json:"lifetime,omitempty"`
 	// Encap is there for ESP in UDP.
 	Encap *EncapStatus `json:"encap,omitempty"`
 	// DummiesSent counts the dummy packets of outbound SAs.
@@ -121,7 +199,19 @@ type SAStatus struct {
 	Retiring bool `json:"retiring,omitempty"`
 	// Weak says why the algorithm is discouraged.
 	Weak string `json:"weak,omitempty"`
+	// Traffic's LastUse is, for an inbound SA, when the last authentic packet came.
 	Traffic
+}
+
+// A Lifetime is what is left of the hard lifetime of an SA. A nil limit is none.
+type Lifetime struct {
+	Created time.Time `json:"created,omitzero"`
+	// Expires is the zero time where the lifetime has no end in time.
+	Expires     time.Time `json:"expires,omitzero"`
+	PacketsLeft *uint64   `json:"packets_left,omitempty"`
+	BytesLeft   *uint64   `json:"bytes_left,omitempty"`
+	// SequenceLeft is how many numbers an outbound SA has that does not count in 64 bits.
+	SequenceLeft *uint64 `json:"sequence_left,omitempty"`
 }
 
 // An EncapStatus is the UDP encapsulation of an SA.

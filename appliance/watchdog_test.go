@@ -126,8 +126,8 @@ func TestR47_R10_StalledSide(t *testing.T) {
 			send(end, frame)
 			soon(t, "the watchdog tells", func() bool { return slices.Equal(box.Status().Stalled, []string{side}) })
 			s := box.Status()
-			if len(s.Warnings) == 0 || !strings.Contains(s.Warnings[0], "make no progress") {
-				t.Errorf("warnings %q", s.Warnings)
+			if len(s.Health) == 0 || !strings.Contains(s.Health[0].String(), "make no progress") {
+				t.Errorf("findings %q", s.Health)
 			}
 			soon(t, "it is logged", func() bool { return strings.Contains(logged.String(), "event=stalled") })
 			silent := beats.Load()

@@ -257,12 +257,18 @@ func protocolName(number *uint8) string {
 	if number == nil {
 		return "any"
 	}
+	return ProtocolName(*number)
+}
+
+// ProtocolName is the name of an IP protocol as a policy may say it, or the number where
+// it has none.
+func ProtocolName(number uint8) string {
 	for _, p := range protocols {
-		if p.number == *number {
+		if p.number == number {
 			return p.name
 		}
 	}
-	return strconv.Itoa(int(*number))
+	return strconv.Itoa(int(number))
 }
 
 // String is an address, a prefix where the range is one, or first-last.

@@ -333,8 +333,8 @@ func TestR31_R32_NoPolicyAndWrongKeysLetNothingThrough(t *testing.T) {
 			if d := where.drops(before); d[reason] < 3 {
 				t.Errorf("%s: drops %v; expected %s", where.host.Name(), d, reason)
 			}
-			if w := strings.Join(where.status().Warnings, "\n"); !strings.Contains(w, test.warning) {
-				t.Errorf("%s: warnings %q; expected %q", where.host.Name(), w, test.warning)
+			if w := fmt.Sprint(where.status().Health); !strings.Contains(w, test.warning) {
+				t.Errorf("%s: findings %q; expected %q", where.host.Name(), w, test.warning)
 			}
 		})
 	}

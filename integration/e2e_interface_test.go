@@ -15,6 +15,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"bitw/appliance"
 	"bitw/integration/netlab"
 	"bitw/netstack/ethtap"
 )
@@ -123,7 +124,7 @@ func TestR07_CreatedAnewNothingLeavesInTheClear(t *testing.T) {
 		if round%3 == 0 { // else it is there again before anybody can notice
 			eventually(t, "the status says that bitw waits", func() bool {
 				st := a.status()
-				return st.State == "waiting for interface" && slices.ContainsFunc(st.Warnings, func(w string) bool { return strings.Contains(w, "there is no interface eth0") })
+				return st.State == "waiting for interface" && slices.ContainsFunc(st.Health, func(f appliance.Finding) bool { return strings.Contains(f.String(), "there is no interface eth0") })
 			})
 		}
 		plug(t, pair)

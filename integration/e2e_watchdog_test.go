@@ -134,8 +134,8 @@ func TestR47_Watchdog(t *testing.T) {
 			defer free()
 			silent(t, pair.A, b4) // the frames that it hangs with
 			eventually(t, "the watchdog acts", func() bool { return box.Status().State == state })
-			if s := box.Status(); !slices.Equal(s.Stalled, []string{"left"}) || len(s.Warnings) == 0 {
-				t.Errorf("stalled are %v, warnings %q", s.Stalled, s.Warnings)
+			if s := box.Status(); !slices.Equal(s.Stalled, []string{"left"}) || len(s.Health) == 0 {
+				t.Errorf("stalled are %v, findings %q", s.Stalled, s.Health)
 			}
 			if onFailure == "shut" {
 				silent(t, pair.A, b4)

@@ -87,3 +87,7 @@ func (s *SA) Expired() (soft, hard bool) {
 	st := s.state.Load()
 	return st&stateSoft != 0, st&stateHard != 0
 }
+
+// Ends returns when the time of the soft and of the hard lifetime is over, in
+// nanoseconds since 1970, 0 for never.
+func (s *SA) Ends() (soft, hard int64) { return s.softEnd, s.hardEnd }

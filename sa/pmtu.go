@@ -47,6 +47,16 @@ func (s *SA) SetPMTU(mtu int, now int64) bool {
 // when none is known or the last one has aged. For the packet path.
 func (s *SA) PMTU(now int64) int { return pmtuAt(s.pmtu.Load(), now) }
 
+// PMTUUntil returns when a learned path MTU will have aged, in nanoseconds since 1970; 0
+// when none is known.
+func (s *SA) PMTUUntil(now int64) int64 {
+	word := s.pmtu.Load()
+	if pmtuAt(word, now) == 0 {
+		return 0
+	}
+	return int64(word>>pmtuBits) * int64(time.Millisecond)
+}
+
 func pmtuAt(word uint64, now int64) int {
 	if uint64(now)/uint64(time.Millisecond) >= word>>pmtuBits {
 		return 0

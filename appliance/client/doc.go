@@ -15,6 +15,9 @@
 //	GET  /v1/keys       200, an appliance.KeyList without values
 //	POST /v1/keys       an appliance.KeyRequest; 204
 //	POST /v1/keys/values 200, an appliance.KeyList; for root and the user that bitw runs as
+//	PUT  /v1/neighbors/ADDRESS     {"mac": "02:00:00:00:00:09"}; 200: a static neighbour on the wire
+//	DELETE /v1/neighbors/ADDRESS   200: forgets it, learned or static
+//	DELETE /v1/neighbors           200, an appliance.Flushed: forgets those that were learned
 //	POST /v1/takeover   101, and the connection speaks as told at appliance.TakeoverVersion
 //
 // What is no success is an appliance.ControlError, as in

@@ -90,6 +90,11 @@ type reportedError struct{ error }
 
 func (e reportedError) Unwrap() error { return e.error }
 
+// An exitError has been told in full already; only this exit status is left.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
 // run is the whole program but for the process around it; the result is the exit
 // status.
 func (p *program) run(ctx context.Context, args []string) int {
@@ -101,10 +106,13 @@ func (p *program) run(ctx context.Context, args []string) int {
 	var (
 		usage    usageError
 		reported reportedError
+		exit     exitError
 	)
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &exit):
+		return int(exit)
 	case errors.As(err, &reported):
 		return 1
 	case errors.As(err, &usage):
@@ -153,7 +161,7 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 	root.SuggestionsMinimumDistance = 2
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.up(), p.check(), p.status(), p.down(), p.recoverVerb(), p.demoVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.version(), p.man())
+	root.AddCommand(p.up(), p.check(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.down(), p.recoverVerb(), p.demoVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.version(), p.man())
 	for _, verb := range root.Commands() {
 		verb.DisableFlagsInUseLine = true // their lines have what must be given
 	}

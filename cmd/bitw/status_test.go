@@ -26,21 +26,22 @@ func read(t *testing.T, path string) string {
 // busy is a status in which everything has happened.
 func busy() *appliance.Status {
 	return &appliance.Status{
-		Interface: "eth0", State: "active", Since: now.Add(-26 * time.Hour), OnFailure: "shut", Cut: "tcx", TookOver: true,
+		Interface: "eth0", Time: now, State: "active", Since: now.Add(-26 * time.Hour), OnFailure: "shut", Cut: "tcx", TookOver: true,
 		AllowInsecure: []string{"des", "md5"}, InsecureSAs: 1,
 		MTU: 1500, Addresses: []string{"192.0.2.1/24", "2001:db8::1/64"},
 		Policies: []appliance.PolicyStatus{{
 			Name: "b", Action: "protect", Direction: "both", Selector: "192.0.2.1 <-> 192.0.2.2",
 			Out:    appliance.Traffic{Packets: 1234567, Bytes: 1 << 30, LastUse: now.Add(-3 * time.Second)},
 			In:     appliance.Traffic{Packets: 1, Bytes: 1023, LastUse: now.Add(-61 * time.Second), Drops: map[string]uint64{"clear_not_protected": 2, "selector_mismatch": 0}},
-			OutSAs: []string{"esp-to-b", "ah-to-b"}, InSAs: []string{"from-b"},
+			OutSAs: []string{"esp-to-b", "ah-to-b"}, InSAs: []string{"from-b"}, Down: []string{"from-b"},
 		}, {
 			Name: "web", Action: "bypass", Direction: "out", Selector: "192.0.2.1 -> 198.51.100.0/24 tcp port 80",
 		}},
 		SAs: []appliance.SAStatus{{
 			Name: "esp-to-b", Direction: "out", Protocol: "esp", SPI: "0x00001001", Source: "192.0.2.1", Destination: "192.0.2.2",
-			Mode: "transport", Algorithm: "aes128gcm16", Key: "valid", ESN: true, Sequence: 1234567, PathMTU: 1400, Expired: "soft",
-			Traffic: appliance.Traffic{Packets: 1234567, Bytes: 1<<30 + 5<<20, LastUse: now},
+			Mode: "transport", Algorithm: "aes128gcm16", Key: "valid", ESN: true, Sequence: 1234567, PathMTU: 1400, PathMTUFrom: "icmp", PathMTUUntil: now.Add(9 * time.Minute), Expired: "soft",
+			Lifetime: &appliance.Lifetime{Created: now.Add(-time.Hour), Expires: now.Add(7 * time.Hour), PacketsLeft: new(uint64(99))},
+			Traffic:  appliance.Traffic{Packets: 1234567, Bytes: 1<<30 + 5<<20, LastUse: now},
 		}, {
 			Name: "from-b", Direction: "in", Protocol: "esp", SPI: "0x00002001", Destination: "192.0.2.1",
 			Mode: "tunnel", Algorithm: "des-md5", Key: "empty", Expired: "hard", Weak: "as good as none", Insecure: true,
@@ -58,7 +59,16 @@ func busy() *appliance.Status {
 		},
 		Drops:       map[string]uint64{"icv": 7, "replay": 9, "clear_not_protected": 2, "class_discard": 11, "no_route": 0, "of_the_future": 1},
 		DropsBySide: map[string]map[string]uint64{"left": {"class_discard": 10}, "right": {"icv": 7, "class_discard": 1}},
-		Warnings:    []string{"7 packets of SA from-b failed the integrity check: compare the keys of both sides"},
+		DropsLast:   map[string]time.Time{"icv": now.Add(-2 * time.Second), "replay": now.Add(-time.Hour), "clear_not_protected": now, "class_discard": now.Add(-time.Minute)},
+		RecentDrops: []appliance.DroppedFlow{
+			{Reason: "clear_not_protected", From: "right", Last: now, Source: "192.0.2.2:80", Destination: "192.0.2.1:5555", Protocol: "tcp", Policy: "b"},
+			{Reason: "icv", From: "right", Last: now.Add(-2 * time.Second), Source: "192.0.2.2", Destination: "192.0.2.1", Protocol: "esp", SPI: "0x00002001", SA: "from-b"},
+		},
+		Routes: []string{"192.0.2.0/24 on link", "0.0.0.0/0 via 192.0.2.254"},
+		Health: []appliance.Finding{
+			{Severity: appliance.Critical, About: "SA from-b", Problem: "7 packets failed authentication", Remedy: "compare the keys of both ends"},
+			{Severity: appliance.Notice, About: "SA esp-to-b", Problem: "the path takes only 1400 octets", Remedy: "nothing"},
+		},
 	}
 }
 
@@ -170,4 +180,73 @@ func TestWords(t *testing.T) {
 			t.Errorf("shellWord(%q) = %s, expected %s", in, got, want)
 		}
 	}
+}
+
+func TestR50_Lists(t *testing.T) {
+	for _, verb := range []string{"sa", "policy", "neigh", "route", "drops"} {
+		w := newWorld(t)
+		w.serve(t, "eth0", busy())
+		w.call(t, 0, "", "", verb)
+		golden(t, verb+".txt", w.out.String(), "")
+		w = newWorld(t)
+		w.serve(t, "eth0", busy())
+		w.call(t, 0, "", "", verb, "eth0", "-o", "json")
+		golden(t, verb+".json", w.out.String(), "")
+		w = newWorld(t)
+		w.serve(t, "eth1", &appliance.Status{Interface: "eth1"})
+		w.call(t, 0, "[]\n", "", verb, "-o", "json")
+	}
+}
+
+func TestR50_StatusCheck(t *testing.T) {
+	finding := func(severity string) appliance.Finding {
+		return appliance.Finding{Severity: severity, About: "SA x", Problem: "it hurts", Remedy: "rest"}
+	}
+	for _, x := range []struct {
+		name   string
+		s      any
+		status int
+		says   string
+	}{
+		{"well", &appliance.Status{Interface: "eth0", State: "active", SAs: []appliance.SAStatus{{Key: "valid"}, {Key: "empty"}}}, 0, "OK: bitw on eth0 is active, 1 of 2 security associations up\n"},
+		{"notices", &appliance.Status{Interface: "eth0", State: "active", Health: []appliance.Finding{finding("notice")}}, 0, "OK: "},
+		{"warning", &appliance.Status{Interface: "eth0", State: "active", Health: []appliance.Finding{finding("warning"), finding("notice")}}, 1, "WARNING: SA x: it hurts: rest\n"},
+		{"critical", &appliance.Status{Interface: "eth0", State: "active", Health: []appliance.Finding{finding("critical"), finding("warning")}}, 2, "CRITICAL: SA x: it hurts: rest (and 1 finding more)\n"},
+		{"stopping", &appliance.Status{Interface: "eth0", State: "stopping"}, 2, "CRITICAL: bitw on eth0 is stopping"},
+		{"no answer", "<html>", 3, "UNKNOWN: control socket"},
+		{"none", nil, 3, "UNKNOWN: none runs here"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			w := newWorld(t)
+			if x.s != nil {
+				w.serve(t, "eth0", x.s)
+			}
+			if got := w.run(t.Context(), []string{"status", "--check"}); got != x.status || !strings.HasPrefix(w.out.String(), x.says) || strings.Count(w.out.String(), "\n") != 1 || w.err.String() != "" {
+				t.Errorf("status %d, stdout %q, stderr %q; expected %d, %q", got, w.out.String(), w.err.String(), x.status, x.says)
+			}
+		})
+	}
+}
+
+func TestR50_StatusWatch(t *testing.T) {
+	last, s := busy(), busy()
+	s.Time = now.Add(2 * time.Second)
+	s.Policies[0].Out.Packets += 2000
+	s.Policies[0].Out.Bytes += 25_000_000
+	s.SAs[0].Packets += 2000
+	s.SAs[0].Bytes += 2_500_000_000
+	s.SAs[1].Packets = 0 // begun anew
+	last.SAs[1].Packets = 7
+	s.Drops["icv"] += 4
+	golden(t, "watch.txt", watchText(s, nil)+"\n"+watchText(s, last), "")
+	w := newWorld(t)
+	w.serve(t, "eth0", busy())
+	w.call(t, 0, "POLICY", "", "status", "--watch", "--every", "100ms", "--for", "350ms")
+	if n := strings.Count(w.out.String(), "POLICY"); n < 2 {
+		t.Errorf("%d tables", n)
+	}
+	w = newWorld(t)
+	w.call(t, 2, "", "without", "status", "--watch", "--check")
+	w = newWorld(t)
+	w.call(t, 2, "", "100ms", "status", "--watch", "--every", "1ms")
 }

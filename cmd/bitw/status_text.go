@@ -53,10 +53,24 @@ func statusText(s *appliance.Status, now time.Time) string {
 	t.drops(s.Drops, s.DropsBySide)
 	t.classes(s.Classes)
 	t.neighbors(s.Neighbors)
-	for _, w := range s.Warnings {
-		t.WriteString("\nwarning: " + w + "\n")
-	}
+	t.health(s.Health)
 	return t.String()
+}
+
+// health lists what should be looked at.
+func (t *text) health(list []appliance.Finding) {
+	if len(list) == 0 {
+		t.WriteString("\nhealth: nothing to do\n")
+		return
+	}
+	t.WriteString("\nhealth:\n")
+	for _, f := range list {
+		about := ""
+		if f.About != "" {
+			about = f.About + ": "
+		}
+		t.WriteString("  " + f.Severity + ": " + about + f.Problem + "\n    " + f.Remedy + "\n")
+	}
 }
 
 // guardWords says what becomes of an interface that is created anew.
@@ -110,6 +124,9 @@ func (t *text) policy(p *appliance.PolicyStatus) {
 	}
 	t.line("action", "%s, %s", p.Action, direction)
 	t.line("selector", "%s", p.Selector)
+	if len(p.Down) > 0 {
+		t.line("not up", "%s", strings.Join(p.Down, ", "))
+	}
 	if p.Populate != "" {
 		t.line("populate", "%s, %s", p.Populate, count(uint64(p.Entries), "value"))
 	}
@@ -147,7 +164,14 @@ func (t *text) sa(a *appliance.SAStatus) {
 		t.line("sequence", "%d", a.Sequence)
 	}
 	if a.PathMTU > 0 {
-		t.line("path mtu", "%d", a.PathMTU)
+		line := fmt.Sprint(a.PathMTU)
+		if a.PathMTUFrom != "" {
+			line += ", learned by " + a.PathMTUFrom
+		}
+		if !a.PathMTUUntil.IsZero() {
+			line += ", believed for " + duration(a.PathMTUUntil.Sub(t.now))
+		}
+		t.line("path mtu", "%s", line)
 	}
 	if e := a.Encap; e != nil {
 		line := fmt.Sprintf("UDP, local port %d, remote port %d", e.LocalPort, e.RemotePort)
@@ -176,7 +200,41 @@ func (t *text) sa(a *appliance.SAStatus) {
 	default:
 		t.line("lifetime", "%s", a.Expired)
 	}
+	t.line("left", "%s", strings.Join(leftWords(a.Lifetime, t.now), ", "))
+	if a.Direction == "in" {
+		t.line("last authenticated", "%s", age(a.LastUse, t.now))
+		t.line("failures", "%d authentication, %d replay", a.Drops["icv"], a.Drops["replay"]+a.Drops["replay_old"])
+	}
 	t.traffic("traffic", nil, &a.Traffic)
+}
+
+// leftWords is what is left of a lifetime.
+func leftWords(l *appliance.Lifetime, now time.Time) (words []string) {
+	if l == nil {
+		return nil
+	}
+	if !l.Expires.IsZero() {
+		words = append(words, duration(l.Expires.Sub(now)))
+	}
+	if l.PacketsLeft != nil {
+		words = append(words, count(*l.PacketsLeft, "packet"))
+	}
+	if l.BytesLeft != nil {
+		words = append(words, bytesText(*l.BytesLeft))
+	}
+	if l.SequenceLeft != nil {
+		words = append(words, count(*l.SequenceLeft, "sequence number"))
+	}
+	return words
+}
+
+// duration is a time for people, as age tells it.
+func duration(d time.Duration) string {
+	if d < time.Second {
+		return "no time"
+	}
+	start := time.Unix(1, 0)
+	return strings.TrimSuffix(age(start, start.Add(d)), " ago")
 }
 
 func (t *text) traffic(what string, sas []string, x *appliance.Traffic) {

@@ -131,8 +131,8 @@ func TestR01_TapVerb(t *testing.T) {
 	}
 	for _, state := range []string{"closed", "passive"} {
 		both("all passes in the clear", state, "--clear")
-		if s := a.status(t); s.State != "clear" || len(s.Warnings) == 0 || !strings.Contains(s.Warnings[0], "bitw tap eth0 active") {
-			t.Errorf("%s: it is %s, warnings %q", state, s.State, s.Warnings)
+		if s := a.status(t); s.State != "clear" || len(s.Health) == 0 || !strings.Contains(s.Health[0].String(), "bitw tap eth0 active") {
+			t.Errorf("%s: it is %s, findings %q", state, s.State, s.Health)
 		}
 		sealed, before := a.status(t).SAs, clear()
 		if n := pings(t, a.Host, addrB, 5); n != 5 {

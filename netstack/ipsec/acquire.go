@@ -120,7 +120,7 @@ func (e *Engine) holdBehind(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set 
 		tell := reason == wire.DropNoSA && q.mayTell()
 		h.mu.Unlock()
 		if reason != wire.DropNone {
-			e.drop(hook.Left, reason, p, nil)
+			e.dropped(w, hook.Left, reason, p, nil)
 		}
 		if tell {
 			e.prohibited(w)
@@ -144,7 +144,7 @@ func (e *Engine) acquire(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 		w.releasing.gone = true // the SA was there for too short a time
 		return false
 	case l == nil || l.Notify == nil:
-		e.drop(hook.Left, wire.DropNoSA, p, nil)
+		e.dropped(w, hook.Left, wire.DropNoSA, p, nil)
 		return false
 	}
 	h.mu.Lock()
@@ -164,7 +164,7 @@ func (e *Engine) acquire(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 	}
 	h.mu.Unlock()
 	if reason != wire.DropNone {
-		e.drop(hook.Left, reason, p, nil)
+		e.dropped(w, hook.Left, reason, p, nil)
 	}
 	if first && reason == wire.DropNone {
 		l.NeedSA(p, &w.flow)

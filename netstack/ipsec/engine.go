@@ -107,6 +107,7 @@ type side struct {
 	// errors counts ICMP errors sent about datagrams of this side.
 	errors atomic.Uint64
 	_      [64]byte
+	recent [wire.NumDropReasons]recent
 }
 
 // New makes an engine that has no links yet.

@@ -48,7 +48,7 @@ func (e *Engine) inbound(pkt *stack.PacketBuffer) {
 		return
 	}
 	if e.isLocal(w.d.Info.Src) {
-		e.drop(hook.Right, wire.DropOwnAddressSpoof, nil, nil)
+		e.dropped(w, hook.Right, wire.DropOwnAddressSpoof, nil, nil)
 		return
 	}
 	var set *fragmentSet
@@ -73,14 +73,14 @@ func (e *Engine) inbound(pkt *stack.PacketBuffer) {
 		return
 	}
 	if reason := e.unprotectedError(w); reason != wire.DropNone {
-		e.drop(hook.Right, reason, nil, nil)
+		e.dropped(w, hook.Right, reason, nil, nil)
 		return
 	}
 	if e.learnPathMTU(w) {
 		return
 	}
 	if p, reason := e.inboundPolicy(w); reason != wire.DropNone {
-		e.drop(hook.Right, reason, p, nil)
+		e.dropped(w, hook.Right, reason, p, nil)
 	} else {
 		e.bypassIn(w, p, pkt, set)
 	}
@@ -113,11 +113,11 @@ func (e *Engine) inboundPolicy(w *work) (*sa.Policy, wire.DropReason) {
 // bypassIn sends what came from the right in the clear to the left as it is.
 func (e *Engine) bypassIn(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fragmentSet) {
 	if !e.isBehind(w.d.Info.Dst) {
-		e.drop(hook.Right, wire.DropNoRoute, p, nil)
+		e.dropped(w, hook.Right, wire.DropNoRoute, p, nil)
 		return
 	}
 	if set != nil && p.DiscardFragments {
-		e.drop(hook.Right, wire.DropFragPolicy, p, nil)
+		e.dropped(w, hook.Right, wire.DropFragPolicy, p, nil)
 		return
 	}
 	if set != nil {
@@ -144,7 +144,7 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 			}
 		}
 		if reason != wire.DropNone {
-			e.drop(hook.Right, reason, nil, s)
+			e.dropped(w, hook.Right, reason, nil, s)
 			return
 		}
 		if d.Info.IsFragment {
@@ -171,16 +171,16 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		defer inner.release()
 		memory = nil
 		if d.Bytes, reason = inner.join(&d.Info); reason != wire.DropNone {
-			e.drop(hook.Right, reason, nil, last)
+			e.dropped(w, hook.Right, reason, nil, last)
 			return
 		}
 	}
 	if e.isLocal(d.Info.Src) {
-		e.drop(hook.Right, wire.DropOwnAddressSpoof, nil, last)
+		e.dropped(w, hook.Right, wire.DropOwnAddressSpoof, nil, last)
 		return
 	}
 	if reason := wire.Forbidden(d.Bytes, &d.Info); reason != wire.DropNone {
-		e.drop(hook.Right, reason, nil, last)
+		e.dropped(w, hook.Right, reason, nil, last)
 		return
 	}
 	p, reason := e.inboundPolicy(w)
@@ -188,18 +188,18 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		reason = wire.DropFragPolicy
 	}
 	if reason != wire.DropNone {
-		e.drop(hook.Right, reason, p, last)
+		e.dropped(w, hook.Right, reason, p, last)
 		return
 	}
 	e.follow(w, p)
 	e.clampInbound(w, p)
 	if !e.isBehind(d.Info.Dst) {
-		e.drop(hook.Right, wire.DropNoRoute, p, last)
+		e.dropped(w, hook.Right, wire.DropNoRoute, p, last)
 		return
 	}
-	if !e.coalesce(w, pkt, memory) {
+	if !e.coalesce(w, pkt, src, memory) {
 		if reason := e.behind(w, src); reason != wire.DropNone {
-			e.drop(hook.Right, reason, p, last)
+			e.dropped(w, hook.Right, reason, p, last)
 			return
 		}
 		e.toLeft(w, d.Info.Dst)

@@ -52,9 +52,9 @@ func (e *Engine) outboundWhole(w *work, pkt *stack.PacketBuffer, set *fragmentSe
 	p := e.outboundPolicy(w)
 	switch {
 	case p == nil:
-		e.drop(hook.Left, wire.DropNoPolicy, nil, nil)
+		e.dropped(w, hook.Left, wire.DropNoPolicy, nil, nil)
 	case set != nil && p.DiscardFragments && p.Action != sa.Discard:
-		e.drop(hook.Left, wire.DropFragPolicy, p, nil)
+		e.dropped(w, hook.Left, wire.DropFragPolicy, p, nil)
 	case p.Action == sa.Bypass:
 		e.bypassOut(w, p, pkt, set)
 	case p.Action == sa.Protect:
@@ -62,7 +62,7 @@ func (e *Engine) outboundWhole(w *work, pkt *stack.PacketBuffer, set *fragmentSe
 			e.protect(w, p, pkt, set)
 		}
 	default:
-		e.drop(hook.Left, wire.DropPolicyDiscard, p, nil)
+		e.dropped(w, hook.Left, wire.DropPolicyDiscard, p, nil)
 	}
 }
 
@@ -119,7 +119,7 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 		return // acquire has it
 	}
 	if reason != wire.DropNone {
-		e.drop(hook.Left, reason, p, s)
+		e.dropped(w, hook.Left, reason, p, s)
 		return
 	}
 	hop, reason := e.nextHop(w, b.dst)
@@ -135,7 +135,7 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 		return
 	}
 	if size.reason != wire.DropNone {
-		e.drop(hook.Left, size.reason, p, nil)
+		e.dropped(w, hook.Left, size.reason, p, nil)
 		return
 	}
 	b.cutAfter = size.piece > maxInner

@@ -76,7 +76,7 @@ func (e *Engine) fit(w *work, maxInner int) sizing {
 // tooBig tells the host that w.d must have at most mtu octets (RFC 4301 §8.2),
 // and counts it.
 func (e *Engine) tooBig(w *work, p *sa.Policy, mtu int) {
-	e.drop(hook.Left, wire.DropTooBig, p, nil)
+	e.dropped(w, hook.Left, wire.DropTooBig, p, nil)
 	if b, ok := wire.AppendTooBig(w.icmp[:0], w.d.Bytes, &w.d.Info, mtu); ok {
 		e.icmpToHost(w, b)
 	}
@@ -85,7 +85,7 @@ func (e *Engine) tooBig(w *work, p *sa.Policy, mtu int) {
 // unreachable tells the host that w.d has no way to its destination, and counts
 // why.
 func (e *Engine) unreachable(w *work, p *sa.Policy, reason wire.DropReason) {
-	e.drop(hook.Left, reason, p, nil)
+	e.dropped(w, hook.Left, reason, p, nil)
 	e.hostUnreachable(w)
 }
 
