@@ -52,7 +52,7 @@ func (g *Graph) SVG() string {
 		from := boxes[n]
 		for i, l := range n.Lower {
 			to := boxes[l]
-			x1 := from.x + from.width*float64(i+1)/float64(len(n.Lower)+1)
+			x1 := from.port(i)
 			place := slices.Index(to.above, from) + 1
 			x2 := to.x + to.width*float64(place)/float64(len(to.above)+1)
 			fmt.Fprintf(&b, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", x1, from.y+from.height, x2, to.y)
@@ -181,14 +181,24 @@ func place(layers [][]*box) float64 {
 	return widest + 2*svgMargin
 }
 
-// middle is where the boxes above have their middle.
+// middle is the middle of where the lines from the boxes above begin.
 func (x *box) middle() float64 {
-	if len(x.above) == 0 {
+	sum, n := 0.0, 0
+	for _, a := range x.above {
+		for i, l := range a.node.Lower {
+			if l == x.node {
+				sum += a.port(i)
+				n++
+			}
+		}
+	}
+	if n == 0 {
 		return x.x
 	}
-	sum := 0.0
-	for _, a := range x.above {
-		sum += a.x + a.width/2
-	}
-	return sum / float64(len(x.above))
+	return sum / float64(n)
+}
+
+// port is the x at which the line to the i-th lower node begins.
+func (x *box) port(i int) float64 {
+	return x.x + x.width*float64(i+1)/float64(len(x.node.Lower)+1)
 }
