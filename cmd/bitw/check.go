@@ -15,24 +15,32 @@ import (
 )
 
 func (p *program) check() *cobra.Command {
-	var path, output string
+	var (
+		from   origin
+		output string
+	)
 	cmd := &cobra.Command{
-		Use:   "check -c FILE",
+		Use:   "check -c FILE | --graph FILE",
 		Short: "Read and check a configuration, and do nothing else",
 		Long: `check reads the configuration and the key files that it names, tells everything
 that is wrong or doubtful with file, line and column, and shows in short what the
 policies and security associations come to. It touches no interface and needs no
 root, but must be allowed to read the keys.
 
+With --graph it does so for a graph of the x-kernel and its key files; what the graph
+itself composes is shown by 'bitw graph'.
+
 Exit status 0: the configuration is good, warnings or not. 1: it is not.`,
 		Example: `  bitw check -c /etc/bitw/eth0.yaml
-  bitw check -c eth0.yaml -o json | jq .ok`,
+  bitw check -c eth0.yaml -o json | jq .ok
+  bitw check --graph graph.comp --interface eth0`,
 		Args: exactly(),
 		RunE: func(*cobra.Command, []string) error {
 			if err := oneOf("output", output, "text", "json"); err != nil {
 				return err
 			}
-			cfg, warnings, err := p.load(path)
+			cfg, warnings, _, err := p.plan(from)
+			path := from.path()
 			if output == "json" {
 				return p.checkJSON(path, cfg, warnings, err)
 			}
@@ -46,7 +54,7 @@ Exit status 0: the configuration is good, warnings or not. 1: it is not.`,
 			return err
 		},
 	}
-	configFlag(cmd, &path, "")
+	from.flags(cmd)
 	outputFlag(cmd, &output)
 	return cmd
 }
@@ -90,10 +98,18 @@ func summary(path string, cfg *config.Config, warnings int) string {
 	fmt.Fprintf(&b, "\n%s\n", count(uint64(len(cfg.SAs)), "security association"))
 	for i := range cfg.SAs {
 		s := &cfg.SAs[i]
-		fmt.Fprintf(w, "  %s\t%s\t%s %s\tspi %#08x\t%s -> %s%s\t%s\n", s.Name, s.Direction, s.Protocol, s.Mode, s.SPI, s.Source, s.Destination, inner(s), s.Algorithm)
+		fmt.Fprintf(w, "  %s\t%s\t%s %s\tspi %#08x\t%s -> %s%s\t%s\n", s.Name, s.Direction, s.Protocol, s.Mode, s.SPI, source(s), s.Destination, inner(s), s.Algorithm)
 	}
 	w.Flush()
 	return b.String()
+}
+
+// source is any where a graph does not say who sends.
+func source(s *config.SA) string {
+	if !s.Source.IsValid() {
+		return "any"
+	}
+	return s.Source.String()
 }
 
 // inner is the inner addresses of BEET mode.
@@ -243,7 +259,7 @@ func (p *program) checkJSON(path string, cfg *config.Config, warnings config.War
 			x := &cfg.SAs[i]
 			s := checkSA{
 				Name: x.Name, Direction: string(x.Direction), Protocol: string(x.Protocol), Mode: string(x.Mode), SPI: fmt.Sprintf("%#08x", x.SPI),
-				Source: x.Source.String(), Destination: x.Destination.String(), Algorithm: x.Algorithm,
+				Source: source(x), Destination: x.Destination.String(), Algorithm: x.Algorithm,
 			}
 			if x.Mode == config.BEET {
 				s.InnerSource, s.InnerDest = x.InnerSource.String(), x.InnerDestination.String()

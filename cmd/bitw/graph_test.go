@@ -50,6 +50,33 @@ func TestR45_GraphTellsErrorsWithTheirPlace(t *testing.T) {
 	newWorld(t).call(t, 1, "", "the graph names no interface", "up", "--graph", listing)
 }
 
+func TestR45_CheckOfAGraph(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "graph.comp")
+	if err := os.MkdirAll(filepath.Join(dir, "km"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"graph.comp": read(t, listing), "rom": "romopt vnet address 192.0.2.1;\n", "km/crypt": "0x1001/192.0.2.2 0123456789abcdef\n",
+		"km/b": "192.0.2.2 0x1001\n192.0.2.1 0x1001\n", "km/alg": "0x1001/192.0.2.2 04\n0x1001/192.0.2.1 06\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	newWorld(t).call(t, 0, "crypt/0x00001001/192.0.2.2   out  esp transport  spi 0x00001001  192.0.2.1 -> 192.0.2.2  desiv32\n", "", "check", "--graph", path, "--interface", "eth0")
+	newWorld(t).call(t, 0, "tcrypt/0x00001001/192.0.2.1  in   esp transport  spi 0x00001001  any -> 192.0.2.1        desctsiv32\n", "", "check", "--graph", path, "--interface", "eth0")
+	newWorld(t).call(t, 0, `"ok": true`, "", "check", "--graph", path, "--interface", "eth0", "-o", "json")
+	if err := os.WriteFile(filepath.Join(dir, "km/crypt"), []byte("kmparams 8 8 10\n0x1001/192.0.2.2 01234567\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	w.call(t, 1, "", dir+"/km/crypt:2:18: key of 0x00001001/192.0.2.2: a key of km/crypt has 8 octets, found 4", "check", "--graph", path, "--interface", "eth0")
+	if strings.Contains(w.err.String(), "01234567") {
+		t.Error("the key is shown")
+	}
+}
+
 // serveKeys listens as an appliance that is asked for keys only.
 func (w *world) serveKeys(t *testing.T, iface string, list []appliance.KeyStatus, got *appliance.KeyRequest, refuse string) {
 	t.Helper()

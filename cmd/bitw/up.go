@@ -14,10 +14,10 @@ import (
 )
 
 type upFlags struct {
-	config, graph, iface string
-	logLevel, hook       string
-	logJSON, openOnStop  bool
-	takeover             bool
+	origin
+	logLevel, hook      string
+	logJSON, openOnStop bool
+	takeover            bool
 }
 
 func (p *program) up() *cobra.Command {
@@ -61,9 +61,7 @@ It needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN), /dev/net/tun, and a kernel with
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.runUp(cmd.Context(), f) },
 	}
-	configFlag(cmd, &f.config, "")
-	cmd.Flags().StringVar(&f.graph, "graph", "", "compose bitw by this graph (`FILE`) instead of a configuration")
-	cmd.Flags().StringVar(&f.iface, "interface", "", "the interface (`IFACE`) to cut where the graph names none")
+	f.flags(cmd)
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "", "`LEVEL` of the log: error, warn, info, debug or trace (default: the configuration's)")
 	cmd.Flags().BoolVar(&f.logJSON, "log-json", false, "log in JSON")
 	cmd.Flags().BoolVar(&f.openOnStop, "open-on-stop", false, "give the interface back, without protection, when ended cleanly")
@@ -86,9 +84,9 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 			return err
 		}
 	}
-	cfg, warnings, known, err := p.plan(f)
+	cfg, warnings, known, err := p.plan(f.origin)
 	if err != nil {
-		return err
+		return p.report(f.path(), warnings, err)
 	}
 	log, err := p.logger(f, cfg.LogLevel)
 	if err != nil {
@@ -152,36 +150,6 @@ func handedOver(err error) error {
 		return nil
 	}
 	return err
-}
-
-// which names the appliance to other verbs.
-func (f *upFlags) which(cfg *config.Config) string {
-	if f.graph == "" {
-		return "-c " + shellWord(f.config)
-	}
-	return "--socket " + shellWord(cfg.Control)
-}
-
-// plan reads the configuration, or the graph together with what an appliance has to know of it.
-// Errors in the files are reported.
-func (p *program) plan(f upFlags) (*config.Config, config.Warnings, []appliance.Option, error) {
-	switch {
-	case f.graph != "" && f.config != "":
-		return nil, nil, nil, usagef("-c and --graph each name a configuration: give only one of them")
-	case f.iface != "" && f.graph == "":
-		return nil, nil, nil, usagef("--interface goes with --graph; a configuration names its own")
-	case f.graph == "":
-		cfg, warnings, err := p.load(f.config)
-		if err != nil {
-			return nil, nil, nil, p.report(f.config, warnings, err)
-		}
-		return cfg, warnings, nil, nil
-	}
-	cfg, known, err := appliance.LoadGraph(f.graph, appliance.WithInterface(f.iface))
-	if err != nil {
-		return nil, nil, nil, p.report(f.graph, nil, err)
-	}
-	return &cfg, nil, []appliance.Option{known}, nil
 }
 
 // leftIn says in what state an interface is after a clean end.

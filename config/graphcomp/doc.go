@@ -67,7 +67,7 @@
 //	watchdog             timeout TIME | off
 //	ethkern, ethdev      interface NAME
 //	arp of the wire      static ADDRESS MAC; locked ADDRESS MAC: the two are one, traffic changes neither
-//	vnet                 address ADDRESS: the host's own; default: the interface's
+//	vnet                 address ADDRESS: the host's own; default: the interface's when bitw starts
 //	                     mtu OCTETS
 //	ip                   gateway ADDRESS; route NETWORK [ADDRESS]
 //	km/NAME              kmparams A K M; file PATH, default km/NAME beside the graph
