@@ -335,3 +335,65 @@ func TestR38_R45_AGraphAllowsWhatItNames(t *testing.T) {
 		t.Errorf("of a wrong graph: %v", err)
 	}
 }
+
+func TestR45_AGraphOfIPv6(t *testing.T) {
+	graph := strings.NewReplacer("kmparams 8 0-100 100", "kmparams 32 0-100 100", "kmparams 8 16 16", "kmparams 20 16 16",
+		"km/crypt\t\tkmparams 8 8 10", "km/crypt\t\tkmparams 20 8 10").Replace(ancestor(t))
+	files := make(map[string]string)
+	for name, text := range keysOfTheTime() {
+		if !strings.HasPrefix(name, "km/crypt3") && name != "km/tcrypt" {
+			files[name] = strings.NewReplacer("192.0.2.", "2001:db8::", "kmparams 8 16 16\n", "").Replace(text)
+		}
+	}
+	files["km/alg"] = "kmparams 20 1 100\n" + files["km/alg"]
+	path := graphFolder(t, graph, files)
+	host := func(a string) Option {
+		return WithLinks(nil, nil, Host{MAC: []byte{2, 0, 0, 0, 0, 1}, Addresses: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr(a), 64)}})
+	}
+	cfgA, knownA, err := LoadGraph(path, host("2001:db8::1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfgB, knownB, err := LoadGraph(path, host("2001:db8::2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newMemoryPair(t, cfgA, cfgB, knownA, knownB)
+	p.transfer(t, true, 100<<10)
+	if seen := p.wire.protocols(); len(seen) != 1 || seen[wire.ProtoAH] == 0 {
+		t.Errorf("IP protocols on the wire: %v", seen)
+	}
+	if _, ok := cfgA.Policy("ipf_icmpv6/2001:db8::1/2001:db8::2"); !ok {
+		t.Error("there is no policy for ICMPv6")
+	}
+}
+
+// A key of another length may be one of another algorithm, which makes another SA of the
+// same name.
+func TestR44_AKeyOfAnotherLengthTakesAnotherAlgorithm(t *testing.T) {
+	graph := strings.Replace(ancestor(t), "km/crypt3\tkmparams 8 16 10", "km/crypt3\tkmparams 8 16-24 10", 1)
+	files := keysOfTheTime()
+	files["km/sauser"] = "192.0.2.1/192.0.2.2 0x1001\n"
+	files["km/alg"] = "0x1001/192.0.2.2 05\n"
+	p := graphPair(t, graphFolder(t, graph, files))
+	algorithm := func() string { return p.boxA.Status().SAs[0].Algorithm }
+	if !p.datagram(t) || algorithm() != "3des112iv64" {
+		t.Fatalf("%s: %s", algorithm(), dropsOf(p.boxB))
+	}
+	for _, x := range []struct{ key, want string }{
+		{strings.Repeat("0123456789abcdef", 1) + "00112233445566771133557799bbddff", "3des168iv64"},
+		{"0123456789abcdef0011223344556677", "3des112iv64"},
+	} {
+		for _, box := range []*Appliance{p.boxA, p.boxB} {
+			if err := box.SetKey("km/crypt3/0x1001/192.0.2.2", x.key); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !p.datagram(t) || algorithm() != x.want {
+			t.Errorf("%s, expected %s: %s %s", algorithm(), x.want, dropsOf(p.boxA), dropsOf(p.boxB))
+		}
+	}
+	if err := p.boxA.SetKey("km/crypt3/0x1001/192.0.2.2", strings.Repeat("01", 20)); !errors.Is(err, ErrKey) {
+		t.Errorf("a key of 20 octets: %v", err)
+	}
+}
