@@ -198,9 +198,11 @@ type box struct {
 	t    testing.TB
 	host *netlab.Host
 	dir  string
-	file string
-	proc *netlab.Process
-	out  *output
+	file string // its configuration
+	// graph is the graph that it is composed by in the place of a configuration.
+	graph string
+	proc  *netlab.Process
+	out   *output
 }
 
 // newBox writes a configuration for the host; the lines for control socket and
@@ -231,7 +233,7 @@ func (b *box) configure(yaml string) {
 func (b *box) up(args ...string) {
 	b.t.Helper()
 	b.out = new(output)
-	cmd := exec.Command(bitwPath(b.t), append([]string{"up", "-c", b.file}, args...)...)
+	cmd := exec.Command(bitwPath(b.t), append(append([]string{"up"}, b.from()...), args...)...)
 	cmd.Stdout, cmd.Stderr = b.out, b.out
 	proc, err := b.host.Start(cmd)
 	if err != nil {
@@ -256,6 +258,22 @@ func (b *box) up(args ...string) {
 	})
 }
 
+// from is what the box is made of.
+func (b *box) from() []string {
+	if b.graph != "" {
+		return []string{"--graph", b.graph}
+	}
+	return []string{"-c", b.file}
+}
+
+// which names the running box to a verb.
+func (b *box) which() []string {
+	if b.graph != "" {
+		return []string{"--socket", filepath.Join(b.dir, "c.sock")}
+	}
+	return []string{"-c", b.file}
+}
+
 // run runs a verb of bitw in the host's namespace to its end.
 func (b *box) run(args ...string) (stdout, stderr string, err error) {
 	b.t.Helper()
@@ -273,7 +291,7 @@ func (b *box) run(args ...string) (stdout, stderr string, err error) {
 // down ends bitw by its own verb.
 func (b *box) down() {
 	b.t.Helper()
-	if _, stderr, err := b.run("down", "-c", b.file); err != nil {
+	if _, stderr, err := b.run(append([]string{"down"}, b.which()...)...); err != nil {
 		b.t.Fatalf("bitw down on %s: %v\n%s", b.host.Name(), err, stderr)
 	}
 	if err := b.proc.Wait(); err != nil {
@@ -296,7 +314,7 @@ func (b *box) giveBack() {
 
 func (b *box) status() *appliance.Status {
 	b.t.Helper()
-	stdout, stderr, err := b.run("status", "-c", b.file, "-o", "json")
+	stdout, stderr, err := b.run(append([]string{"status", "-o", "json"}, b.which()...)...)
 	if err != nil {
 		b.t.Fatalf("bitw status on %s: %v\n%s", b.host.Name(), err, stderr)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"testing"
@@ -23,14 +22,7 @@ const modelRun = 400
 // answer with that of a slow and obvious model. BITW_MODEL_STEPS is the number of
 // steps; it takes about two seconds without.
 func TestModel_R31R32R33R40R41(t *testing.T) {
-	steps := 20 * modelRun
-	if text := os.Getenv("BITW_MODEL_STEPS"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 {
-			t.Fatalf("BITW_MODEL_STEPS is %q, want a number of steps", text)
-		}
-		steps = n
-	}
+	steps := modelStepsOf(t, 20*modelRun)
 	checks := flag.Lookup("rapid.checks")
 	before := checks.Value.String()
 	defer func() { _ = checks.Value.Set(before) }()

@@ -153,12 +153,12 @@ func TestR44_WaitersAreAnsweredOnce(t *testing.T) {
 	}
 }
 
-// modelSteps is how many steps a model test takes: BITW_MODEL_STEPS, or few.
+// modelStepsOf is how many steps a model test takes: BITW_MODEL_STEPS, or few.
 func modelStepsOf(t *testing.T, few int) int {
 	if v := os.Getenv("BITW_MODEL_STEPS"); v != "" {
 		n, err := strconv.Atoi(v)
-		if err != nil {
-			t.Fatalf("BITW_MODEL_STEPS is %q, expected a number", v)
+		if err != nil || n < 1 {
+			t.Fatalf("BITW_MODEL_STEPS is %q, expected a number of steps", v)
 		}
 		return n
 	}

@@ -218,7 +218,7 @@ func (n brokenNetwork) host(i int) host { return brokenHost{n.network.host(i)} }
 
 var errBroken = errors.New("a broken host")
 
-func (brokenHost) dialUDP(context.Context, netip.AddrPort) (net.Conn, error) { return nil, errBroken }
+func (brokenHost) DialUDP(context.Context, netip.AddrPort) (net.Conn, error) { return nil, errBroken }
 
 // A step that fails is told, and the demo comes to its end.
 func TestFailedStep(t *testing.T) {

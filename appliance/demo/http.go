@@ -56,7 +56,7 @@ type sent struct {
 }
 
 func serveHTTP(ctx context.Context, l direction, seed byte, size int64) (*fileServer, error) {
-	listener, err := l.from.listenTCP(ctx, netip.AddrPortFrom(l.source, httpPort))
+	listener, err := l.from.ListenTCP(ctx, netip.AddrPortFrom(l.source, httpPort))
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func fetch(ctx context.Context, cancel context.CancelCauseFunc, l direction) (di
 	server := netip.AddrPortFrom(l.source, httpPort)
 	transport := &http.Transport{
 		DisableCompression: true, DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return l.to.dialTCP(ctx, server) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return l.to.DialTCP(ctx, server) },
 	}
 	defer transport.CloseIdleConnections()
 	stalled := time.AfterFunc(stallTimeout, func() {

@@ -28,7 +28,7 @@ func TestKernelLeavesNoPins(t *testing.T) {
 				return nil, err
 			}
 			for _, h := range n.(*kernelNetwork).hosts {
-				fd, err := unix.FcntlInt(h.ns.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+				fd, err := unix.FcntlInt(uintptr(h.Fd()), unix.F_DUPFD_CLOEXEC, 0)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -155,7 +155,7 @@ func fullAddress(ap netip.AddrPort) tcpip.FullAddress {
 	return tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFromSlice(ap.Addr().AsSlice()), Port: ap.Port()}
 }
 
-func (h *memoryHost) listenTCP(_ context.Context, at netip.AddrPort) (net.Listener, error) {
+func (h *memoryHost) ListenTCP(_ context.Context, at netip.AddrPort) (net.Listener, error) {
 	l, err := gonet.ListenTCP(h.stack, fullAddress(at), protocolOf(at.Addr()))
 	if err != nil {
 		return nil, err
@@ -163,7 +163,7 @@ func (h *memoryHost) listenTCP(_ context.Context, at netip.AddrPort) (net.Listen
 	return l, nil
 }
 
-func (h *memoryHost) dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+func (h *memoryHost) DialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 	c, err := gonet.DialContextTCP(ctx, h.stack, fullAddress(to), protocolOf(to.Addr()))
 	if err != nil {
 		return nil, err
@@ -171,7 +171,7 @@ func (h *memoryHost) dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, 
 	return c, nil
 }
 
-func (h *memoryHost) listenUDP(_ context.Context, at netip.AddrPort) (net.PacketConn, error) {
+func (h *memoryHost) ListenUDP(_ context.Context, at netip.AddrPort) (net.PacketConn, error) {
 	c, err := h.udp(at.Addr(), func(ep tcpip.Endpoint) tcpip.Error { return ep.Bind(fullAddress(at)) })
 	if err != nil {
 		return nil, err
@@ -179,7 +179,7 @@ func (h *memoryHost) listenUDP(_ context.Context, at netip.AddrPort) (net.Packet
 	return c, nil
 }
 
-func (h *memoryHost) dialUDP(_ context.Context, to netip.AddrPort) (net.Conn, error) {
+func (h *memoryHost) DialUDP(_ context.Context, to netip.AddrPort) (net.Conn, error) {
 	c, err := h.udp(to.Addr(), func(ep tcpip.Endpoint) tcpip.Error { return ep.Connect(fullAddress(to)) })
 	if err != nil {
 		return nil, err
@@ -208,9 +208,9 @@ func (h *memoryHost) udp(addr netip.Addr, place func(tcpip.Endpoint) tcpip.Error
 	return gonet.NewUDPConn(wq, ep), nil
 }
 
-// dialPing opens netstack's own ICMP endpoint, which reads and writes messages as
+// DialPing opens netstack's own ICMP endpoint, which reads and writes messages as
 // a UDP endpoint does datagrams.
-func (h *memoryHost) dialPing(_ context.Context, to netip.Addr) (net.Conn, error) {
+func (h *memoryHost) DialPing(_ context.Context, to netip.Addr) (net.Conn, error) {
 	proto := icmp.ProtocolNumber4
 	if to.Is6() {
 		proto = icmp.ProtocolNumber6

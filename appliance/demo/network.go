@@ -26,11 +26,11 @@ type network interface {
 
 // A host makes sockets. Addresses are the host's own or the other's.
 type host interface {
-	listenTCP(ctx context.Context, at netip.AddrPort) (net.Listener, error)
-	dialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error)
-	listenUDP(ctx context.Context, at netip.AddrPort) (net.PacketConn, error)
-	dialUDP(ctx context.Context, to netip.AddrPort) (net.Conn, error)
-	// dialPing returns a socket that writes and reads echo messages, beginning with
+	ListenTCP(ctx context.Context, at netip.AddrPort) (net.Listener, error)
+	DialTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error)
+	ListenUDP(ctx context.Context, at netip.AddrPort) (net.PacketConn, error)
+	DialUDP(ctx context.Context, to netip.AddrPort) (net.Conn, error)
+	// DialPing returns a socket that writes and reads echo messages, beginning with
 	// their ICMP header. Identifier and checksum are the host's to set.
-	dialPing(ctx context.Context, to netip.Addr) (net.Conn, error)
+	DialPing(ctx context.Context, to netip.Addr) (net.Conn, error)
 }

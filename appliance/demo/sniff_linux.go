@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"bitw/appliance/netns"
 )
 
 // sniffBuffer holds all that a host sends in a demo of usual size, in octets, so
@@ -24,13 +26,13 @@ type sniffer struct {
 }
 
 // sniff begins to read the frames that the host sends from an interface.
-func (n *namespace) sniff(iface string, from int, seen *evidence) (*sniffer, error) {
-	l, err := n.nl.LinkByName(iface)
+func sniff(n *netns.Namespace, iface string, from int, seen *evidence) (*sniffer, error) {
+	index, err := n.Index(iface)
 	if err != nil {
 		return nil, fmt.Errorf("the capture finds no %s (%w)", iface, err)
 	}
 	s := &sniffer{from: from, seen: seen, done: make(chan error, 1)}
-	err = n.do(func() (err error) {
+	err = n.Do(func() (err error) {
 		s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		return err
 	})
@@ -42,7 +44,7 @@ func (n *namespace) sniff(iface string, from int, seen *evidence) (*sniffer, err
 		// A reader that wakes up now and then can be asked to end.
 		unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 20_000}),
 		unix.SetsockoptSockFprog(s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, outgoingOnly()),
-		unix.Bind(s.fd, &unix.SockaddrLinklayer{Protocol: hostToNet(unix.ETH_P_ALL), Ifindex: l.Attrs().Index}),
+		unix.Bind(s.fd, &unix.SockaddrLinklayer{Protocol: hostToNet(unix.ETH_P_ALL), Ifindex: index}),
 	)
 	if err != nil {
 		_ = unix.Close(s.fd)

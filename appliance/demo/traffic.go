@@ -92,7 +92,7 @@ type direction struct {
 
 // ping sends echo requests, one after the other, and compares the answers.
 func ping(ctx context.Context, l direction) (octets int64, detail string, err error) {
-	conn, err := l.from.dialPing(ctx, l.target)
+	conn, err := l.from.DialPing(ctx, l.target)
 	if err != nil {
 		return 0, "", err
 	}
@@ -128,7 +128,7 @@ func ping(ctx context.Context, l direction) (octets int64, detail string, err er
 
 // echoUDP sends datagrams to a server that sends them back, and compares.
 func echoUDP(ctx context.Context, l direction) (octets int64, detail string, err error) {
-	server, err := l.to.listenUDP(ctx, netip.AddrPortFrom(l.target, udpPort))
+	server, err := l.to.ListenUDP(ctx, netip.AddrPortFrom(l.target, udpPort))
 	if err != nil {
 		return 0, "", err
 	}
@@ -140,7 +140,7 @@ func echoUDP(ctx context.Context, l direction) (octets int64, detail string, err
 			err = e // the better explanation of whatever the client has seen
 		}
 	}()
-	conn, err := l.from.dialUDP(ctx, netip.AddrPortFrom(l.target, udpPort))
+	conn, err := l.from.DialUDP(ctx, netip.AddrPortFrom(l.target, udpPort))
 	if err != nil {
 		return 0, "", err
 	}

@@ -31,8 +31,8 @@ type coalescer struct {
 // coalesced is what has gathered of one flow.
 type coalesced struct {
 	merger wire.Merger
-	src    tcpip.LinkAddress // Ethernet source that the host sees
-	dst    netip.Addr        // of the flow
+	src    [6]byte    // Ethernet source that the host sees
+	dst    netip.Addr // of the flow
 	parts  [][]byte
 	held   []*stack.PacketBuffer // in whose memory the parts lie
 }
@@ -56,7 +56,7 @@ func (e *Engine) EndBatch(queue int) {
 // coalesce keeps w.d, opened from what pkt brought, until the end of the batch, if it
 // can be joined to others. It lies in the memory of memory, or elsewhere if that is nil.
 // If coalesce returns false, w.d can go to the host at once.
-func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer, src tcpip.LinkAddress, memory *stack.PacketBuffer) bool {
+func (e *Engine) coalesce(w *work, pkt, memory *stack.PacketBuffer) bool {
 	d := &w.d
 	if d.Info.Proto != wire.ProtoTCP || int(pkt.Hash) >= len(e.coalescers) {
 		return false
@@ -64,18 +64,19 @@ func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer, src tcpip.LinkAddres
 	if e.hosts != nil && len(d.Bytes) > e.MTU() {
 		memory = nil // it has to be fragmented
 	}
+	src := pkt.LinkHeader().Slice()[6:12]
 	return e.coalescers[pkt.Hash].take(e, w, d.Bytes, &d.Info, src, memory)
 }
 
 // take keeps datagram until the end of the batch, if it can be joined to others.
 // What was kept of its flow and can't be joined to it goes out before.
-func (c *coalescer) take(e *Engine, w *work, datagram []byte, in *wire.Info, src tcpip.LinkAddress, pkt *stack.PacketBuffer) bool {
+func (c *coalescer) take(e *Engine, w *work, datagram []byte, in *wire.Info, src []byte, pkt *stack.PacketBuffer) bool {
 	for i := range c.n {
 		f := &c.flows[i]
 		if !f.merger.Same(in) {
 			continue
 		}
-		if pkt != nil && len(f.parts) < coalesceSegments && f.src == src && f.merger.Add(datagram, in, coalesceLimit) {
+		if pkt != nil && len(f.parts) < coalesceSegments && string(f.src[:]) == string(src) && f.merger.Add(datagram, in, coalesceLimit) {
 			f.hold(datagram, pkt)
 			return true
 		}
@@ -103,11 +104,11 @@ func (c *coalescer) take(e *Engine, w *work, datagram []byte, in *wire.Info, src
 	return true
 }
 
-func (f *coalesced) start(datagram []byte, in *wire.Info, src tcpip.LinkAddress, pkt *stack.PacketBuffer) bool {
+func (f *coalesced) start(datagram []byte, in *wire.Info, src []byte, pkt *stack.PacketBuffer) bool {
 	if !f.merger.Start(datagram, in) {
 		return false
 	}
-	f.src, f.dst = src, in.Dst
+	f.src, f.dst = [6]byte(src), in.Dst
 	f.hold(datagram, pkt)
 	return true
 }
@@ -123,7 +124,7 @@ func (e *Engine) release(w *work, f *coalesced) {
 	v, b := newFrame(n)
 	var off [wire.VirtioNetLen]byte
 	f.merger.Write(b[frameHead:], f.parts, off[:])
-	out := packetOf(v, frameHead, frameHead+n, f.src)
+	out := packetOf(v, frameHead, frameHead+n, tcpip.LinkAddress(f.src[:]))
 	copy(out.VirtioNetHeader().Slice(), off[:])
 	w.push(out)
 	e.toLeft(w, f.dst)

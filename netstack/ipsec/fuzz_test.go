@@ -11,22 +11,26 @@ import (
 	"bitw/sa/transform"
 )
 
-// FuzzInbound gives any octets to the wire side. Nothing may panic, and nothing
-// that is not the very packet that a's engine sealed may reach the host.
+// FuzzInbound gives any octets to the wire side, in every mode that the adversary knows.
+// Nothing may panic, and nothing whose payload is not what a's engine sealed may reach
+// the host.
 func FuzzInbound(f *testing.F) {
-	base := newPair(f, "aes128gcm16", transform.ProtoESP, sa.Transport, false, false)
-	genuine := udpTo(addrA4, addrB4, 1, 2, 64)
-	base.a.fromHost(genuine, nil)
-	sealed := base.a.right.take(f, "", "")[0]
-	f.Add(frame(macA, macB, sealed, nil))
-	f.Add(frame(macA, macB, genuine, nil))
-	f.Add(frame(macA, macB, udpTo(addrA6, addrB6, 1, 2, 10), nil))
-	in := parse(f, sealed)
-	if b, ok := wire.AppendTooBig(nil, sealed, &in, 900); ok {
-		f.Add(frame(macA, macB, b, nil))
+	list := targets()
+	for i, g := range list {
+		base := g.pair(f)
+		base.a.fromHost(g.payload(64), nil)
+		sealed := base.a.right.take(f, "", "")[0]
+		f.Add(uint8(i), frame(macA, macB, sealed, nil))
+		in := parse(f, sealed)
+		if b, ok := wire.AppendTooBig(nil, sealed, &in, 900); ok {
+			f.Add(uint8(i), frame(macA, macB, b, nil))
+		}
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Transport, false, false)
+	f.Add(uint8(0), frame(macA, macB, udpTo(addrA4, addrB4, 1, 2, 64), nil))
+	f.Add(uint8(0), frame(macA, macB, udpTo(addrA6, addrB6, 1, 2, 10), nil))
+	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {
+		g := list[int(kind)%len(list)]
+		p := g.pair(t)
 		pkt := link.NewPacket(b, macB)
 		if pkt == nil {
 			return
@@ -34,9 +38,58 @@ func FuzzInbound(f *testing.F) {
 		p.b.e.inbound(pkt)
 		pkt.DecRef()
 		for _, d := range p.b.left.take(t, "", macB) {
-			if !bytes.Equal(d, genuine) {
+			if !bytes.HasSuffix(d, g.payload(64)[g.ipLen():]) {
 				t.Fatalf("%x reached the host", d)
 			}
+		}
+		p.b.e.Close()
+	})
+}
+
+// FuzzAuthentic has a peer with the right key seal any octets with any next header: what
+// was never more than a stranger's may not panic, and what reaches the host fits the
+// selectors of the SA. Each packet is delivered, dropped for one reason or kept as a
+// fragment.
+func FuzzAuthentic(f *testing.F) {
+	four, six := udpTo(innerA4, innerB4, 1, 2, 40), udpTo(innerA6, innerB6, 1, 2, 40)
+	kinds := []sa.Mode{sa.Transport, sa.Tunnel, sa.BEET}
+	for kind := range 2 * len(kinds) {
+		for _, d := range [][]byte{four, six, udpTo(addrA4, addrB4, 1, 2, 40), udpTo(addrA6, addrB6, 1, 2, 40), firstFragment(addrA4, addrB4, 40)} {
+			next := uint8(wire.ProtoIPv4)
+			if d[0]>>4 == 6 {
+				next = wire.ProtoIPv6
+			}
+			f.Add(uint8(kind), next, d)
+			f.Add(uint8(kind), uint8(wire.ProtoUDP), d[ipHeaderLen(sourceOf(d)):])
+		}
+		f.Add(uint8(kind), uint8(wire.ProtoNone), []byte{1, 2, 3})
+		f.Add(uint8(kind), uint8(94), append([]byte{17, 0, 2, 0, 1, 1, 1, 1}, four[20:]...)) // BEET mode's pseudo header
+	}
+	f.Fuzz(func(t *testing.T, kind, next uint8, payload []byte) {
+		if len(payload) > 4000 {
+			return
+		}
+		mode, six := kinds[int(kind)%len(kinds)], int(kind)/len(kinds)%2 == 1
+		var p *pair
+		a, b := addrA4, addrB4
+		switch {
+		case mode == sa.BEET:
+			p, a, b = newBEET(t, "null-sha256", six, six)
+		case six:
+			a, b = addrA6, addrB6
+			fallthrough
+		default:
+			p = newPair(t, "null-sha256", transform.ProtoESP, mode, six, false)
+		}
+		p.b.fromWire(p.sealAs(t, next, payload))
+		got := p.b.left.take(t, "", macB)
+		for _, d := range got {
+			if in := parse(t, d); in.Src != a || in.Dst != b {
+				t.Fatalf("%x reached the host", d)
+			}
+		}
+		if n := len(got) + int(p.b.dropped()) + p.b.e.Incomplete(); n != 1 {
+			t.Fatalf("%d delivered, %d incomplete, drops %v of one packet", len(got), p.b.e.Incomplete(), p.b.drops(hook.Right))
 		}
 		p.b.e.Close()
 	})

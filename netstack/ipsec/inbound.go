@@ -197,7 +197,7 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		e.dropped(w, hook.Right, wire.DropNoRoute, p, last)
 		return
 	}
-	if !e.coalesce(w, pkt, src, memory) {
+	if !e.coalesce(w, pkt, memory) {
 		if reason := e.behind(w, src); reason != wire.DropNone {
 			e.dropped(w, hook.Right, reason, p, last)
 			return

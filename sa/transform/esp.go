@@ -20,12 +20,12 @@ const (
 // An espSuite is what an ESP family adds to the framing. The packet is
 // buf[hdr:end+ICV]: the header with its IV up to pay, then the body (payload,
 // padding, pad length and next header) up to end, then the ICV. SPI and low
-// sequence number are in the header already.
+// sequence number are in the header already. t is for what a cipher reads besides.
 type espSuite interface {
 	// seal writes the IV, encrypts the body, and writes the ICV.
-	seal(buf []byte, hdr, pay, end int, s Sequence)
+	seal(t *scratch, buf []byte, hdr, pay, end int, s Sequence)
 	// open checks the ICV, and only if it fits decrypts the body and returns true.
-	open(buf []byte, hdr, pay, end int, s Sequence) bool
+	open(t *scratch, buf []byte, hdr, pay, end int, s Sequence) bool
 }
 
 // An esp is the framing of RFC 4303 around a suite.
@@ -75,7 +75,7 @@ func (e *esp) Seal(p *Packet, s Sequence) wire.DropReason {
 	}
 	tail[pad] = byte(pad)
 	tail[pad+1] = p.NextHeader
-	e.suite.seal(p.Buf, p.Hdr, p.Pay, end, s)
+	e.suite.seal(&p.scratch, p.Buf, p.Hdr, p.Pay, end, s)
 	p.End = end + e.icvLen
 	return wire.DropNone
 }
@@ -88,7 +88,7 @@ func (e *esp) Open(p *Packet, s Sequence) wire.DropReason {
 	if end-pay < e.block || (end-pay)%e.block != 0 {
 		return wire.DropBadLength
 	}
-	if !s.names(p.Buf[p.Hdr:]) || !e.suite.open(p.Buf, p.Hdr, pay, end, s) {
+	if !s.names(p.Buf[p.Hdr:]) || !e.suite.open(&p.scratch, p.Buf, p.Hdr, pay, end, s) {
 		return wire.DropICV
 	}
 	body := p.Buf[pay:end]

@@ -4,7 +4,6 @@ import (
 	"crypto/cipher"
 	"encoding/binary"
 	"slices"
-	"sync"
 )
 
 const (
@@ -27,45 +26,27 @@ type aeadSuite struct {
 	aead     cipher.AEAD
 	salt     []byte
 	implicit bool
-	scratch  sync.Pool // of *aeadScratch
-}
-
-// An aeadScratch holds what the cipher reads besides the packet: behind an interface
-// it cannot live on the stack.
-type aeadScratch struct {
-	nonce [aeadNonceLen]byte
-	aad   [12]byte
 }
 
 func newAEADSuite(aead cipher.AEAD, salt []byte) *aeadSuite {
-	a := &aeadSuite{aead: aead, salt: slices.Clone(salt)}
-	a.scratch.New = func() any {
-		s := new(aeadScratch)
-		copy(s.nonce[:], a.salt)
-		return s
-	}
-	return a
+	return &aeadSuite{aead: aead, salt: slices.Clone(salt)}
 }
 
-func (a *aeadSuite) seal(buf []byte, hdr, pay, end int, s Sequence) {
+func (a *aeadSuite) seal(t *scratch, buf []byte, hdr, pay, end int, s Sequence) {
 	if !a.implicit {
 		binary.BigEndian.PutUint64(buf[pay-aeadIVLen:], s.Number)
 	}
-	t := a.scratch.Get().(*aeadScratch)
 	a.aead.Seal(buf[pay:pay], a.nonce(t, buf, pay, s), buf[pay:end], t.additional(buf[hdr:], s))
-	a.scratch.Put(t)
 }
 
-func (a *aeadSuite) open(buf []byte, hdr, pay, end int, s Sequence) bool {
-	t := a.scratch.Get().(*aeadScratch)
+func (a *aeadSuite) open(t *scratch, buf []byte, hdr, pay, end int, s Sequence) bool {
 	_, err := a.aead.Open(buf[pay:pay], a.nonce(t, buf, pay, s), buf[pay:end+a.aead.Overhead()], t.additional(buf[hdr:], s))
-	a.scratch.Put(t)
 	return err == nil
 }
 
 // nonce returns the nonce of a packet with its IV, if it has one, in front of pay.
-func (a *aeadSuite) nonce(t *aeadScratch, buf []byte, pay int, s Sequence) []byte {
-	n := len(a.salt)
+func (a *aeadSuite) nonce(t *scratch, buf []byte, pay int, s Sequence) []byte {
+	n := copy(t.nonce[:], a.salt)
 	switch {
 	case !a.implicit:
 		copy(t.nonce[n:], buf[pay-aeadIVLen:pay])
@@ -78,7 +59,7 @@ func (a *aeadSuite) nonce(t *aeadScratch, buf []byte, pay int, s Sequence) []byt
 }
 
 // additional returns the additional authenticated data of RFC 4106 §5 for the header b.
-func (t *aeadScratch) additional(b []byte, s Sequence) []byte {
+func (t *scratch) additional(b []byte, s Sequence) []byte {
 	if !s.ESN {
 		return b[:espFixedLen]
 	}

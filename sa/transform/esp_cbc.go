@@ -56,14 +56,14 @@ type cbcSuite struct {
 	mac *primitive.MAC
 }
 
-func (c *cbcSuite) seal(buf []byte, hdr, pay, end int, s Sequence) {
+func (c *cbcSuite) seal(_ *scratch, buf []byte, hdr, pay, end int, s Sequence) {
 	iv := buf[hdr+espFixedLen : pay]
 	c.cbc.NextIV(iv)
 	c.cbc.Encrypt(iv, buf[pay:end])
 	signESP(c.mac, buf, hdr, end, s)
 }
 
-func (c *cbcSuite) open(buf []byte, hdr, pay, end int, s Sequence) bool {
+func (c *cbcSuite) open(_ *scratch, buf []byte, hdr, pay, end int, s Sequence) bool {
 	if !verifyESP(c.mac, buf, hdr, end, s) {
 		return false
 	}

@@ -64,14 +64,14 @@ type ctrSuite struct {
 	mac   *primitive.MAC
 }
 
-func (c *ctrSuite) seal(buf []byte, hdr, pay, end int, s Sequence) {
+func (c *ctrSuite) seal(_ *scratch, buf []byte, hdr, pay, end int, s Sequence) {
 	iv := buf[hdr+espFixedLen : pay]
 	binary.BigEndian.PutUint64(iv, s.Number)
 	c.ctr.XOR(c.nonce[:], iv, buf[pay:end])
 	signESP(c.mac, buf, hdr, end, s)
 }
 
-func (c *ctrSuite) open(buf []byte, hdr, pay, end int, s Sequence) bool {
+func (c *ctrSuite) open(_ *scratch, buf []byte, hdr, pay, end int, s Sequence) bool {
 	if !verifyESP(c.mac, buf, hdr, end, s) {
 		return false
 	}

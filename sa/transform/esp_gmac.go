@@ -62,14 +62,14 @@ func newGMAC(a *Algorithm, encryptionKey, integrityKey []byte) (*primitive.MAC, 
 // IV is the sequence number, all 64 bits of it, which an SA never uses twice.
 type gmacSuite struct{ mac *primitive.MAC }
 
-func (g *gmacSuite) seal(buf []byte, hdr, pay, end int, s Sequence) {
+func (g *gmacSuite) seal(_ *scratch, buf []byte, hdr, pay, end int, s Sequence) {
 	binary.BigEndian.PutUint64(buf[pay-gmacIVLen:], s.Number)
 	d := g.mac.Start()
 	copy(buf[end:end+gmacTagLen], g.icv(d, buf, hdr, pay, end, s))
 	g.mac.Done(d)
 }
 
-func (g *gmacSuite) open(buf []byte, hdr, pay, end int, s Sequence) bool {
+func (g *gmacSuite) open(_ *scratch, buf []byte, hdr, pay, end int, s Sequence) bool {
 	d := g.mac.Start()
 	ok := subtle.ConstantTimeCompare(g.icv(d, buf, hdr, pay, end, s), buf[end:end+gmacTagLen]) == 1
 	g.mac.Done(d)

@@ -40,10 +40,10 @@ func nullFamily() Family {
 // A nullSuite leaves the body as it is and authenticates it.
 type nullSuite struct{ mac *primitive.MAC }
 
-func (n *nullSuite) seal(buf []byte, hdr, _, end int, s Sequence) {
+func (n *nullSuite) seal(_ *scratch, buf []byte, hdr, _, end int, s Sequence) {
 	signESP(n.mac, buf, hdr, end, s)
 }
 
-func (n *nullSuite) open(buf []byte, hdr, _, end int, s Sequence) bool {
+func (n *nullSuite) open(_ *scratch, buf []byte, hdr, _, end int, s Sequence) bool {
 	return verifyESP(n.mac, buf, hdr, end, s)
 }

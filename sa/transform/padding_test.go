@@ -15,7 +15,7 @@ func sealedBody(x *esp, body []byte, s Sequence) *Packet {
 	binary.BigEndian.PutUint32(buf, s.SPI)
 	binary.BigEndian.PutUint32(buf[4:], uint32(s.Number))
 	copy(buf[x.hdrLen:], body)
-	x.suite.seal(buf, 0, x.hdrLen, end, s)
+	x.suite.seal(new(scratch), buf, 0, x.hdrLen, end, s)
 	return &Packet{Buf: buf, End: len(buf)}
 }
 

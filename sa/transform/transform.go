@@ -30,6 +30,15 @@ type Packet struct {
 	End int
 	// NextHeader is the protocol of the payload: read by Seal, set by Open.
 	NextHeader uint8
+
+	scratch scratch
+}
+
+// A scratch holds what a cipher reads besides the packet: behind an interface it cannot
+// live on the stack, and in the Packet it needs no memory of the SA's own.
+type scratch struct {
+	nonce [aeadNonceLen]byte
+	aad   [12]byte
 }
 
 // A Sequence is the part of an SA's state that goes into one packet.
