@@ -48,7 +48,7 @@ romopt vnet mtu 1400;
 	r.bump = r.pair.boxA.bump.Load()
 	r.graph = r.pair.boxA.opt.graph.Graph
 	r.pair.transfer(t, false, 10<<10)
-	if !r.pair.datagram(t) {
+	if !r.pair.arrives(t) {
 		t.Fatal("a datagram is lost")
 	}
 	return r

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 
@@ -82,38 +83,63 @@ func graphPair(t testing.TB, path string) *memoryPair {
 	return newMemoryPair(t, cfgA, cfgB, knownA, knownB)
 }
 
-// datagram sends one octet by UDP, and says whether it arrived.
-func (p *memoryPair) datagram(t testing.TB) bool {
+// arrives sends one octet by UDP, and waits until it arrives.
+func (p *memoryPair) arrives(t testing.TB) bool {
+	t.Helper()
+	arrived, _, done := p.datagram(t)
+	defer done()
+	select {
+	case ok := <-arrived:
+		return ok
+	case <-time.After(20 * time.Second):
+		return false
+	}
+}
+
+// dropped sends one octet by UDP, and waits until something is dropped by that. What is not
+// expected is that the octet arrives.
+func (p *memoryPair) dropped(t testing.TB) bool {
+	t.Helper()
+	arrived, before, done := p.datagram(t)
+	defer done()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if dropsOf(p.boxA)+dropsOf(p.boxB) != before {
+			select {
+			case <-arrived:
+				return false
+			case <-time.After(20 * time.Millisecond):
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// datagram sends one octet by UDP, and tells of its arrival, and what had been dropped
+// before.
+func (p *memoryPair) datagram(t testing.TB) (arrived chan bool, drops string, done func()) {
 	t.Helper()
 	addr, proto := p.b.full(false, 9000)
 	l, err := gonet.DialUDP(p.b.stack, &addr, nil, proto)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
 	c, err := gonet.DialUDP(p.a.stack, nil, &addr, proto)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	drops := dropsOf(p.boxA) + dropsOf(p.boxB)
+	drops = dropsOf(p.boxA) + dropsOf(p.boxB)
 	if _, err := c.Write([]byte{1}); err != nil {
 		t.Fatal(err)
 	}
-	arrived := make(chan bool, 1)
+	arrived = make(chan bool, 1)
 	go func() {
 		_, _, err := l.ReadFrom(make([]byte, 10))
 		arrived <- err == nil
 	}()
-	for {
-		select {
-		case ok := <-arrived:
-			return ok
-		default:
-			if dropsOf(p.boxA)+dropsOf(p.boxB) != drops {
-				return false
-			}
-		}
+	return arrived, drops, func() {
+		_ = c.Close()
+		_ = l.Close()
 	}
 }
 
@@ -136,7 +162,7 @@ func TestR45_TheListingStartsAndProtects(t *testing.T) {
 			}
 			p := graphPair(t, graphFolder(t, ancestor(t), files))
 			p.transfer(t, false, 200<<10)
-			if !p.datagram(t) {
+			if !p.arrives(t) {
 				t.Error("a datagram is lost")
 			}
 			seen := p.wire.protocols()
@@ -153,7 +179,7 @@ func TestR45_TheListingStartsAndProtects(t *testing.T) {
 
 func TestR45_TheListingWithoutKeysDropsAll(t *testing.T) {
 	p := graphPair(t, graphFolder(t, ancestor(t), nil))
-	if p.datagram(t) || p.boxA.Status().Drops["no_policy"] == 0 {
+	if !p.dropped(t) || p.boxA.Status().Drops["no_policy"] == 0 {
 		t.Errorf("drops: %s", dropsOf(p.boxA))
 	}
 }
@@ -175,7 +201,7 @@ name=ipf_icmp protocols=ip;
 	if seen := p.wire.protocols(); len(seen) != 1 || seen[6] == 0 {
 		t.Errorf("IP protocols on the wire: %v", seen)
 	}
-	if p.datagram(t) {
+	if !p.dropped(t) {
 		t.Error("UDP is forwarded, and there is no ipf_udp")
 	}
 }
@@ -192,8 +218,12 @@ func TestR44_KeysChangeWhileItRuns(t *testing.T) {
 	}
 	expect := func(want bool, after string) {
 		t.Helper()
-		if got := p.datagram(t); got != want {
-			t.Fatalf("after %s a datagram arrives: %v; A %s, B %s", after, got, dropsOf(p.boxA), dropsOf(p.boxB))
+		ok := p.dropped
+		if want {
+			ok = p.arrives
+		}
+		if !ok(t) {
+			t.Fatalf("after %s a datagram is to arrive: %v; A %s, B %s", after, want, dropsOf(p.boxA), dropsOf(p.boxB))
 		}
 	}
 	drops := func(reason string) uint64 { return p.boxA.Status().Drops[reason] + p.boxB.Status().Drops[reason] }
@@ -270,7 +300,7 @@ func TestR44_WhatCannotBeSetChangesNothing(t *testing.T) {
 	if err != nil || !slices.Equal(before, after) {
 		t.Errorf("keys changed: %v, %v", after, err)
 	}
-	if !p.datagram(t) {
+	if !p.arrives(t) {
 		t.Error("a datagram is lost")
 	}
 	hidden, err := p.boxA.Keys(false)
@@ -285,7 +315,7 @@ func TestR44_KeysOfAConfigurationChangeToo(t *testing.T) {
 	if err := p.boxA.InvalidateKey("ab"); err != nil {
 		t.Fatal(err)
 	}
-	if p.datagram(t) {
+	if !p.dropped(t) {
 		t.Error("a datagram arrives by an invalid key")
 	}
 	for _, box := range []*Appliance{p.boxA, p.boxB} {
@@ -293,7 +323,7 @@ func TestR44_KeysOfAConfigurationChangeToo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if !p.datagram(t) {
+	if !p.arrives(t) {
 		t.Errorf("a datagram is lost: %s %s", dropsOf(p.boxA), dropsOf(p.boxB))
 	}
 	if err := p.boxA.ClearKey("ab"); err != nil {
@@ -377,7 +407,7 @@ func TestR44_AKeyOfAnotherLengthTakesAnotherAlgorithm(t *testing.T) {
 	files["km/alg"] = "0x1001/192.0.2.2 05\n"
 	p := graphPair(t, graphFolder(t, graph, files))
 	algorithm := func() string { return p.boxA.Status().SAs[0].Algorithm }
-	if !p.datagram(t) || algorithm() != "3des112iv64" {
+	if !p.arrives(t) || algorithm() != "3des112iv64" {
 		t.Fatalf("%s: %s", algorithm(), dropsOf(p.boxB))
 	}
 	for _, x := range []struct{ key, want string }{
@@ -389,7 +419,7 @@ func TestR44_AKeyOfAnotherLengthTakesAnotherAlgorithm(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if !p.datagram(t) || algorithm() != x.want {
+		if !p.arrives(t) || algorithm() != x.want {
 			t.Errorf("%s, expected %s: %s %s", algorithm(), x.want, dropsOf(p.boxA), dropsOf(p.boxB))
 		}
 	}
