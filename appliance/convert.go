@@ -171,7 +171,7 @@ func policies(cfg *Config, keys keyer.Manager) ([]*sa.Policy, error) {
 	}
 	for i := range cfg.Policies {
 		c := &cfg.Policies[i]
-		p := &sa.Policy{Name: c.Name, Selector: selector(c), DiscardFragments: c.DiscardFragments, MSSClamp: c.MSSClamp}
+		p := &sa.Policy{Name: c.Name, Selector: selector(c), Reject: c.Reject, DiscardFragments: c.DiscardFragments, MSSClamp: c.MSSClamp}
 		if c.MSSClamp == config.ClampToPMTU {
 			p.MSSClamp = sa.ClampToPMTU
 		}

@@ -110,7 +110,7 @@ func policyItems(a, b Policy) []item {
 		{"protocol", a.Protocol, b.Protocol}, {"local_ports", a.upper("local_ports", a.LocalPorts), b.upper("local_ports", b.LocalPorts)},
 		{"remote_ports", a.upper("remote_ports", a.RemotePorts), b.upper("remote_ports", b.RemotePorts)},
 		{"icmp", a.upper("icmp", a.ICMP), b.upper("icmp", b.ICMP)}, {"mh_type", a.upper("mh_type", a.MHTypes), b.upper("mh_type", b.MHTypes)},
-		{"populate", a.Populate, b.Populate}, {"mss_clamp", a.MSSClamp, b.MSSClamp}, {"fragments", a.DiscardFragments, b.DiscardFragments}, {"action", a.Action, b.Action},
+		{"populate", a.Populate, b.Populate}, {"mss_clamp", a.MSSClamp, b.MSSClamp}, {"reject", a.Reject, b.Reject}, {"fragments", a.DiscardFragments, b.DiscardFragments}, {"action", a.Action, b.Action},
 		{"out", a.Out, b.Out}, {"in", a.In, b.In},
 	}
 }

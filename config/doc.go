@@ -83,6 +83,7 @@
 //	    protocol: mh                  # mobility header (RFC 6275)
 //	    mh_type: [1-4]                # one or a list; absent: any; opaque: as for ports
 //	    action: discard
+//	    reject: false                 # true: the host is told by ICMP what is discarded of it; default false
 //
 // Addresses are IPv4 or IPv6 without zone. Numbers are decimal or begin with 0x. A
 // name has 1 to 64 letters, digits and _ . : / -. Paths are relative to the folder of

@@ -67,10 +67,21 @@ func TestLimitErrors(t *testing.T) {
 		limitsFile("", ", lifetime: {packets: 10}, soft_lifetime: {packets: 11}", "", ""),
 		limitsFile("", ", lifetime: {bytes: 10}, soft_lifetime: {bytes: 11}", "", ""),
 		limitsFile("", ", lifetime: {time: 10s}, soft_lifetime: {time: 11s}", "", ""),
-		limitsFile("", "", "", ", fragments: keep"),
+		limitsFile("", "", "", ", fragments: keep"), limitsFile("", "", "", ", reject: true"),
 	} {
 		if _, _, err := Parse("x", []byte(bad), testOptions(nil)); err == nil {
 			t.Errorf("passes:\n%s", bad)
+		}
+	}
+}
+
+func TestRFC4301_5_1_1_RejectKey(t *testing.T) {
+	for word, want := range map[string]bool{"true": true, "false": false} {
+		file := "interface: eth0\npolicies: [{name: x, action: discard, reject: " + word + "}]\n"
+		c, _ := mustParse(t, file, nil)
+		again, _ := mustParse(t, c.Redacted(), nil)
+		if c.Policies[0].Reject != want || again.Policies[0].Reject != want {
+			t.Errorf("reject: %s is %t, and %t again", word, c.Policies[0].Reject, again.Policies[0].Reject)
 		}
 	}
 }

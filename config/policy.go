@@ -38,7 +38,7 @@ func (d *decoder) policies(n *node) {
 	names := make(map[string]place)
 	var all *policyNode
 	for _, item := range d.list(n, "policies") {
-		f := d.fields(item, "a policy", "name", "direction", "local", "remote", "protocol", "local_ports", "remote_ports", "icmp", "mh_type", "populate", "action", "fragments", "mss_clamp", "out", "in")
+		f := d.fields(item, "a policy", "name", "direction", "local", "remote", "protocol", "local_ports", "remote_ports", "icmp", "mh_type", "populate", "action", "reject", "fragments", "mss_clamp", "out", "in")
 		if f == nil {
 			continue
 		}
@@ -58,6 +58,11 @@ func (d *decoder) policies(n *node) {
 		}
 		if x := d.required(f, "action", p.what); x != nil {
 			p.Action = enum(d.source, x, Protect, Bypass, Discard)
+		}
+		if x := f.by["reject"]; x != nil {
+			if p.Reject = d.boolean(x); p.Reject && p.Action != "" && p.Action != Discard {
+				d.fail(x.place, "remove it, or set action: discard", "reject is for what is discarded, and action is %s", p.Action)
+			}
 		}
 		if x := f.by["fragments"]; x != nil {
 			p.DiscardFragments = enum(d.source, x, "reassemble", string(Discard)) == string(Discard)

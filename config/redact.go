@@ -138,6 +138,9 @@ func (w *writer) policy(p *Policy) {
 	}
 	w.upper(p)
 	w.line(4, "action", string(p.Action))
+	if p.Reject {
+		w.line(4, "reject", "true")
+	}
 	if p.DiscardFragments {
 		w.line(4, "fragments", string(Discard))
 	}

@@ -247,6 +247,8 @@ type Policy struct {
 	// MSSClamp is the largest TCP segment that a SYN may announce, 0 for any, ClampToPMTU
 	// for what fits. Only for Protect.
 	MSSClamp int
+	// Reject has the host told by ICMP what is dropped of it. Only for Discard.
+	Reject bool
 	// DiscardFragments says that packets which come in fragments are dropped: from the
 	// host, and from the wire in the clear or out of an SA.
 	DiscardFragments bool

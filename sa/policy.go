@@ -106,6 +106,9 @@ type Policy struct {
 	// the last SA's header is the outermost. In lists the bundle of inbound datagrams
 	// in the same order, so that it is removed from the last to the first.
 	Out, In []*Lineage
+	// Reject has the host told by ICMP what a discarding policy drops of it (RFC 4301
+	// §5.1.1).
+	Reject bool
 	// DiscardFragments says that datagrams which come in fragments do not pass (RFC 4301
 	// §7): those of the host, and those of the wire that come so in the clear or out of an SA.
 	DiscardFragments bool
@@ -178,6 +181,9 @@ func (p *Policy) check() error {
 	}
 	if p.Directions > OnlyInbound {
 		return fmt.Errorf("unknown directions %d", p.Directions)
+	}
+	if p.Reject && p.Action != Discard {
+		return fmt.Errorf("action %v rejects nothing", p.Action)
 	}
 	if p.Action > Protect {
 		return fmt.Errorf("unknown action %d", p.Action)

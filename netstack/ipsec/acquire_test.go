@@ -410,3 +410,35 @@ func TestR44_RFC4301_4_4_1_2_AcquireForEachValue(t *testing.T) {
 		t.Errorf("%d left, expected 5", n)
 	}
 }
+
+// TestRFC4301_5_1_1_RejectIsProhibited: a policy discards without a word, or tells the host.
+func TestRFC4301_5_1_1_RejectIsProhibited(t *testing.T) {
+	for _, reject := range []bool{false, true} {
+		s := newStation(t, macA, macB, addrA4, addrA6)
+		s.policies(&sa.Policy{Name: "no", Action: sa.Discard, Selector: sa.Selector{Proto: sa.AnyProto}, Reject: reject})
+		for _, d := range [][]byte{udpTo(addrA4, addrB4, 1, 2, 30), udpTo(addrA6, addrB6, 1, 2, 30)} {
+			s.fromHost(d, nil)
+			told := s.left.take(t, "", macA)
+			if !reject {
+				if len(told) != 0 {
+					t.Error("the host was told")
+				}
+				continue
+			}
+			if len(told) != 1 {
+				t.Fatalf("%d answers", len(told))
+			}
+			in := parse(t, told[0])
+			if v4 := in.Version == 4; v4 && (in.ICMPType != 3 || in.ICMPCode != 13) || !v4 && (in.ICMPType != 1 || in.ICMPCode != 1) {
+				t.Errorf("ICMP type %d code %d", in.ICMPType, in.ICMPCode)
+			}
+		}
+		s.expectDrop(hook.Left, wire.DropPolicyDiscard)
+		// Whoever sends from the wire is told nothing.
+		s.fromWire(udpTo(addrB4, addrA4, 1, 2, 30))
+		s.expectDrop(hook.Right, wire.DropPolicyDiscard)
+		if len(s.right.take(t, "", "")) != 0 {
+			t.Error("the wire was told")
+		}
+	}
+}

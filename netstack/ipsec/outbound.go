@@ -63,6 +63,9 @@ func (e *Engine) outboundWhole(w *work, pkt *stack.PacketBuffer, set *fragmentSe
 		}
 	default:
 		e.dropped(w, hook.Left, wire.DropPolicyDiscard, p, nil)
+		if p.Reject {
+			e.prohibited(w)
+		}
 	}
 }
 

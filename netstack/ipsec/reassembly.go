@@ -289,7 +289,30 @@ func (s *fragmentSet) join(in *wire.Info) ([]byte, wire.DropReason) {
 		f := &s.fragments[i]
 		copy(b[n+f.info.FragOffset:], f.payload)
 	}
+	if reason := s.congestion(b, first.info.TOS); reason != wire.DropNone {
+		return nil, reason
+	}
 	return b, wire.Parse(b, in)
+}
+
+// congestion marks the whole datagram b, whose first fragment came with tos, as having met
+// congestion if a fragment has. Where another is not of an ECN transport the mark has
+// nobody to tell, and the datagram is dropped (RFC 3168 §5.3).
+func (s *fragmentSet) congestion(b []byte, tos uint8) wire.DropReason {
+	met, deaf := false, false
+	for i := range s.fragments {
+		ecn := s.fragments[i].info.TOS & wire.ECNMask
+		met = met || ecn == wire.ECNCE
+		deaf = deaf || ecn == wire.ECNNotECT
+	}
+	switch {
+	case !met:
+		return wire.DropNone
+	case deaf:
+		return wire.DropECN
+	}
+	wire.SetTOS(b, tos|wire.ECNCE)
+	return wire.DropNone
 }
 
 // originals adds the fragments, as they came and in the order of their offsets,

@@ -212,3 +212,40 @@ func (s *station) tunnelFragment(b *station, fragment []byte) {
 	}
 	b.fromWire(buf[start:end])
 }
+
+// TestRFC3168_5_3_CongestionInFragments marks the fragments of a datagram one by one.
+func TestRFC3168_5_3_CongestionInFragments(t *testing.T) {
+	for _, six := range []bool{false, true} {
+		a, b := addrA4, addrB4
+		if six {
+			a, b = addrA6, addrB6
+		}
+		for _, c := range []struct {
+			ecn  [3]uint8
+			want uint8
+			drop bool
+		}{
+			{[3]uint8{2, 2, 2}, 2, false}, {[3]uint8{3, 2, 2}, 3, false}, {[3]uint8{2, 2, 3}, 3, false}, {[3]uint8{1, 3, 1}, 3, false},
+			{[3]uint8{0, 0, 0}, 0, false}, {[3]uint8{0, 2, 0}, 0, false}, {[3]uint8{0, 3, 0}, 0, true}, {[3]uint8{3, 3, 0}, 0, true},
+		} {
+			p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Tunnel, six, false)
+			parts := fragments(t, udpTo(a, b, 1, 2, 4000), 1500)
+			for i, part := range parts {
+				wire.SetTOS(part, 0x28|c.ecn[i])
+				p.a.fromHost(part, nil)
+			}
+			if c.drop {
+				p.a.expectDrop(hook.Left, wire.DropECN)
+				continue
+			}
+			p.b.fromWire(p.a.right.take(t, "", "")...)
+			got := p.b.left.take(t, "", "")
+			if len(got) != 1 {
+				t.Fatalf("%v: %d arrived, %v %v", c.ecn, len(got), p.a.drops(hook.Left), p.b.drops(hook.Right))
+			}
+			if in := parse(t, got[0]); in.TOS != 0x28|c.want {
+				t.Errorf("%v: %#x, want %#x", c.ecn, in.TOS, 0x28|c.want)
+			}
+		}
+	}
+}

@@ -32,7 +32,7 @@ const (
 	DropWrongTransform // bundle not applied in the listed order
 	DropEncapMismatch  // in UDP for an SA without encapsulation, or the other way round, or for another port
 	DropKeepalive      // NAT keepalive (RFC 3948 §2.3); nothing is wrong
-	DropECN            // tunnel marked congestion that the inner packet cannot tell (RFC 6040 §4.2)
+	DropECN            // marked for congestion outside or in a fragment, which the packet cannot tell (RFC 6040 §4.2, RFC 3168 §5.3)
 
 	// Outbound ESP and AH.
 	DropSeqExhausted    // sequence numbers used up (RFC 4303 §3.3.3)
