@@ -22,7 +22,5 @@ func rfc6040() document {
 			[]string{"sa.TestRFC6040_4_1_EncapsulationModes", tables}, ""},
 		{"5.1", "RFC 4301's two settings are replaced by one behaviour", "one function for all tunnels, BEET mode's header among them",
 			[]string{"netstack/wire.TestR30_EncapECN", "netstack/wire.TestR30_DecapECN", "netstack/ipsec.TestR35_BEETModeCarriesTheDatagramUnchanged"}, ""},
-		{"7", "fragments: the ECN field of a datagram put together", "", nil,
-			"the field is that of the first fragment; RFC 3168 §5.3 would set CE if any fragment had it"},
 	}}
 }
