@@ -16,6 +16,9 @@
 // root; with WithLinks it needs nothing, and any number of them may live in one
 // process.
 //
+// FromGraph is New for a graph in the language of the x-kernel. SetKey, InvalidateKey and
+// ClearKey change keys while it runs.
+//
 // The start order ends with making the taps Active, the stop order begins with
 // leaving it, so that no frame which was accepted is lost.
 package appliance

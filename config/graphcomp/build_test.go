@@ -168,6 +168,7 @@ func TestR44_WrongKeysHaveFileAndLine(t *testing.T) {
 		{"two sources", "km/sauser", "192.0.2.2/192.0.2.1 0x2001\n192.0.2.3/192.0.2.1 0x2001", "protects what comes from 192.0.2.2 already"},
 		{"odd list", "km/sauser", "192.0.2.1/192.0.2.2 001001", "a list of SPIs has a multiple of 4 octets, found 3"},
 		{"to itself", "km/sauser", "192.0.2.1/192.0.2.1 0x1001", "from this host to itself"},
+		{"writable graph", "graph.comp", "664|mode|" + listing(t), "group or others may change the graph, its mode is 0664; chmod go-w /g/graph.comp"},
 		{"no text", "km/crypt", "\x00", "not a text file"},
 		{"rom", "rom", "romopt init on_failure open;\nname=sink;", "/g/rom:2:1: a rom has romopts only"},
 		{"rom option", "rom", "romopt watchdog timeout 1ms;", `/g/rom:1:25: "1ms" is not a time from 1s to 1h`},

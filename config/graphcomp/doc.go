@@ -92,7 +92,8 @@
 // Octets are hexadecimal, or between slashes also IP addresses and numbers of 32 bits; two
 // quotes stand for no octets. A key is valid unless the line ends with invalid; an
 // address that is not there, or has - empty, has the empty key. A file that is missing
-// is an empty map. Files of keys must not be readable by group or others.
+// is an empty map. Files of keys must not be readable by group or others, and none of the
+// files may be changed by them.
 //
 // The original's key files are lost but for that first line, and of the values of its key
 // managers nothing is told. They are read so:

@@ -2,6 +2,7 @@ package graphcomp
 
 import (
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -20,6 +21,7 @@ type Graph struct {
 	// transforms, EtherTypes of ip and arp, by kind.
 	Numbers map[string]uint32 `json:"prottbl"`
 
+	mode    fs.FileMode // of File, 0 if it is not known
 	prottbl config.Position
 	table   string // the file that prottbl= names, as written
 }

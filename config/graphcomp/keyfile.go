@@ -58,7 +58,8 @@ func (k *Keys) Find(name string) (*KeyMap, []byte, error) {
 }
 
 // Keys reads the key files of the graph: km/NAME beside it, or what the option file says.
-// A file that is missing makes an empty map. A nil read is for the file system. The error
+// A file that is missing makes an empty map. What is about to be run must not be for
+// others to change, so that the mode of the graph itself is looked at, too. A nil read is for the file system. The error
 // is config.Errors and shows no key.
 func (g *Graph) Keys(read ReadFile) (*Keys, error) {
 	if read == nil {
@@ -66,6 +67,10 @@ func (g *Graph) Keys(read ReadFile) (*Keys, error) {
 	}
 	k := new(Keys)
 	var all config.Errors
+	if g.mode&0o022 != 0 {
+		all = append(all, &config.Error{File: g.File, Hint: "chmod go-w " + g.File,
+			Msg: fmt.Sprintf("group or others may change the graph, its mode is %04o", g.mode.Perm())})
+	}
 	for _, n := range g.Nodes {
 		if n.Protocol != "km" {
 			continue

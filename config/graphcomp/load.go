@@ -40,11 +40,12 @@ func Load(path string, read ReadFile) (*Graph, error) {
 	if read == nil {
 		read = readOS
 	}
-	data, _, err := read(path)
+	data, mode, err := read(path)
 	if err != nil {
 		return nil, config.Errors{{File: path, Msg: "the graph cannot be read: " + reason(err), Err: err}}
 	}
 	c := parse(path, data)
+	c.graph.mode = mode
 	if len(c.errs) > 0 {
 		return nil, c.result()
 	}
