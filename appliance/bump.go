@@ -40,6 +40,7 @@ type bump struct {
 	// undo says that nothing is to be left of what start made.
 	undo    bool
 	control *control
+	metrics *metricsServer
 	capture *hook.Capture
 
 	keys   *keyers
@@ -54,7 +55,8 @@ type bump struct {
 	left, right stack.LinkEndpoint
 	classes     [2]*hook.Class
 	resolver    *hook.Resolver
-	drops       [2]wire.DropCounters        // of links, hooks and neighbours, by side
+	drops       [2]wire.DropCounters // of links, hooks and neighbours, by side
+	ledger      ledger
 	dropsSeen   [wire.NumDropReasons]uint64 // of noteDrops
 	dropsAt     [wire.NumDropReasons]atomic.Int64
 	host        atomic.Pointer[hostState]
@@ -148,6 +150,11 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 	}
 	if a.cfg.Control != "" {
 		if b.control, err = a.listenControl(&a.cfg, down, from != nil); err != nil {
+			return nil, err
+		}
+	}
+	if a.cfg.Metrics.IsValid() {
+		if b.metrics, err = a.serveMetrics(from != nil); err != nil {
 			return nil, err
 		}
 	}
@@ -396,6 +403,7 @@ func (b *bump) staticNeighbors() error {
 // direct flow is to be restored.
 func (b *bump) stop(open bool) error {
 	var errs []error
+	b.metrics.close()
 	if b.watcher != nil {
 		b.watcher.Close()
 	}
@@ -449,6 +457,7 @@ func (b *bump) tick() {
 	b.nics.mirror.look()
 	b.engine.Tick()
 	b.noteDrops()
+	b.ledger.tick(b.sad)
 	b.keepCut()
 	if err := b.sad.Tick(b.clock()); err != nil {
 		b.log.WithError(err).Warn("sequence numbers of a deleted SA cannot be handed back")

@@ -31,7 +31,12 @@ const streaming time.Duration = -1
 
 // routes are all requests. Package appliance/client documents them.
 func (a *Appliance) routes(down func()) []route {
+	metrics := a.metricsHandler()
 	return []route{
+		{pattern: "GET /metrics", needs: mayRead, serve: func(w http.ResponseWriter, r *http.Request) error {
+			metrics.ServeHTTP(w, r)
+			return nil
+		}},
 		{pattern: "GET /v1/status", needs: mayRead, serve: a.serveStatus},
 		{pattern: "POST /v1/down", needs: mayChange, serve: func(w http.ResponseWriter, _ *http.Request) error {
 			w.WriteHeader(http.StatusAccepted)

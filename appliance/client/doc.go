@@ -10,6 +10,7 @@
 // not know. What does not fit that will be /v2, beside this one.
 //
 //	GET  /v1/status     200, an appliance.Status
+//	GET  /metrics       200, metrics for Prometheus, in its text format or OpenMetrics
 //	POST /v1/down       202; the socket closes once the appliance is down
 //	POST /v1/tap        an appliance.TapRequest; 200, an appliance.Taps
 //	GET  /v1/keys       200, an appliance.KeyList without values

@@ -161,7 +161,7 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 	root.SuggestionsMinimumDistance = 2
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.up(), p.check(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.down(), p.recoverVerb(), p.demoVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.version(), p.man())
+	root.AddCommand(p.up(), p.check(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.dashboard(), p.down(), p.recoverVerb(), p.demoVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.version(), p.man())
 	for _, verb := range root.Commands() {
 		verb.DisableFlagsInUseLine = true // their lines have what must be given
 	}
