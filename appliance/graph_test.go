@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"bitw/config/graphcomp"
 	"bitw/netstack/wire"
 	"bitw/sa/transform"
+	"bitw/sa/transform/legacy"
 )
 
 // ancestor is the graph of bitw's ancestor, verbatim.
@@ -289,7 +291,7 @@ func TestR44_WhatCannotBeSetChangesNothing(t *testing.T) {
 		{"km/nobody/0x1002/192.0.2.2", "0011", "no key manager has a key"},
 		{"km/sauser/192.0.2.1/192.0.2.2", "0x1009", "has no valid slot of rfc1825 in km/alg"},
 		{"km/alg/0x1001/192.0.2.2", "00", "is to use slot 0 of rfc1825, which holds no transform"},
-		{"km/crypt/0x1001/192.0.2.2", "0101010101010101", "weak"},
+		{"km/crypt/0x1001/192.0.2.2", "0101010101010101", "the key cannot be changed: key of SPI 0x00001001 to 192.0.2.2: desiv32: "},
 	} {
 		err := p.boxA.SetKey(c.name, c.value)
 		if !errors.Is(err, ErrKey) || !strings.Contains(err.Error(), c.want) {
@@ -426,4 +428,51 @@ func TestR44_AKeyOfAnotherLengthTakesAnotherAlgorithm(t *testing.T) {
 	if err := p.boxA.SetKey("km/crypt3/0x1001/192.0.2.2", strings.Repeat("01", 20)); !errors.Is(err, ErrKey) {
 		t.Errorf("a key of 20 octets: %v", err)
 	}
+}
+
+// Every transform of package legacy can stand in a graph.
+func TestR45_EveryPlugInIsANode(t *testing.T) {
+	for _, name := range legacy.PlugInNames() {
+		if _, err := graphcomp.Parse("g", []byte(strings.Replace(ancestor(t), "name=sink;", "name=sink;name=km/x;name="+name+"/x protocols=km/x;", 1))); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if list, err := suites(name, nil); err != nil || len(list) == 0 {
+			t.Errorf("%s: %v, %v", name, list, err)
+		}
+	}
+}
+
+// Keys, SAs and policies come and go under traffic.
+func TestR44_KeysChangeUnderTraffic(t *testing.T) {
+	p := graphPair(t, graphFolder(t, ancestor(t), keysOfTheTime()))
+	ended := make(chan struct{})
+	var changing sync.WaitGroup
+	changing.Add(1)
+	go func() {
+		defer changing.Done()
+		for i := 0; ; i++ {
+			select {
+			case <-ended:
+				return
+			default:
+			}
+			for n, box := range []*Appliance{p.boxA, p.boxB} {
+				// A third host's SA and policies come, and go again.
+				third := fmt.Sprintf("192.0.2.%d", 10+i%40)
+				alg, pair := "km/alg/0x1009/"+third, fmt.Sprintf("km/sauser/192.0.2.%d/%s", n+1, third)
+				err := errors.Join(box.SetKey(alg, "05"), box.SetKey(pair, "0x1009"), box.SetKey("km/crypt3/0x1009/"+third, "0123456789abcdef0011223344556677"),
+					box.InvalidateKey("km/crypt3/0x1009/"+third), box.ClearKey(pair), box.ClearKey(alg), box.ClearKey("km/crypt3/0x1009/"+third))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := box.Keys(i%3 == 0); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	p.transfer(t, false, 1<<20)
+	close(ended)
+	changing.Wait()
 }

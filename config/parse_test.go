@@ -127,7 +127,7 @@ func TestExample(t *testing.T) {
 	if e := c.ErrorAt("interface", "no interface eth0", "", nil).Error(); e != "bitw.yaml:1:12: no interface eth0" {
 		t.Errorf("ErrorAt: %s", e)
 	}
-	if e := (&Config{}).ErrorAt("interface", "m", "h", nil).Error(); e != ": m; h" {
+	if e := (&Config{}).ErrorAt("interface", "m", "h", nil).Error(); e != "m; h" {
 		t.Errorf("ErrorAt of no file: %s", e)
 	}
 }
