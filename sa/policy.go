@@ -174,6 +174,14 @@ func (p *Policy) demands(l *Lineage) bool {
 	return false
 }
 
+// Inherit adds to p's counters what old, and its entries, counted: p takes the place of old
+// under the same name.
+func (p *Policy) Inherit(old *Policy) {
+	for d := range p.Counters {
+		p.Counters[d].merge(old.Traffic(Direction(d)))
+	}
+}
+
 // check returns why p cannot stand in an SPD.
 func (p *Policy) check() error {
 	if err := p.Selector.check(); err != nil {

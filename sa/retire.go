@@ -36,12 +36,43 @@ func (d *SAD) Retire(s *SA, grace time.Duration) error {
 	case s.Direction == Outbound && s.Lineage != nil && !s.Lineage.retire(s, false):
 		return fmt.Errorf("SA %q (%v) cannot retire while its lineage sends by it: switch first", s.Name, s.Key)
 	}
+	d.keepUntil(s, grace)
+	return nil
+}
+
+// Withdraw is Retire for an SA without successor, whose lineage no policy in force names
+// any more: what is on its way by an older policy still leaves by it. It is an error if s
+// is not in the database.
+func (d *SAD) Withdraw(s *SA, grace time.Duration) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.find(s.Direction, &s.Key) != s {
+		return fmt.Errorf("SA %q (%v) is not in the SAD", s.Name, s.Key)
+	}
+	d.keepUntil(s, grace)
+	return nil
+}
+
+// Revive ends the grace time of a retiring SA: it is as it was before. It returns false if
+// s does not retire, or is not there any more.
+func (d *SAD) Revive(s *SA) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.retiring[s]; !ok {
+		return false
+	}
+	delete(d.retiring, s)
+	s.state.And(^uint32(stateRetiring))
+	return true
+}
+
+// keepUntil lets Tick delete s after a grace time. d.mu is held.
+func (d *SAD) keepUntil(s *SA, grace time.Duration) {
 	if d.retiring == nil {
 		d.retiring = make(map[*SA]int64)
 	}
 	d.retiring[s] = s.clock() + int64(grace)
 	s.state.Or(stateRetiring)
-	return nil
 }
 
 // Retiring says whether s is kept for a grace time only.
@@ -89,9 +120,28 @@ func (d *SAD) Tick(now int64) error {
 	d.mu.Unlock()
 	var errs []error
 	for _, s := range over {
-		errs = append(errs, d.Delete(s))
+		errs = append(errs, d.bury(s))
 	}
 	return errors.Join(errs...)
+}
+
+// bury deletes s, unless it was revived meanwhile. Whoever finds s in the database may
+// still revive it.
+func (d *SAD) bury(s *SA) error {
+	d.mu.Lock()
+	_, still := d.retiring[s]
+	if still && d.exchange(s, nil) {
+		d.encap.remove(s)
+	}
+	delete(d.retiring, s)
+	d.mu.Unlock()
+	if !still {
+		return nil
+	}
+	if s.Direction == Outbound && s.Lineage != nil {
+		s.Lineage.retire(s, true)
+	}
+	return s.Close()
 }
 
 // life is what Tick knows of the traffic of one lineage. It watches the times that

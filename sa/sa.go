@@ -181,14 +181,15 @@ const (
 // it to work, and Close ends it. The errors name what was expected and found;
 // ErrNoSequenceStore, ErrSequenceExhausted and ErrKeyInUse can be matched.
 func New(cfg SAConfig) (*SA, error) {
-	s, err := newSA(&cfg)
+	s, err := newSA(&cfg, false)
 	if err != nil {
 		return nil, fmt.Errorf("SA %q: %w", cfg.Name, err)
 	}
 	return s, nil
 }
 
-func newSA(cfg *SAConfig) (*SA, error) {
+// newSA makes an SA; later says that its numbers come from one before it.
+func newSA(cfg *SAConfig, later bool) (*SA, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
@@ -230,6 +231,12 @@ func newSA(cfg *SAConfig) (*SA, error) {
 	}
 	s.Transform = t
 	s.keyID = fingerprint(&cfg.Algorithm, s.Key, cfg.EncryptionKey, cfg.IntegrityKey)
+	if later {
+		if s.Direction == Outbound {
+			s.seq.prepare(cfg, s.clock)
+		}
+		return s, nil
+	}
 	was := cfg.Resume.of(s)
 	if s.Direction == Outbound {
 		if err := s.seq.open(cfg, s.keyID, was, s.clock); err != nil {

@@ -47,12 +47,7 @@ const closedUsed = math.MaxUint64
 
 // open claims the numbers of the key. was is what a predecessor has become, or nil.
 func (q *sequence) open(cfg *SAConfig, keyID string, was *State, clock func() int64) error {
-	q.clock, q.block = clock, cfg.SequenceBlock
-	if q.block == 0 {
-		q.block = DefaultSequenceBlock
-	}
-	q.last = lastNumber(cfg.ESN, cfg.Algorithm.NoSequence)
-	q.low = q.last - q.last/8
+	q.configure(cfg, clock)
 	floor, err := cfg.Resume.floor(keyID)
 	if err != nil {
 		return err
@@ -87,6 +82,16 @@ func (q *sequence) open(cfg *SAConfig, keyID string, was *State, clock func() in
 		return errors.Join(err, claim.Release(next))
 	}
 	return nil
+}
+
+// configure sets what does not depend on the numbers used.
+func (q *sequence) configure(cfg *SAConfig, clock func() int64) {
+	q.clock, q.block = clock, cfg.SequenceBlock
+	if q.block == 0 {
+		q.block = DefaultSequenceBlock
+	}
+	q.last = lastNumber(cfg.ESN, cfg.Algorithm.NoSequence)
+	q.low = q.last - q.last/8
 }
 
 // lastNumber is the last sequence number that there is. Where packets carry none, they

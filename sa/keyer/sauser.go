@@ -1,8 +1,10 @@
 package keyer
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"bitw/sa"
@@ -56,6 +58,8 @@ type SAUser struct {
 	mu      sync.Mutex
 	entries []*entry
 	byName  map[string]*entry
+	past    []*entry // had the names before, and their SAs retire
+	sides   map[[sha256.Size]byte]sided
 	db      *sa.SAD // nil before Start
 	closed  bool
 }
@@ -80,7 +84,7 @@ func NewSAUser(cfg SAUserConfig) (*SAUser, error) {
 	if err := check(cfg.Specs, cfg.Algorithms, trial, cfg.Resume); err != nil {
 		return nil, err
 	}
-	u := &SAUser{cfg: cfg, byName: make(map[string]*entry)}
+	u := &SAUser{cfg: cfg, byName: make(map[string]*entry), sides: make(map[[sha256.Size]byte]sided)}
 	for _, spec := range cfg.Specs {
 		alg, err := cfg.Algorithms(spec.Proto, spec.Algorithm)
 		if err != nil {
@@ -126,6 +130,7 @@ func (u *SAUser) Start(c *Commands) error {
 	}
 	u.db = db
 	for _, e := range u.entries {
+		u.side(e)
 		e.forget()
 	}
 	return nil
@@ -150,7 +155,7 @@ func (u *SAUser) install(db *sa.SAD, e *entry) error {
 // withdraw takes out of db what is in it, and ends it.
 func (u *SAUser) withdraw(db *sa.SAD) error {
 	var errs []error
-	for _, e := range u.entries {
+	for _, e := range append(slices.Clone(u.past), u.entries...) {
 		if e.sa == nil {
 			continue
 		}
@@ -178,11 +183,7 @@ func (u *SAUser) Close() error {
 
 // make makes an SA for e with the keys, either or both of which may be empty.
 func (u *SAUser) make(e *entry, encryptionKey, integrityKey sa.Secret) (*sa.SA, error) {
-	cfg := e.spec.config()
-	cfg.Algorithm, cfg.EncryptionKey, cfg.IntegrityKey = e.alg, encryptionKey, integrityKey
-	cfg.Lineage, cfg.Store, cfg.Clock = e.lineage, u.cfg.Store, u.cfg.Clock
-	cfg.Resume = u.cfg.Resume
-	return sa.New(cfg)
+	return sa.New(u.config(e, encryptionKey, integrityKey))
 }
 
 // current makes s the outbound SA of e's lineage, if e is outbound.

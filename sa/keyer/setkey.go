@@ -44,6 +44,7 @@ func (u *SAUser) SetKey(name string, encryptionKey, integrityKey sa.Secret) erro
 	}
 	err = u.exchange(e, next)
 	e.state, e.id = Valid, id
+	u.side(e)
 	return err
 }
 
@@ -68,7 +69,10 @@ func (u *SAUser) admit(e *entry, encryptionKey, integrityKey sa.Secret) (keyID, 
 			}
 		}
 	}
-	return id, keys.addID(e.spec.Name, id)
+	if err := keys.addID(e.spec.Name, id); err != nil {
+		return keyID{}, err
+	}
+	return id, u.checkSide(e, id)
 }
 
 // exchange puts next in the place of e's SA. The error is that of closing the old
