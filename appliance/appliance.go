@@ -22,7 +22,10 @@ const dummyInterval = 10 * time.Millisecond
 
 // An Appliance is one bump in the wire. It runs once.
 type Appliance struct {
+	// cfg is the configuration that it was made with, and live the one in force, which
+	// differs from it by what Apply can change.
 	cfg   Config
+	live  atomic.Pointer[Config]
 	opt   options
 	log   logrus.FieldLogger
 	since time.Time
@@ -35,8 +38,11 @@ type Appliance struct {
 	handed chan *handoverConn
 	// takingOver is held while another process takes over.
 	takingOver sync.Mutex
-	started    atomic.Bool
-	closeOne   sync.Once
+	// applying is held while a configuration is applied, and reloaded tells Run of it.
+	applying sync.Mutex
+	reloaded chan struct{}
+	started  atomic.Bool
+	closeOne sync.Once
 	// openOnStop says that stopping restores the direct flow even where the
 	// configuration says shut.
 	openOnStop atomic.Bool
@@ -58,16 +64,13 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 		cfg: cfg, opt: defaultOptions(),
 		ready: make(chan struct{}), closing: make(chan struct{}), done: make(chan struct{}),
 		failed: make(chan error, 1), handed: make(chan *handoverConn, 1),
+		reloaded: make(chan struct{}, 1),
 	}
 	for _, o := range opts {
 		o(&a.opt)
 	}
-	if a.cfg.OnFailure == "" {
-		a.cfg.OnFailure = config.Shut
-	}
-	if a.cfg.Neighbors == "" {
-		a.cfg.Neighbors = config.DefaultNeighbors(a.cfg.OnFailure)
-	}
+	complete(&a.cfg)
+	a.live.Store(&a.cfg)
 	a.openOnStop.Store(a.opt.openOnStop)
 	a.log = a.opt.log
 	if cfg.Interface != "" {
@@ -100,6 +103,16 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 	return a, nil
 }
 
+// complete fills in what follows from the rest.
+func complete(cfg *Config) {
+	if cfg.OnFailure == "" {
+		cfg.OnFailure = config.Shut
+	}
+	if cfg.Neighbors == "" {
+		cfg.Neighbors = config.DefaultNeighbors(cfg.OnFailure)
+	}
+}
+
 // databases makes the key managers and the SPD of the configuration.
 func (a *Appliance) databases(store sa.SequenceStore, resume *sa.Resume) (*keyers, *sa.SPD, error) {
 	own, err := keyer.NewSAUser(keyer.SAUserConfig{
@@ -110,7 +123,7 @@ func (a *Appliance) databases(store sa.SequenceStore, resume *sa.Resume) (*keyer
 		return nil, nil, err
 	}
 	keys := &keyers{SAUser: own, others: a.opt.keyManagers, clock: a.opt.clock, memory: sa.NewMemoryStore(), resume: resume}
-	if err := keys.check(&a.cfg); err != nil {
+	if err := keys.check(&a.cfg, keys.SAUser.Lineage); err != nil {
 		return nil, nil, err
 	}
 	if a.opt.graph != nil {
@@ -118,7 +131,7 @@ func (a *Appliance) databases(store sa.SequenceStore, resume *sa.Resume) (*keyer
 			return nil, nil, err
 		}
 	}
-	rules, err := policies(&a.cfg, keys)
+	rules, err := policies(&a.cfg, keys.Lineage, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -155,32 +168,24 @@ func (a *Appliance) Run(ctx context.Context) error {
 	a.warnInsecure()
 	a.log.WithFields(logrus.Fields{"policies": len(a.cfg.Policies), "sas": len(a.cfg.SAs), "cut": b.cut()}).Info("active")
 
-	watching, unwatch := context.WithCancel(ctx)
-	defer unwatch()
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		if w := newWatchdog(a, b); w != nil {
-			w.run(watching)
-		}
-	}()
+	unwatch := a.watch(ctx, b)
+	defer func() { unwatch() }()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var dummies <-chan time.Time
-	if slices.ContainsFunc(a.cfg.SAs, func(s config.SA) bool { return s.Dummies > 0 }) {
-		often := time.NewTicker(dummyInterval)
-		defer often.Stop()
-		dummies = often.C
-	}
+	often := time.NewTicker(dummyInterval)
+	defer often.Stop()
+	dummies := a.dummyTicks(often)
 	for running := true; running; {
 		select {
 		case <-tick.C:
 			b.tick()
 		case <-dummies:
 			b.engine.SendDummies()
+		case <-a.reloaded:
+			unwatch()
+			unwatch, dummies = a.watch(ctx, b), a.dummyTicks(often)
 		case c := <-a.handed:
 			unwatch()
-			<-watched
 			return a.leave(b, c)
 		case err = <-a.failed:
 			running = false
@@ -191,12 +196,37 @@ func (a *Appliance) Run(ctx context.Context) error {
 		}
 	}
 	unwatch()
-	<-watched
 	a.setState("stopping")
 	err = errors.Join(err, b.stop(a.leaveOpen()))
 	a.setState("stopped")
 	a.log.WithField("open", a.leaveOpen()).Info("stopped")
 	return err
+}
+
+// watch starts the watchdog, and returns what ends it.
+func (a *Appliance) watch(ctx context.Context, b *bump) (unwatch func()) {
+	w := newWatchdog(a, b)
+	if w == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// dummyTicks returns t's ticks if dummy packets are to be sent, else nothing.
+func (a *Appliance) dummyTicks(t *time.Ticker) <-chan time.Time {
+	if slices.ContainsFunc(a.live.Load().SAs, func(s config.SA) bool { return s.Dummies > 0 }) {
+		return t.C
+	}
+	return nil
 }
 
 // leaveOpen says whether the flow is restored when the appliance stops.

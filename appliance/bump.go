@@ -29,7 +29,8 @@ import (
 
 // bump is a started appliance: the picture in the package comment.
 type bump struct {
-	cfg     *Config
+	cfg     *Config                 // as it was started with
+	live    *atomic.Pointer[Config] // in force
 	log     logrus.FieldLogger
 	clock   func() int64
 	fail    func(error)
@@ -102,7 +103,7 @@ func (h *hostState) has(a netip.Addr) bool {
 // start builds everything, and makes the taps Active last. After an error nothing
 // is left of it.
 func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error) {
-	b := &bump{cfg: &a.cfg, log: a.log, clock: a.opt.clock, fail: a.fail, sad: sa.NewSAD()}
+	b := &bump{cfg: &a.cfg, live: &a.live, log: a.log, clock: a.opt.clock, fail: a.fail, sad: sa.NewSAD()}
 	defer func() {
 		if err != nil {
 			b.undo = b.device != nil && !b.device.TookOver() && !b.device.TookOverOpen()
@@ -333,12 +334,8 @@ func (b *bump) decorate(end stack.LinkEndpoint, side hook.Side, other *hook.Rela
 	if b.twoNIC() {
 		end = b.between(end, side, other)
 	}
-	var rules []hook.ClassRule
-	for _, c := range b.cfg.Classes {
-		rules = append(rules, hook.ClassRule{Name: c.Name, Bypass: c.Action == config.Bypass})
-	}
 	class, err := hook.NewClass(end, hook.ClassOptions{
-		Rules: rules, Neighbors: crossing(b.cfg.Neighbors)[side], Other: other, Drops: &b.drops[side],
+		Rules: classRules(b.cfg), Neighbors: crossing(b.cfg.Neighbors)[side], Other: other, Drops: &b.drops[side],
 	})
 	if err != nil {
 		return nil, err
@@ -385,7 +382,7 @@ func (b *bump) staticNeighbors() error {
 	if static == nil {
 		static = make(map[netip.Addr]tcpip.LinkAddress)
 	}
-	for _, n := range b.cfg.StaticNeighbors {
+	for _, n := range b.live.Load().StaticNeighbors {
 		inside := b.twoNIC() && b.cfg.IsProtected(n.Address)
 		if _, ok := static[n.Address]; !ok && !inside && !b.deleted[n.Address] {
 			static[n.Address] = tcpip.LinkAddress(n.MAC)

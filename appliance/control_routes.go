@@ -50,6 +50,7 @@ func (a *Appliance) routes(down func()) []route {
 		{pattern: "PUT /v1/neighbors/{address}", needs: mayChange, body: 1 << 10, serve: a.serveAddNeighbor},
 		{pattern: "DELETE /v1/neighbors/{address}", needs: mayChange, serve: a.serveDeleteNeighbor},
 		{pattern: "DELETE /v1/neighbors", needs: mayChange, serve: a.serveFlushNeighbors},
+		{pattern: "POST /v1/apply", needs: mayChange, body: maxApply, within: applyTime, serve: a.serveApply},
 		{pattern: "POST /v1/takeover", needs: mayOwn, within: streaming, serve: a.serveTakeover},
 	}
 }

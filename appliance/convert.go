@@ -3,6 +3,7 @@ package appliance
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"bitw/config"
 	"bitw/netstack/hook"
@@ -92,6 +93,15 @@ func specs(cfg *Config) []keyer.Spec {
 	return list
 }
 
+// classRules are the rules for frames that no policy decides.
+func classRules(cfg *Config) []hook.ClassRule {
+	var rules []hook.ClassRule
+	for _, c := range cfg.Classes {
+		rules = append(rules, hook.ClassRule{Name: c.Name, Bypass: c.Action == config.Bypass})
+	}
+	return rules
+}
+
 // icmpErrors is the rule for ICMP errors in the clear.
 func icmpErrors(c config.ICMPErrors) ipsec.ICMPErrorRule {
 	switch c {
@@ -152,8 +162,9 @@ func encap(c *config.Encap) *sa.Encap {
 	}
 }
 
-// policies are the rules of a configuration, with their SAs from the key manager.
-func policies(cfg *Config, keys keyer.Manager) ([]*sa.Policy, error) {
+// policies are the rules of a configuration, with the lineages of their SAs. One that
+// keep has, by name, stays what it is.
+func policies(cfg *Config, lineage func(name string) *sa.Lineage, keep map[string]*sa.Policy) ([]*sa.Policy, error) {
 	var (
 		list []*sa.Policy
 		errs []error
@@ -161,7 +172,7 @@ func policies(cfg *Config, keys keyer.Manager) ([]*sa.Policy, error) {
 	lineages := func(policy string, names []string) []*sa.Lineage {
 		var ls []*sa.Lineage
 		for _, name := range names {
-			l := keys.Lineage(name)
+			l := lineage(name)
 			if l == nil {
 				errs = append(errs, fmt.Errorf("policy %q: there is no SA named %q", policy, name))
 			}
@@ -194,6 +205,9 @@ func policies(cfg *Config, keys keyer.Manager) ([]*sa.Policy, error) {
 			p.Populate |= populateFlag(key)
 		}
 		p.Out, p.In = lineages(c.Name, c.Out), lineages(c.Name, c.In)
+		if was := keep[c.Name]; was != nil && slices.Equal(was.Out, p.Out) && slices.Equal(was.In, p.In) {
+			p = was
+		}
 		list = append(list, p)
 	}
 	return list, errors.Join(errs...)

@@ -60,7 +60,7 @@ func (b *bump) own(a netip.Addr) bool {
 // routes are those of the configuration, which come first, and the host's.
 func (b *bump) routes(h *hostState) []ipsec.Route {
 	var list []ipsec.Route
-	for _, r := range b.cfg.Routes {
+	for _, r := range b.live.Load().Routes {
 		list = append(list, ipsec.Route{Destination: r.Destination, Via: r.Via})
 	}
 	return append(list, h.routes...)
@@ -68,8 +68,8 @@ func (b *bump) routes(h *hostState) []ipsec.Route {
 
 // mtu is the largest datagram on the wire.
 func (b *bump) mtu(h *hostState) int {
-	if b.cfg.MTU != 0 {
-		return min(b.cfg.MTU, h.mtu)
+	if mtu := b.live.Load().MTU; mtu != 0 {
+		return min(mtu, h.mtu)
 	}
 	return h.mtu
 }

@@ -9,8 +9,9 @@ import (
 // warnInsecure says in the log which SAs have an algorithm that had to be allowed.
 func (a *Appliance) warnInsecure() {
 	registry := algorithms()
-	for i := range a.cfg.SAs {
-		s := &a.cfg.SAs[i]
+	cfg := a.live.Load()
+	for i := range cfg.SAs {
+		s := &cfg.SAs[i]
 		alg, err := registry.Lookup(s.Protocol.Number(), s.Algorithm)
 		if err != nil || len(alg.Insecure) == 0 {
 			continue // of the former New has made no appliance

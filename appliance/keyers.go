@@ -24,8 +24,11 @@ type keyers struct {
 
 // Lineage finds a name at all managers. The SAs of the configuration come first;
 // check tells of a name that two have.
-func (k *keyers) Lineage(name string) *sa.Lineage {
-	if l := k.SAUser.Lineage(name); l != nil {
+func (k *keyers) Lineage(name string) *sa.Lineage { return k.lineage(name, k.SAUser.Lineage) }
+
+// lineage is Lineage with what the SAs of the configuration are to be.
+func (k *keyers) lineage(name string, own func(string) *sa.Lineage) *sa.Lineage {
+	if l := own(name); l != nil {
 		return l
 	}
 	for _, m := range k.others {
@@ -36,14 +39,18 @@ func (k *keyers) Lineage(name string) *sa.Lineage {
 	return nil
 }
 
-// check finds names of SAs in cfg that two managers have.
-func (k *keyers) check(cfg *Config) error {
+// check finds names of SAs in cfg that two managers have, own telling those of the
+// configuration.
+func (k *keyers) check(cfg *Config, own func(string) *sa.Lineage) error {
 	var errs []error
 	for i := range cfg.Policies {
 		p := &cfg.Policies[i]
 		for _, name := range append(append([]string(nil), p.Out...), p.In...) {
 			owner := ""
-			for _, m := range append([]keyer.Manager{k.SAUser}, k.others...) {
+			if own(name) != nil {
+				owner = k.SAUser.Name()
+			}
+			for _, m := range k.others {
 				switch {
 				case m.Lineage(name) == nil:
 				case owner == "":

@@ -229,7 +229,7 @@ func (g *graph) change(b *bump, f func(*graphcomp.Keys) error) error {
 		}
 		added = append(added, list[i].Name)
 	}
-	rules, err := policies(&next, b.keys)
+	rules, err := policies(&next, b.keys.Lineage, nil)
 	if err != nil {
 		return undo(err)
 	}

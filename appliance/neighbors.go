@@ -99,7 +99,7 @@ func (a *Appliance) DeleteNeighbor(address netip.Addr) error {
 	if b.deleted == nil {
 		b.deleted = make(map[netip.Addr]bool)
 	}
-	for _, n := range b.cfg.StaticNeighbors {
+	for _, n := range b.live.Load().StaticNeighbors {
 		if n.Address == address {
 			b.deleted[address] = true
 		}

@@ -51,6 +51,7 @@ type options struct {
 	takeover    bool
 	keyManagers []keyer.Manager
 	state       func(string)
+	applied     func(*Config)
 
 	iface string // where a graph names none
 	graph *graph
@@ -108,6 +109,10 @@ func WithOpenOnStop() Option { return func(o *options) { o.openOnStop = true } }
 // WithStates has f called with each state that Status.State goes through. It must not
 // wait.
 func WithStates(f func(state string)) Option { return func(o *options) { o.state = f } }
+
+// WithApplied has f called with each configuration that Apply has put in force, so that
+// what is the program's own, such as LogLevel, can follow.
+func WithApplied(f func(*Config)) Option { return func(o *options) { o.applied = f } }
 
 // WithHeartbeat has beat called about as often as said, from Ready on, as long as all
 // sides make progress and the appliance itself does. It falls silent when a side is

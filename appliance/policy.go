@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"bitw/config"
 	"bitw/netstack/hook"
 	"bitw/sa"
 	"bitw/sa/keyer"
@@ -37,9 +36,7 @@ func NewDatabases(cfg Config) (*Databases, error) {
 		_ = keys.Close()
 		return nil, err
 	}
-	for _, c := range a.cfg.Classes {
-		d.Classes = append(d.Classes, hook.ClassRule{Name: c.Name, Bypass: c.Action == config.Bypass})
-	}
+	d.Classes = classRules(&a.cfg)
 	return d, nil
 }
 

@@ -82,7 +82,7 @@ func (b *bump) report(s *Status) {
 		s.DropsBySide[side.String()] = sum
 	}
 	s.DropsLast = b.dropsLast(s)
-	s.AllowInsecure, s.InsecureSAs = allowance(b.cfg.AllowInsecure, s.SAs)
+	s.AllowInsecure, s.InsecureSAs = allowance(b.live.Load().AllowInsecure, s.SAs)
 	for _, f := range b.engine.RecentDrops() {
 		s.RecentDrops = append(s.RecentDrops, droppedFlow(&f))
 	}
@@ -277,7 +277,7 @@ func linkStatus(l *link.Endpoint) LinkStatus {
 
 func (b *bump) classStatus() map[string]ClassStatus {
 	m := make(map[string]ClassStatus)
-	for _, r := range b.cfg.Classes {
+	for _, r := range b.live.Load().Classes {
 		m[r.Name] = ClassStatus{Action: string(r.Action)}
 	}
 	for _, class := range b.classes {

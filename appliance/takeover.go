@@ -77,7 +77,7 @@ func (a *Appliance) handOver(c *handoverConn) (pid int, err error) {
 		return pid, fmt.Errorf("the process that asks is of user %d, which may not", uid)
 	}
 	if !a.takingOver.TryLock() {
-		return pid, errors.New("another process is taking over already")
+		return pid, errors.New("another process is taking over already, or a configuration is being applied")
 	}
 	defer a.takingOver.Unlock()
 	b := a.bump.Load()

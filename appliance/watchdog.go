@@ -27,6 +27,7 @@ const watchLooks = 5
 type watchdog struct {
 	a     *Appliance
 	b     *bump
+	limit time.Duration // Config.Watchdog
 	every time.Duration
 	looks int
 	ends  [2]*link.Endpoint
@@ -40,17 +41,22 @@ type watchdog struct {
 
 // newWatchdog returns nil if there is nothing to look for.
 func newWatchdog(a *Appliance, b *bump) *watchdog {
-	limit, beat := a.cfg.Watchdog, a.opt.heartbeatEvery
+	limit, beat := a.live.Load().Watchdog, a.opt.heartbeatEvery
+	configured := limit
 	if a.opt.heartbeat == nil {
 		beat = 0
 	}
 	if limit == 0 {
 		limit = beat
 	}
-	if limit == 0 {
+	out := b.taps.inFailState()
+	if limit == 0 && !out {
 		return nil
 	}
-	w := &watchdog{a: a, b: b, ends: [2]*link.Endpoint{hook.Left: b.kern, hook.Right: b.dev}, every: limit / watchLooks}
+	if limit == 0 {
+		limit = config.Default().Watchdog // only to see when they can be put back
+	}
+	w := &watchdog{a: a, b: b, limit: configured, out: out, ends: [2]*link.Endpoint{hook.Left: b.kern, hook.Right: b.dev}, every: limit / watchLooks}
 	if beat != 0 {
 		w.every = min(w.every, beat)
 		w.beat = int(beat / w.every)
@@ -95,8 +101,7 @@ func (w *watchdog) look(ctx context.Context) {
 		well = false
 	}
 	switch {
-	case w.a.cfg.Watchdog == 0:
-	case !well && !w.out && w.stalled():
+	case w.limit != 0 && !well && !w.out && w.stalled():
 		w.out = true
 		w.move(ctx, w.b.taps.fail(ctx, w.every, w.a.cfg.OnFailure == config.Open), "the taps are in their fail state")
 	case w.out && calm:
@@ -222,6 +227,16 @@ func (t *taps) restore(ctx context.Context, patience time.Duration) error {
 	}
 	t.failed = false
 	return nil
+}
+
+// inFailState says whether a watchdog has put the taps there. t may be nil.
+func (t *taps) inFailState() bool {
+	if t == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.failed
 }
 
 // minPatience is the least time that a drain or the readers get.

@@ -13,15 +13,25 @@ import (
 // Load reads and checks the file at path and the key files that it names. The error
 // is Errors, unless it is nil; the warnings are valid in either case.
 func Load(path string, opt Options) (*Config, Warnings, error) {
+	_, c, w, err := LoadText(path, opt)
+	return c, w, err
+}
+
+// LoadText is Load, and returns the text as it was read as well.
+func LoadText(path string, opt Options) (text []byte, c *Config, w Warnings, err error) {
 	data, mode, err := readFile(path, maxSize)
 	if err != nil {
-		return nil, nil, Errors{fileError(path, "the configuration", err)}
+		return nil, nil, nil, Errors{fileError(path, "the configuration", err)}
 	}
 	if opt.ReadFile == nil {
-		opt.ReadFile = func(path string) ([]byte, fs.FileMode, error) { return readFile(path, maxKeyFile) }
+		opt.ReadFile = ReadKeyFile
 	}
-	return parse(path, data, mode, opt)
+	c, w, err = parse(path, data, mode, opt)
+	return data, c, w, err
 }
+
+// ReadKeyFile reads a key file as Load does where Options.ReadFile is nil.
+func ReadKeyFile(path string) ([]byte, fs.FileMode, error) { return readFile(path, maxKeyFile) }
 
 // Parse checks data as Load does, name standing for its file in errors and
 // for the folder that paths are relative to. It touches no file but through

@@ -19,7 +19,8 @@ import (
 // Bounds of an answer that is not a stream.
 const (
 	answerTime = 10 * time.Second
-	answerSize = 1 << 26 // octets
+	applyTime  = 70 * time.Second // somewhat more than the appliance takes at most
+	answerSize = 1 << 26          // octets
 )
 
 // A Client asks a running appliance by its control socket. Several goroutines may use it.
@@ -97,7 +98,11 @@ func (c *Client) ChangeKey(ctx context.Context, r appliance.KeyRequest) error {
 // call sends in as JSON, if it is not nil, and reads the answer into out, if that is
 // not nil.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	return c.callWithin(ctx, answerTime, method, path, in, out)
+}
+
+func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	resp, err := c.do(ctx, method, path, in)
 	if err != nil {

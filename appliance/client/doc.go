@@ -19,6 +19,7 @@
 //	PUT  /v1/neighbors/ADDRESS     {"mac": "02:00:00:00:00:09"}; 200: a static neighbour on the wire
 //	DELETE /v1/neighbors/ADDRESS   200: forgets it, learned or static
 //	DELETE /v1/neighbors           200, an appliance.Flushed: forgets those that were learned
+//	POST /v1/apply      an appliance.ApplyRequest; 200, an appliance.ApplyResult, also where nothing was changed
 //	POST /v1/takeover   101, and the connection speaks as told at appliance.TakeoverVersion
 //
 // What is no success is an appliance.ControlError, as in
@@ -43,6 +44,6 @@
 //
 // A request has at most 16 KiB of head and 5 seconds, also for its answer, and a body of
 // as much as it can need: none for most, 4 KiB for tap,
-// 256 KiB for keys. There are at most 128
+// 256 KiB for keys. To apply takes at most 32 MiB, and a minute. There are at most 128
 // connections, and 32 requests at a time of those who may only read.
 package client

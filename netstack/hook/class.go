@@ -108,8 +108,13 @@ type Class struct {
 	other     *Relay
 	drops     *wire.DropCounters
 	neighbors Neighbors
-	bypass    [numClasses]bool
+	rules     atomic.Pointer[classRules]
 	counts    [numClasses]classCounter
+}
+
+// classRules do not change once they are in force.
+type classRules struct {
+	bypass [numClasses]bool
 	// types are the EtherTypes with a rule of their own, sorted by number.
 	types []etherRule
 }
@@ -127,9 +132,42 @@ var _ stack.LinkEndpoint = (*Class)(nil)
 // NewClass wraps child. It fails if a rule's name is unknown or comes twice.
 func NewClass(child stack.LinkEndpoint, o ClassOptions) (*Class, error) {
 	c := &Class{other: o.Other, drops: o.Drops, neighbors: o.Neighbors}
-	c.bypass[classARP], c.bypass[classNDP] = o.Neighbors != Answer, o.Neighbors != Answer
+	if err := c.SetRules(o.Rules); err != nil {
+		return nil, err
+	}
+	c.Init(child, c)
+	return c, nil
+}
+
+// CheckClassRules returns why a Class would not take rules.
+func CheckClassRules(rules []ClassRule) error {
+	_, err := compileClasses(rules, Answer)
+	return err
+}
+
+// SetRules replaces the rules, from the next frame on. The counters go on. After an error
+// the rules are as they were; the errors are those of NewClass.
+func (c *Class) SetRules(rules []ClassRule) error {
+	next, err := compileClasses(rules, c.neighbors)
+	if err != nil {
+		return err
+	}
+	if old := c.rules.Load(); old != nil {
+		for i := range next.types {
+			if was := old.etherRule(next.types[i].number); was != nil {
+				next.types[i].count = was.count
+			}
+		}
+	}
+	c.rules.Store(next)
+	return nil
+}
+
+func compileClasses(rules []ClassRule, neighbors Neighbors) (*classRules, error) {
+	c := new(classRules)
+	c.bypass[classARP], c.bypass[classNDP] = neighbors != Answer, neighbors != Answer
 	var seen [numClasses]bool
-	for _, r := range o.Rules {
+	for _, r := range rules {
 		if text, ok := strings.CutPrefix(r.Name, "ethertype "); ok {
 			n, err := strconv.ParseUint(strings.TrimSpace(text), 0, 16)
 			if err != nil || n < minEtherType || n == wire.EtherTypeIPv4 || n == wire.EtherTypeIPv6 || n == wire.EtherTypeARP {
@@ -154,7 +192,6 @@ func NewClass(child stack.LinkEndpoint, o ClassOptions) (*Class, error) {
 			return nil, fmt.Errorf("EtherType %#04x has two rules", c.types[i].number)
 		}
 	}
-	c.Init(child, c)
 	return c, nil
 }
 
@@ -170,7 +207,7 @@ func (c *Class) Counts() []ClassCount {
 	for i := range c.counts {
 		add(classNames[i], &c.counts[i])
 	}
-	for _, t := range c.types {
+	for _, t := range c.rules.Load().types {
 		add(fmt.Sprintf("ethertype 0x%04x", t.number), t.count)
 	}
 	return list
@@ -183,10 +220,11 @@ func (c *Class) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *sta
 		c.drops.Add(wire.DropBadFrame)
 		return
 	}
-	k := classify(eth, datagram(pkt), c.bypass[classDHCP])
-	bypass, count := c.bypass[k], &c.counts[k]
+	rules := c.rules.Load()
+	k := classify(eth, datagram(pkt), rules.bypass[classDHCP])
+	bypass, count := rules.bypass[k], &c.counts[k]
 	if k >= classLLDP {
-		if r := c.etherRule(eth); r != nil {
+		if r := rules.etherRule(etherType(eth)); r != nil {
 			bypass, count = r.bypass, r.count
 		}
 	}
@@ -207,8 +245,7 @@ func (c *Class) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *sta
 	}
 }
 
-func (c *Class) etherRule(eth []byte) *etherRule {
-	n := etherType(eth)
+func (c *classRules) etherRule(n uint16) *etherRule {
 	i, ok := slices.BinarySearchFunc(c.types, n, func(r etherRule, n uint16) int { return int(r.number) - int(n) })
 	if !ok {
 		return nil

@@ -90,7 +90,7 @@ type Engine struct {
 	sides      [2]side
 	coalescers []coalescer // by queue of the right link
 	waiting    unresolved
-	icmpRule   ICMPErrorRule
+	icmpRule   atomic.Uint32 // an ICMPErrorRule
 	icmpLimit  errorLimit
 	holds      holds
 	encap      encapsulation
@@ -121,13 +121,14 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		sad: cfg.SAD, named: cfg.HostResolves, hosts: cfg.Hosts,
 		isLocal: cfg.IsLocal, clock: cfg.Clock,
-		forwarders: hook.NewForwarders(), coalescers: make([]coalescer, cfg.Coalesce), icmpRule: cfg.ICMPErrors,
+		forwarders: hook.NewForwarders(), coalescers: make([]coalescer, cfg.Coalesce),
 	}
 	e.holds.limits = cfg.Hold.withDefaults()
 	e.SetMACs(cfg.HostMAC, cfg.WireMAC)
 	e.SetSPD(cfg.SPD)
 	e.SetRoutes(cfg.Routes)
 	e.SetMTU(cfg.MTU)
+	e.SetICMPErrors(cfg.ICMPErrors)
 	e.ids.Store(rand.Uint32())
 	e.works.New = func() any { return new(work) }
 	for i := range e.sides {
@@ -170,6 +171,9 @@ func (e *Engine) SetMTU(mtu int) { e.mtu.Store(int64(mtu)) }
 
 // MTU returns the largest datagram in octets that the right link takes.
 func (e *Engine) MTU() int { return int(e.mtu.Load()) }
+
+// SetICMPErrors replaces the rule of Config.ICMPErrors, from the next datagram on.
+func (e *Engine) SetICMPErrors(r ICMPErrorRule) { e.icmpRule.Store(uint32(r)) }
 
 // Tick frees what has waited too long and lets SAs notice the time. The owner
 // calls it about once a second.

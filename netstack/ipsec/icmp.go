@@ -26,10 +26,11 @@ const (
 // does not let pass, or DropNone.
 func (e *Engine) unprotectedError(w *work) wire.DropReason {
 	d := &w.d
-	if e.icmpRule == ICMPErrorsAccept || !wire.IsICMPError(&d.Info) {
+	rule := ICMPErrorRule(e.icmpRule.Load())
+	if rule == ICMPErrorsAccept || !wire.IsICMPError(&d.Info) {
 		return wire.DropNone
 	}
-	if e.icmpRule == ICMPErrorsDiscard {
+	if rule == ICMPErrorsDiscard {
 		return wire.DropICMPPolicy
 	}
 	quoted, reason := wire.Enclosed(d.Bytes, &d.Info, &w.inner)

@@ -25,7 +25,7 @@ func TestRFC4301_6_1_1_UnprotectedErrors(t *testing.T) {
 		{ICMPErrorsDiscard, false, false, false},
 	} {
 		p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Transport, false, false)
-		p.a.e.icmpRule = c.rule
+		p.a.e.SetICMPErrors(c.rule)
 		bypass := &sa.Policy{Name: "clear", Action: sa.Bypass, Selector: sa.Selector{Remote: []sa.AddrRange{sa.AddrRangeFrom(clear)}}}
 		p.a.policies(p.a.protect("to-b", addrA4, addrB4, "ab", "ba"), bypass)
 		about := func(d []byte) []byte {

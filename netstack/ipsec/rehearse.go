@@ -91,7 +91,7 @@ func (e *Engine) Rehearse(a Arrival, from hook.Side) *Rehearsal {
 	x := New(Config{
 		SAD: shadow.SAD(), SPD: shadow.SPD(), Routes: e.Routes(), HostMAC: e.hostMAC(), WireMAC: e.wireMAC(),
 		HostResolves: e.named, MTU: e.MTU(), IsLocal: e.isLocal, Clock: func() int64 { return now },
-		ICMPErrors: e.icmpRule, Hold: e.holds.limits,
+		ICMPErrors: ICMPErrorRule(e.icmpRule.Load()), Hold: e.holds.limits,
 	})
 	defer x.Close()
 	for side := range links {

@@ -27,7 +27,7 @@ func (u *SAUser) Add(spec Spec) error {
 	if err != nil {
 		return fmt.Errorf("SA %q: %w", spec.Name, err)
 	}
-	e := &entry{spec: spec, alg: alg, lineage: &sa.Lineage{Name: spec.Name, Notify: u.cfg.Events}}
+	e := &entry{spec: spec, alg: alg, lineage: u.lineage(&spec)}
 	e.spec.EncryptionKey, e.spec.IntegrityKey = sa.Secret{}, sa.Secret{}
 	if !spec.EncryptionKey.Empty() || !spec.IntegrityKey.Empty() {
 		if _, err := u.admit(e, spec.EncryptionKey, spec.IntegrityKey); err != nil {
@@ -41,6 +41,7 @@ func (u *SAUser) Add(spec Spec) error {
 			return err
 		}
 		e.forget()
+		u.side(e)
 	}
 	u.entries = append(u.entries, e)
 	u.byName[spec.Name] = e
