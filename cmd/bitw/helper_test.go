@@ -57,6 +57,7 @@ func newWorld(t *testing.T) *world {
 		in:  strings.NewReader(""),
 		now: func() time.Time { return now }, sockets: dir,
 		notify: func(chan<- os.Signal) func() { return func() {} },
+		hangup: func(chan<- os.Signal) func() { return func() {} },
 		newAppliance: func(appliance.Config, ...appliance.Option) (runner, error) {
 			t.Error("an appliance was made")
 			return nil, os.ErrInvalid

@@ -22,6 +22,7 @@ import (
 
 	"bitw/appliance"
 	"bitw/appliance/demo"
+	"bitw/config"
 )
 
 // A program is what the verbs share: where they write, and what they reach outside
@@ -34,7 +35,9 @@ type program struct {
 	sockets string
 	// notify has the signals that end a program sent to the channel until the
 	// returned function is called.
-	notify       func(chan<- os.Signal) (stop func())
+	notify func(chan<- os.Signal) (stop func())
+	// hangup is notify for SIGHUP.
+	hangup       func(chan<- os.Signal) (stop func())
 	newAppliance func(appliance.Config, ...appliance.Option) (runner, error)
 	recover      func(iface string) (joined bool, err error)
 	giveUp       func(iface string) error
@@ -48,6 +51,7 @@ type program struct {
 // A runner is what bitw up needs of an appliance.
 type runner interface {
 	Run(context.Context) error
+	Apply(cfg appliance.Config, dry bool) ([]config.Change, error)
 	Ready() <-chan struct{}
 	Close() error
 }
@@ -60,6 +64,10 @@ func newProgram() *program {
 		in: os.Stdin, out: os.Stdout, err: os.Stderr, now: time.Now, sockets: "/run/bitw",
 		notify: func(c chan<- os.Signal) func() {
 			signal.Notify(c, os.Interrupt, syscall.SIGTERM)
+			return func() { signal.Stop(c) }
+		},
+		hangup: func(c chan<- os.Signal) func() {
+			signal.Notify(c, syscall.SIGHUP)
 			return func() { signal.Stop(c) }
 		},
 		newAppliance: func(cfg appliance.Config, opts ...appliance.Option) (runner, error) {
@@ -138,6 +146,7 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 		Example: `  bitw demo                      see it work, without root as well
   bitw check -c bitw.yaml        is this configuration good?
   bitw up -c bitw.yaml           cut the interface and protect it, until Ctrl-C
+  bitw apply bitw.yaml           put its changes in force, without a restart
   bitw status                    what passed, what was dropped and why
   bitw down                      end it`,
 		Version:           buildVersion(),
@@ -161,7 +170,7 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 	root.SuggestionsMinimumDistance = 2
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.up(), p.check(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.dashboard(), p.down(), p.recoverVerb(), p.demoVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.version(), p.man())
+	root.AddCommand(p.up(), p.check(), p.apply(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.dashboard(), p.down(), p.recoverVerb(), p.demoVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.version(), p.man())
 	for _, verb := range root.Commands() {
 		verb.DisableFlagsInUseLine = true // their lines have what must be given
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
 	"bitw/appliance"
 )
@@ -61,6 +62,18 @@ func (n *notifier) state(s string) {
 		n.tell("STATUS=" + leftIn(n.iface, n.open))
 	}
 }
+
+// reloading tells that a configuration is being read (sd_notify(3) for Type=notify-reload),
+// and reloaded that it was, whether or not it came into force.
+func (n *notifier) reloading() {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return
+	}
+	n.tell(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/int64(time.Microsecond)))
+}
+
+func (n *notifier) reloaded() { n.tell("READY=1") }
 
 // beat feeds the service manager's watchdog, unless something else waits to be told.
 func (n *notifier) beat() {

@@ -12,6 +12,7 @@ import (
 
 	"bitw/appliance"
 	"bitw/appliance/demo"
+	"bitw/config"
 )
 
 // A fakeAppliance is active at once and ends with its context, or as it is told.
@@ -22,6 +23,14 @@ type fakeAppliance struct {
 	// slow, if not nil, is waited for after the end of the context.
 	slow   chan struct{}
 	closed bool
+	// applied gets each configuration that is applied; refuse, if not nil, is the answer.
+	applied chan appliance.Config
+	refuse  error
+}
+
+func (f *fakeAppliance) Apply(cfg appliance.Config, _ bool) ([]config.Change, error) {
+	f.applied <- cfg
+	return nil, f.refuse
 }
 
 func (f *fakeAppliance) Ready() <-chan struct{} { return f.ready }

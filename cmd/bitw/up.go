@@ -35,6 +35,9 @@ without a moment in the clear, 'bitw recover' gives it back without protection. 
 same holds when the process ends in any other way. With --open-on-stop a clean end
 gives it back; with on_failure: open in the configuration every end does.
 
+SIGHUP has it read FILE anew and apply it as 'bitw apply FILE' does: all of it or nothing,
+without loss. What came of that is in the log.
+
 Under systemd it is a service of Type=notify: it says when the interface is cut, when
 something becomes of that, and when it stops. Where the unit has WatchdogSec, it gives
 signs of life as long as frames of both sides make progress.
@@ -92,15 +95,16 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	if err != nil {
 		return err
 	}
-	for _, w := range warnings {
-		log.WithFields(logrus.Fields{"file": w.File, "line": w.Line, "column": w.Column}).Warn(sentence(w.Msg, w.Hint))
-	}
+	noteWarnings(log, warnings)
 	opts := append([]appliance.Option{appliance.WithLogger(log), hook}, known...)
 	if f.openOnStop {
 		opts = append(opts, appliance.WithOpenOnStop())
 	}
 	if f.takeover {
 		opts = append(opts, appliance.WithTakeover())
+	}
+	if f.logLevel == "" {
+		opts = append(opts, appliance.WithApplied(func(c *config.Config) { followLevel(log, c.LogLevel) }))
 	}
 	open := f.openOnStop || cfg.OnFailure == config.Open
 	waits, err := p.managerWaits()
@@ -121,6 +125,19 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 					fmt.Sprint(os.Getpid()) + " and bitw recover " + cfg.Interface)
 		})
 	defer stop()
+	if f.graph == "" {
+		defer p.onHangup(func() {
+			select {
+			case <-a.Ready():
+			default:
+				log.Warn("SIGHUP comes before the interface is cut, and is ignored")
+				return
+			}
+			manager.reloading()
+			p.reload(a, f.config, log)
+			manager.reloaded()
+		})()
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
 	select {
@@ -142,6 +159,44 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	default: // it never held the interface
 	}
 	return err
+}
+
+// noteWarnings logs what is doubtful in a configuration.
+func noteWarnings(log *logrus.Logger, warnings config.Warnings) {
+	for _, w := range warnings {
+		log.WithFields(logrus.Fields{"file": w.File, "line": w.Line, "column": w.Column}).Warn(sentence(w.Msg, w.Hint))
+	}
+}
+
+// followLevel sets the level of the log to that of a configuration.
+func followLevel(log *logrus.Logger, level string) {
+	if l, err := logrus.ParseLevel(level); err == nil {
+		log.SetLevel(l)
+	}
+}
+
+// onHangup calls f for each SIGHUP, one after the other, until the returned function is
+// called, which waits for a call under way.
+func (p *program) onHangup(f func()) (end func()) {
+	signals := make(chan os.Signal, 1) // one more is enough: it comes after the last change
+	stop := p.hangup(signals)
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			case <-signals:
+				f()
+			}
+		}
+	}()
+	return func() {
+		stop()
+		close(done)
+		<-ended
+	}
 }
 
 // handedOver returns what went wrong beside, nil if nothing did.

@@ -282,7 +282,7 @@ func TestR50_ARehearsalSaysWhatTheEngineDoes(t *testing.T) {
 		if sometimes(rt, "two NICs", 5) {
 			s.e.hosts = fixedNeighbors{macA}
 		}
-		s.e.icmpRule = pick(rt, "icmp rule", ICMPErrorsAccept, ICMPErrorsVerify, ICMPErrorsDiscard)
+		s.e.SetICMPErrors(pick(rt, "icmp rule", ICMPErrorsAccept, ICMPErrorsVerify, ICMPErrorsDiscard))
 		if sometimes(rt, "routes", 3) {
 			s.e.SetRoutes(NewRoutes([]Route{
 				{Destination: netip.MustParsePrefix("192.0.2.0/24"), MTU: pick(rt, "route mtu", 0, 1400)},

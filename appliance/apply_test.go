@@ -1,0 +1,280 @@
+package appliance
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+
+	"bitw/config"
+	"bitw/netstack/wire"
+)
+
+// another is a configuration that differs from cfg in what can change at run time: the IPv4
+// SAs roll over, the order of the policies is turned round, a policy and an SA come in.
+func another(t testing.TB, cfg config.Config) config.Config {
+	next := cfg
+	next.SAs = slices.Clone(cfg.SAs)
+	for i := range 2 {
+		next.SAs[i].SPI += 0x100
+		next.SAs[i].EncryptionKey = key(t, 20)
+	}
+	more := next.SAs[0]
+	more.Name, more.SPI, more.EncryptionKey = "more", 0x4001, key(t, 20)
+	next.SAs = append(next.SAs, more)
+	next.Policies = slices.Clone(cfg.Policies)
+	slices.Reverse(next.Policies)
+	next.Policies = append(next.Policies, config.Policy{Name: "rest", Action: config.Bypass})
+	next.Classes = []config.Class{{Name: "lldp", Action: config.Bypass}}
+	next.Routes = []config.Route{{Destination: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("192.0.2.2")}}
+	next.MTU = 1400
+	next.Watchdog = 3 * time.Second
+	next.ICMPErrors = config.ICMPVerify
+	return next
+}
+
+// image is what status tells of all that a configuration decides.
+func image(a *Appliance) string {
+	s := a.Status()
+	type rule struct{ Name, Action, Selector, Out, In string }
+	var v struct {
+		Rules  []rule
+		SAs    []SAStatus
+		Routes []string
+		MTU    int
+		Class  map[string]ClassStatus
+	}
+	for _, p := range s.Policies {
+		v.Rules = append(v.Rules, rule{p.Name, p.Action, p.Selector, strings.Join(p.OutSAs, " "), strings.Join(p.InSAs, " ")})
+	}
+	v.SAs, v.Routes, v.MTU, v.Class = s.SAs, s.Routes, s.MTU, s.Classes
+	text, _ := json.Marshal(v)
+	return string(text)
+}
+
+// TestR50_ApplyUnderTraffic goes to and fro between two configurations on both sides, while
+// TCP flows of both families are under way and others look at the status: the streams go
+// on, nothing is in the clear, and what did not change counts on.
+func TestR50_ApplyUnderTraffic(t *testing.T) {
+	first := protectAll(t)
+	second := another(t, first)
+	p := newMemoryPair(t, first, mirror(first))
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var moved [2]int
+	for i, six := range []bool{false, true} {
+		addr, proto := p.b.full(six, 9000)
+		l, err := gonet.ListenTCP(p.b.stack, addr, proto)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		wg.Go(func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			_, _ = io.Copy(c, c)
+		})
+		c, err := gonet.DialContextTCP(t.Context(), p.a.stack, addr, proto)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			defer c.Close()
+			out, in := make([]byte, 8<<10), make([]byte, 8<<10)
+			for n := byte(0); ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				out[0] = n
+				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				if _, err := c.Write(out); err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := io.ReadFull(c, in); err != nil || in[0] != n {
+					t.Errorf("echo %d: %v", n, err)
+					return
+				}
+				moved[i]++
+			}
+		})
+	}
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				_ = p.boxA.Status()
+			}
+		}
+	})
+	before := p.boxA.Status()
+	now := first
+	for i := range 20 {
+		next := first
+		if i%2 == 0 {
+			next = second
+		}
+		// Whoever receives by an SA rolls it over before who sends by it.
+		half := now
+		half.SAs = slices.Clone(now.SAs)
+		half.SAs[1] = next.SAs[1]
+		for _, step := range []struct {
+			*Appliance
+			config.Config
+			least int
+		}{{p.boxA, half, 1}, {p.boxB, mirror(next), 8}, {p.boxA, next, 8}} {
+			changes, err := step.Apply(step.Config, false)
+			if err != nil || len(changes) < step.least {
+				t.Fatalf("apply %d: %d changes, %v", i, len(changes), err)
+			}
+			if changes, err := step.Apply(step.Config, true); err != nil || len(changes) != 0 {
+				t.Fatalf("apply %d does not hold: %v, %v", i, changes, err)
+			}
+		}
+		now = next
+		time.Sleep(5 * time.Millisecond)
+	}
+	close(stop)
+	wg.Wait()
+	after := p.boxA.Status()
+	if seen := p.wire.protocols(); len(seen) != 1 || seen[wire.ProtoESP] == 0 {
+		t.Errorf("IP protocols on the wire: %v; expected ESP alone", seen)
+	}
+	if moved[0] < 10 || moved[1] < 10 {
+		t.Errorf("%v echoes came back", moved)
+	}
+	count := func(s *Status, name string) (packets, seq uint64) {
+		for _, x := range s.SAs {
+			if x.Name == name && !x.Retiring {
+				return x.Packets, x.Sequence
+			}
+		}
+		return 0, 0
+	}
+	was, _ := count(before, "ab6")
+	if now, seq := count(after, "ab6"); now <= was || seq != now {
+		t.Errorf("the SA that never changed has %d packets and had %d, its number is %d", now, was, seq)
+	}
+	var sum uint64
+	for _, x := range after.SAs {
+		if x.Name == "ab" {
+			sum += x.Packets
+		}
+	}
+	for _, rule := range after.Policies {
+		if rule.Name == "v4" && rule.Out.Packets != sum {
+			t.Errorf("rule v4 counts %d packets, its SAs %d", rule.Out.Packets, sum)
+		}
+	}
+	for reason := range after.Drops {
+		switch reason {
+		case "unknown_spi", "no_policy", "class_discard", "key_invalid", "clear_not_protected":
+			t.Errorf("%d packets dropped: %s", after.Drops[reason], reason)
+		}
+	}
+}
+
+// TestR50_ApplyRefuses has twenty wrong configurations change nothing.
+func TestR50_ApplyRefuses(t *testing.T) {
+	good := protectAll(t)
+	good.Interface, good.OnFailure, good.Neighbors = "eth0", config.Shut, config.Proxy
+	box, _ := loneBox(t, good)
+	<-box.Ready()
+	before := image(box)
+	for name, c := range map[string]struct {
+		change  func(*config.Config)
+		says    string
+		restart bool
+	}{
+		"interface":          {func(c *config.Config) { c.Interface = "eth1" }, "interface", true},
+		"inside":             {func(c *config.Config) { c.Inside = "eth1" }, "inside", true},
+		"on_failure":         {func(c *config.Config) { c.OnFailure = config.Open }, "on_failure", true},
+		"control":            {func(c *config.Config) { c.Control = "/run/else.sock" }, "control", true},
+		"state_dir":          {func(c *config.Config) { c.StateDir = "/var/else" }, "state_dir", true},
+		"neighbors":          {func(c *config.Config) { c.Neighbors = config.Relay }, "neighbors", true},
+		"forbid_bypass":      {func(c *config.Config) { c.ForbidBypass = true }, "forbid_bypass", true},
+		"mirror_link":        {func(c *config.Config) { c.MirrorLink = true }, "mirror_link", true},
+		"unknown SA":         {func(c *config.Config) { c.Policies[0].Out = []string{"nobody"} }, `no SA named "nobody"`, false},
+		"removed SA":         {func(c *config.Config) { c.SAs = c.SAs[1:] }, `no SA named "ab"`, false},
+		"key length":         {func(c *config.Config) { c.SAs[0].EncryptionKey = config.NewSecret([]byte("short")) }, "5 octets", false},
+		"unknown algorithm":  {func(c *config.Config) { c.SAs[0].Algorithm = "rot13" }, "rot13", false},
+		"insecure algorithm": {func(c *config.Config) { c.SAs[0].Algorithm = "des-md5" }, "insecure", false},
+		"reserved SPI":       {func(c *config.Config) { c.SAs[0].SPI = 5 }, "reserved", false},
+		"one name twice":     {func(c *config.Config) { c.SAs[1].Name = "ab" }, "two SAs are named", false},
+		"one key for two":    {func(c *config.Config) { c.SAs[1].EncryptionKey = c.SAs[0].EncryptionKey }, "key", false},
+		"key the other way": {func(c *config.Config) {
+			c.SAs[0].EncryptionKey, c.SAs[1].EncryptionKey = c.SAs[1].EncryptionKey, key(t, 20)
+		}, "nonces would repeat", false},
+		"policy without name": {func(c *config.Config) { c.Policies[0].Name = "" }, "no name", false},
+		"policy twice":        {func(c *config.Config) { c.Policies[1].Name = "v4" }, `both named "v4"`, false},
+		"unknown action":      {func(c *config.Config) { c.Policies[0].Action = "encrypt" }, `action is "encrypt"`, false},
+		"protect without SAs": {func(c *config.Config) { c.Policies[0].Out = nil }, "names no SA", false},
+		"unknown class":       {func(c *config.Config) { c.Classes = []config.Class{{Name: "llpd"}} }, `unknown class "llpd"`, false},
+		"inverted ports": {func(c *config.Config) {
+			tcp := uint8(6)
+			c.Policies[0].Protocol = &tcp
+			c.Policies[0].LocalPorts = []config.PortRange{{First: 9, Last: 1}}
+		}, "port", false},
+		"lifetime of no sense": {func(c *config.Config) { c.SAs[0].Lifetime.Time = -1 }, "lifetime", false},
+	} {
+		cfg := good
+		cfg.SAs, cfg.Policies = slices.Clone(good.SAs), slices.Clone(good.Policies)
+		c.change(&cfg)
+		for _, dry := range []bool{true, false} {
+			_, err := box.Apply(cfg, dry)
+			if err == nil || !strings.Contains(err.Error(), c.says) || errors.Is(err, ErrNeedsRestart) != c.restart {
+				t.Errorf("%s: error %v, expected one that says %q, restart %t", name, err, c.says, c.restart)
+			}
+		}
+		if now := image(box); now != before {
+			t.Errorf("%s changed\n%s\nto\n%s", name, before, now)
+		}
+	}
+	if changes, err := box.Apply(good, false); err != nil || len(changes) != 0 {
+		t.Errorf("the configuration in force: %v, %v", changes, err)
+	}
+	next := another(t, good)
+	if changes, err := box.Apply(next, true); err != nil || len(changes) == 0 || image(box) != before {
+		t.Errorf("a dry run: %v, %v", changes, err)
+	}
+	if _, err := box.Apply(next, false); err != nil || image(box) == before {
+		t.Errorf("it was not applied: %v", err)
+	}
+}
+
+// TestR50_ApplyNeedsARunningAppliance also has an SA go on with other parameters.
+func TestR50_ApplyNeedsARunningAppliance(t *testing.T) {
+	cfg := protectAll(t)
+	box, errc := loneBox(t, cfg)
+	<-box.Ready()
+	next := cfg
+	next.SAs = slices.Clone(cfg.SAs)
+	next.SAs[0].Lifetime.Packets = 1000
+	next.SAs[3].ReplayWindow = 1024
+	changes, err := box.Apply(next, false)
+	if err != nil || len(changes) != 2 || changes[0].String() != `security association "ab" changed: lifetime` {
+		t.Errorf("%v, %v", changes, err)
+	}
+	if n := len(box.Status().SAs); n != 4 {
+		t.Errorf("%d SAs", n)
+	}
+	_ = box.Close()
+	<-errc
+	if _, err := box.Apply(cfg, false); err == nil || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("applied to a stopped appliance: %v", err)
+	}
+}
