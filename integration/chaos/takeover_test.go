@@ -217,6 +217,22 @@ type boxStatus struct {
 		Name    string `json:"name"`
 		Packets uint64 `json:"packets"`
 	} `json:"security_associations"`
+	Policies []struct {
+		Name string `json:"name"`
+		Out  struct {
+			Packets uint64 `json:"packets"`
+		} `json:"out"`
+	} `json:"policies"`
+}
+
+// packets is how many a rule has sent.
+func (s boxStatus) packets(rule string) uint64 {
+	for _, p := range s.Policies {
+		if p.Name == rule {
+			return p.Out.Packets
+		}
+	}
+	return 0
 }
 
 func (b *box) status() (s boxStatus) {
