@@ -24,7 +24,11 @@ func TestR24_NeighborsAtRunTime(t *testing.T) {
 	configured := config.Neighbor{Address: addr("192.0.2.7"), MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}}
 	box, errc := loneBox(t, config.Config{StaticNeighbors: []config.Neighbor{configured}})
 	nine := Neighbor{addr("192.0.2.9"), MAC{2, 0, 0, 0, 0, 9}}
-	if err := box.AddNeighbor(nine); err == nil {
+	idle, err := New(config.Config{Interface: "eth0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := idle.AddNeighbor(nine); err == nil {
 		t.Error("a neighbour of an appliance that does not run yet")
 	}
 	select {
