@@ -54,7 +54,7 @@ func TestR35_ModesWithLinux(t *testing.T) {
 func TestR26_FragmentBeforeTheTunnelWithLinux(t *testing.T) {
 	list := []kase{tunnel(4, 4, little, gcm(128, 16)), tunnel(6, 4, little, gcm(128, 16)), tunnel(4, 6, little, cbc(128, 32))}
 	for i := range list {
-		list[i].headers = config.Headers{Fragment: config.Before, CopyDF: config.CopySet, CopyDSCP: config.CopyNo, TTL: 9}
+		list[i].headers = config.Headers{Fragment: config.Before, CopyDF: config.CopySet, CopyDSCP: config.CopyNo, DSCP: map[uint8]uint8{0: 46}, TTL: 9}
 	}
 	runMatrix(t, list)
 }
@@ -222,6 +222,7 @@ func (b *bed) judgeWire(e ends, capture *netlab.Capture, counts netlab.Counts) e
 	if capture.Watched(4).Frames != 0 {
 		complain("the host's multicast listener reports came through")
 	}
+	errs = append(errs, e.judgeHeaders(capture.Find(netlab.OfClass(e.outermost()))))
 	return errors.Join(errs...)
 }
 

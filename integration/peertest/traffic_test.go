@@ -56,7 +56,8 @@ func (b *bed) pingBack(ctx context.Context, e ends) error {
 // datagrams are the octets of UDP payload: the last ones go in fragments.
 var datagrams = []int{1, 100, 1400, 3000, 20000}
 
-// echo sends each size to the guest's echo server and compares what comes back.
+// echo sends each size to the guest's echo server and compares what comes back; in the
+// end with options or extension headers.
 // A datagram that is told to be too big for the path is sent once more, as every
 // user of UDP must: path MTU discovery costs one.
 func (b *bed) echo(ctx context.Context, e ends) error {
@@ -104,7 +105,7 @@ func (b *bed) echo(ctx context.Context, e ends) error {
 			break
 		}
 	}
-	return nil
+	return echoOptions(ctx, conn, e.inner) // the server knows the first socket only
 }
 
 const tcpPort = 7100
