@@ -2,12 +2,15 @@ package conformance
 
 // rfc3948 is UDP Encapsulation of IPsec ESP Packets.
 func rfc3948() document {
-	const linux = "integration/peertest.TestR42_RFC4303_2_7_ESPInUDPAndPaddingWithLinux"
+	const (
+		linux = "integration/peertest.TestR42_RFC4303_2_7_ESPInUDPAndPaddingWithLinux"
+		scapy = "integration/peertest.TestR42_RFC3948_2_1_ESPInUDPWithScapy"
+	)
 	return document{3948, "UDP Encapsulation of IPsec ESP Packets", []clause{
 		{"2", "the two ends agree on UDP encapsulation; an SA has it or has it not", "`encap:` of an SA; what comes otherwise is dropped as `encap_mismatch`",
 			[]string{"netstack/ipsec.TestRFC3948_EncapsulationIsPartOfTheSA"}, ""},
 		{"2.1", "a UDP header in front of ESP; source and destination port are those of IKE", "4500, or any two ports that `encap:` names",
-			[]string{"netstack/ipsec.TestRFC3948_2_1_ESPInUDP", linux}, ""},
+			[]string{"netstack/ipsec.TestRFC3948_2_1_ESPInUDP", linux, scapy}, ""},
 		{"2.1", "the UDP checksum should be sent as zero", "over IPv4; over IPv6, which drops those, it is filled; `checksum:` says otherwise",
 			[]string{"netstack/ipsec.TestRFC3948_2_1_ChecksumFilledWhereWanted"}, ""},
 		{"2.1", "receivers must not depend on the checksum being zero", "it is not looked at: the ICV covers more",
@@ -25,11 +28,11 @@ func rfc3948() document {
 		{"3.1.2", "transport mode behind a NAT: the TCP and UDP checksums are repaired", "by the original addresses where they are configured, else made anew where wrong; zero stays zero",
 			[]string{"netstack/ipsec.TestRFC3948_3_1_2_ChecksumRepair", "netstack/wire.TestRFC3948_3_1_2_MoveAndRenewChecksum", "netstack/wire.FuzzL4Checksums", "integration.TestR42_PeerBehindNAT"}, ""},
 		{"3.2", "transport mode, sending: ESP first, then the UDP header; lengths and checksum made right", "",
-			[]string{"netstack/ipsec.TestRFC3948_2_1_ESPInUDP", linux}, ""},
+			[]string{"netstack/ipsec.TestRFC3948_2_1_ESPInUDP", linux, scapy}, ""},
 		{"3.3", "transport mode, receiving: the UDP header off, ESP as usual", "in place, with the port checked against the SA",
 			[]string{"netstack/ipsec.TestRFC3948_2_1_ESPInUDP", "netstack/ipsec.TestRFC3948_EncapsulationIsPartOfTheSA", linux}, ""},
-		{"3.4", "tunnel mode, sending", "either family in either", []string{"netstack/ipsec.TestRFC3948_2_1_ESPInUDP", linux}, ""},
-		{"3.5", "tunnel mode, receiving", "", []string{"netstack/ipsec.TestRFC3948_2_1_ESPInUDP", linux}, ""},
+		{"3.4", "tunnel mode, sending", "either family in either", []string{"netstack/ipsec.TestRFC3948_2_1_ESPInUDP", linux, scapy}, ""},
+		{"3.5", "tunnel mode, receiving", "", []string{"netstack/ipsec.TestRFC3948_2_1_ESPInUDP", linux, scapy}, ""},
 		{"3", "8 octets more of overhead", "in every path MTU, of superframes too", []string{"netstack/ipsec.TestRFC3948_OverheadInMTU"}, ""},
 		{"4", "keepalives are sent when nothing else was, every 20 s by default, and only if there is a NAT", "by an outbound SA with `keepalive:`, 20 s unless it says otherwise or 0s",
 			[]string{"netstack/ipsec.TestRFC3948_4_KeepalivesAreSentInSilence"}, ""},

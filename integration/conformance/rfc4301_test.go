@@ -19,6 +19,7 @@ func rfc4301() document {
 		enclosed  = "netstack/ipsec.TestR43_ICMPErrorByTheEnclosedDatagram"
 		icmp      = "netstack/ipsec.TestRFC4301_6_1_1_UnprotectedErrors"
 		brings    = "netstack/ipsec.TestRFC4301_5_2_WhatASAMustNotBring"
+		onWire    = "integration/peertest.TestR26_FragmentBeforeTheTunnelWithLinux"
 		noIKE     = "there is no IKE in bitw yet"
 	)
 	return document{4301, "Security Architecture for the Internet Protocol", []clause{
@@ -114,11 +115,11 @@ func rfc4301() document {
 			[]string{headers, modes}, ""},
 		{"5.1.2", "either family in either", "", []string{modes, linux}, ""},
 		{"5.1.2.1", "IPv4: outer version, length, ID, TTL, protocol, checksum are made; options are not copied", "`ttl:`",
-			[]string{headers}, ""},
+			[]string{headers, onWire}, ""},
 		{"5.1.2.1", "DS field: copied, or set by a map; on decapsulation the inner one stays", "`copy_dscp:`, `dscp:`",
-			[]string{headers, "sa.TestRFC4301_5_1_2_1_DSField"}, ""},
+			[]string{headers, "sa.TestRFC4301_5_1_2_1_DSField", onWire}, ""},
 		{"5.1.2.1", "ECN field: constructed, and combined on decapsulation", "by RFC 6040", []string{headers, "netstack/wire.TestR30_DecapECN"}, ""},
-		{"5.1.2.1", "DF: copied, set or cleared by configuration", "`copy_df:`", []string{headers, "sa.TestRFC4301_8_1_DF"}, ""},
+		{"5.1.2.1", "DF: copied, set or cleared by configuration", "`copy_df:`", []string{headers, "sa.TestRFC4301_8_1_DF", onWire}, ""},
 		{"5.1.2.2", "IPv6: flow label copied by hosts or configured; extension headers are not copied", "`flow_label:`; 0 unless said otherwise", []string{headers}, ""},
 		{"5.1.2.2", "IPv4 in IPv6 and the reverse: class, hop limit and DF by the same rules", "", []string{headers}, ""},
 		{"5.2 (1)", "fragments of IPsec are put together first", "",
