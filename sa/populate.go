@@ -223,7 +223,10 @@ func (p *Policy) Demand(f *Flow, now int64) (*Policy, wire.DropReason) {
 	if e.table.count >= maxPopulated {
 		return nil, wire.DropNoSA
 	}
-	entry := &Policy{Name: p.Name, Action: p.Action, Directions: p.Directions, MSSClamp: p.MSSClamp, parent: p, key: k, born: now}
+	entry := &Policy{
+		Name: p.Name, Action: p.Action, Directions: p.Directions,
+		DiscardFragments: p.DiscardFragments, MSSClamp: p.MSSClamp, parent: p, key: k, born: now,
+	}
 	entry.Selector, _ = p.Narrow(f)
 	fresh := make(map[*Lineage]*Lineage)
 	entry.Out, entry.In = renew(fresh, p.Out), renew(fresh, p.In)

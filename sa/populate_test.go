@@ -67,7 +67,7 @@ func TestR32_EachPopulatedValueHasItsSAs(t *testing.T) {
 	both := NewLineage("both")
 	both.Notify = func(ev Event) { asked = append(asked, ev) }
 	p := &Policy{Name: "web", Selector: Selector{Proto: 6}, Action: Protect, Populate: PopulateRemote | PopulateRemotePorts,
-		Out: []*Lineage{both}, In: []*Lineage{both}}
+		Out: []*Lineage{both}, In: []*Lineage{both}, MSSClamp: 1000, DiscardFragments: true}
 	spd, err := NewSPD([]*Policy{p})
 	if err != nil {
 		t.Fatal(err)
@@ -78,6 +78,9 @@ func TestR32_EachPopulatedValueHasItsSAs(t *testing.T) {
 	}
 	entry, reason := p.Demand(a, 1)
 	want(t, "Demand", reason, wire.DropNone)
+	if entry.MSSClamp != 1000 || !entry.DiscardFragments {
+		t.Error("the entry does not do as its policy")
+	}
 	l := entry.Out[0]
 	if l == both || entry.In[0] != l || l.Name != "both" || entry.Parent() != p || p.Parent() != nil {
 		t.Fatalf("entry has %v %v", entry.Out, entry.In)

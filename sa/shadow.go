@@ -102,7 +102,7 @@ func (sh *Shadow) Policy(p *Policy) *Policy {
 	}
 	c := &Policy{
 		Name: p.Name, Selector: p.Selector, Action: p.Action, Directions: p.Directions, Populate: p.Populate,
-		MSSClamp: p.MSSClamp, key: p.key, born: p.born,
+		Reject: p.Reject, DiscardFragments: p.DiscardFragments, MSSClamp: p.MSSClamp, key: p.key, born: p.born,
 	}
 	sh.policies[p] = c
 	c.parent = sh.Policy(p.parent)
