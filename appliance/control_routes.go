@@ -44,6 +44,7 @@ func (a *Appliance) routes(down func()) []route {
 			return nil
 		}},
 		{pattern: "POST /v1/tap", needs: mayChange, body: 1 << 12, serve: a.serveTap},
+		{pattern: "POST /v1/explain", needs: mayRead, body: maxQuestion, serve: a.serveExplain},
 		{pattern: "GET /v1/keys", needs: mayRead, serve: a.serveKeys},
 		{pattern: "POST /v1/keys", needs: mayChange, body: 1 << 18, serve: a.serveKeyChange},
 		{pattern: "POST /v1/keys/values", needs: mayOwn, serve: a.serveKeyValues},

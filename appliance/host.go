@@ -59,11 +59,14 @@ func (b *bump) own(a netip.Addr) bool {
 
 // routes are those of the configuration, which come first, and the host's.
 func (b *bump) routes(h *hostState) []ipsec.Route {
-	var list []ipsec.Route
-	for _, r := range b.live.Load().Routes {
+	return append(configuredRoutes(b.live.Load()), h.routes...)
+}
+
+func configuredRoutes(cfg *Config) (list []ipsec.Route) {
+	for _, r := range cfg.Routes {
 		list = append(list, ipsec.Route{Destination: r.Destination, Via: r.Via})
 	}
-	return append(list, h.routes...)
+	return list
 }
 
 // mtu is the largest datagram on the wire.

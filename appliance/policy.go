@@ -31,12 +31,13 @@ func NewDatabases(cfg Config) (*Databases, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Databases{SPD: spd, SAD: sa.NewSAD(), Neighbors: crossing(a.cfg.Neighbors)[hook.Left], close: keys.Close}
+	d := &Databases{
+		SPD: spd, SAD: sa.NewSAD(), Classes: classRules(&a.cfg), Neighbors: crossing(a.cfg.Neighbors)[hook.Left], close: keys.Close,
+	}
 	if err := keys.Start(&keyer.Commands{SAD: d.SAD}); err != nil {
 		_ = keys.Close()
 		return nil, err
 	}
-	d.Classes = classRules(&a.cfg)
 	return d, nil
 }
 

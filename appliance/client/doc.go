@@ -13,6 +13,7 @@
 //	GET  /metrics       200, metrics for Prometheus, in its text format or OpenMetrics
 //	POST /v1/down       202; the socket closes once the appliance is down
 //	POST /v1/tap        an appliance.TapRequest; 200, an appliance.Taps
+//	POST /v1/explain    an appliance.Question; 200, an explain.Result. It changes nothing
 //	GET  /v1/keys       200, an appliance.KeyList without values
 //	POST /v1/keys       an appliance.KeyRequest; 204
 //	POST /v1/keys/values 200, an appliance.KeyList; for root and the user that bitw runs as
@@ -35,7 +36,7 @@
 // # Who may ask
 //
 // Root and the user that bitw runs as may do everything. The members of control_group may
-// send GET, those of control_admin_group everything but takeover and values of keys; the kernel says who is
+// send GET and ask to explain, those of control_admin_group everything but takeover and values of keys; the kernel says who is
 // at the other end (SO_PEERCRED, SO_PEERGROUPS), as it was when it connected. Without
 // the two keys the socket has mode 0600, with one of them the group's and 0660. With two
 // it has 0666, since a file has only one group; who is in neither gets a 403.
@@ -44,6 +45,6 @@
 //
 // A request has at most 16 KiB of head and 5 seconds, also for its answer, and a body of
 // as much as it can need: none for most, 4 KiB for tap,
-// 256 KiB for keys. To apply takes at most 32 MiB, and a minute. There are at most 128
+// 256 KiB for keys, 512 KiB for explain. To apply takes at most 32 MiB, and a minute. There are at most 128
 // connections, and 32 requests at a time of those who may only read.
 package client

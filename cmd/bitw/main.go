@@ -2,8 +2,9 @@
 // interface and applies ESP and AH to what crosses. Each verb has a file; what they
 // do is in package appliance.
 //
-// Exit status: 0 all went well, 1 it failed, 2 it was called in a wrong way. An
-// error is told once, on standard error.
+// Exit status: 0 all went well, 1 it failed, 2 it was called in a wrong way, 4 the answer
+// is not the one that was expected (bitw explain --expect). An error is told once, on
+// standard error.
 package main
 
 import (
@@ -128,6 +129,9 @@ func (p *program) run(ctx context.Context, args []string) int {
 		return 2
 	}
 	fmt.Fprintf(p.err, "bitw: %v\n", err)
+	if errors.As(err, new(unmetError)) {
+		return 4
+	}
 	return 1
 }
 
@@ -171,6 +175,7 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(p.up(), p.check(), p.apply(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.dashboard(), p.down(), p.recoverVerb(), p.demoVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.version(), p.man())
+	root.AddCommand(p.explain())
 	for _, verb := range root.Commands() {
 		verb.DisableFlagsInUseLine = true // their lines have what must be given
 	}

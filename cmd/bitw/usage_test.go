@@ -36,6 +36,17 @@ func TestUsageErrors(t *testing.T) {
 		{"demo --size 5MB", "is not a number of octets"},
 		{"demo -w /nowhere/at/all/x.pcapng", "there is no folder /nowhere/at/all"},
 		{"demo now", `demo takes no argument "now"`},
+		{"explain", "explain needs a packet, such as"},
+		{"explain arp --offline", "--offline needs -c FILE"},
+		{"explain arp eth0 eth1", "explain takes one interface, not 2"},
+		{"explain arp --mtu 1400", "--mtu is for --offline"},
+		{"explain arp -c x --offline --mtu 10", "--mtu is 68 to 65535"},
+		{"explain arp --number 2", "--number is for --pcap"},
+		{"explain --pcap x --number 0", "--number is 1 or more"},
+		{"explain arp --direction up", `--direction is out, in, not "up"`},
+		{"explain arp --expect allow", `--expect is protect, bypass, discard, not "allow"`},
+		{"explain arp -o xml", `not "xml"`},
+		{"explain apr", "column 1: found \"apr\""},
 		{"version 1", `version takes no argument "1"`},
 		{"man", "man needs DIR"},
 	} {
@@ -97,7 +108,7 @@ func TestManualPages(t *testing.T) {
 	dir := t.TempDir() + "/man8"
 	w := newWorld(t)
 	w.call(t, 0, "", "", "man", dir)
-	for _, name := range []string{"bitw.8", "bitw-up.8", "bitw-check.8", "bitw-status.8", "bitw-down.8", "bitw-recover.8", "bitw-demo.8", "bitw-version.8"} {
+	for _, name := range []string{"bitw.8", "bitw-up.8", "bitw-check.8", "bitw-status.8", "bitw-down.8", "bitw-recover.8", "bitw-demo.8", "bitw-explain.8", "bitw-version.8"} {
 		if text := read(t, dir+"/"+name); !strings.Contains(text, "EXAMPLE") {
 			t.Errorf("%s has no example", name)
 		}

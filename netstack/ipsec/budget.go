@@ -2,6 +2,7 @@ package ipsec
 
 import (
 	"fmt"
+	"net/netip"
 
 	"bitw/netstack/hook"
 	"bitw/netstack/wire"
@@ -24,6 +25,8 @@ type Budget struct {
 	MaxInner int `json:"max_inner"`
 	// Steps are what each SA adds, in the order of their application.
 	Steps []BudgetStep `json:"steps"`
+	// Dst is the destination on the wire.
+	Dst netip.Addr `json:"-"`
 	// Reason is why the SAs cannot be applied, DropNone if they can; Fault is the SA that
 	// cannot. Nothing else but Size is set then.
 	Reason wire.DropReason `json:"-"`
@@ -61,6 +64,7 @@ func (e *Engine) Budget(p *sa.Policy, datagram []byte) *Budget {
 		out.Reason, out.Fault = reason, shadow.Original(fault)
 		return out
 	}
+	out.Dst = b.dst
 	r, _ := e.routes.Load().Lookup(b.dst)
 	hop := route{mtu: r.MTU}
 	out.Limits = append(out.Limits, Limit{e.MTU(), "link"})

@@ -228,8 +228,8 @@ func (e *Engine) copyHolds(x *Engine, shadow *sa.Shadow) {
 	}
 }
 
-// unsealed is the transform of an outbound SA without its key: the sizes and the header
-// are right, the rest is zeros.
+// unsealed is the transform of an outbound SA without its key: header, sizes, pad length
+// and next header are right, the payload is in the clear, the rest is zeros.
 type unsealed struct {
 	transform.Transform
 	alg transform.Algorithm
@@ -257,7 +257,8 @@ func (u unsealed) Seal(p *transform.Packet, s transform.Sequence) wire.DropReaso
 	if u.Protocol() == wire.ProtoAH {
 		h[0], h[1], at = p.NextHeader, uint8(len(h)/4-2), 4
 	} else {
-		p.Buf[end-u.alg.ICVLen-1] = p.NextHeader
+		tail := p.Buf[p.End : end-u.alg.ICVLen]
+		tail[len(tail)-2], tail[len(tail)-1] = uint8(len(tail)-espTrailer), p.NextHeader
 	}
 	binary.BigEndian.PutUint32(h[at:], s.SPI)
 	if !u.alg.NoSequence {
@@ -325,4 +326,19 @@ type Limit struct {
 // least returns the one that counts.
 func (l Limits) least() Limit {
 	return slices.MinFunc(l, func(a, b Limit) int { return a.Octets - b.Octets })
+}
+
+// Next says where a datagram to dst would go on the right: by which route, to which next
+// hop, and at which Ethernet address that is, empty if it is not known. No neighbour is
+// asked. ok is false where there is no route.
+func (e *Engine) Next(dst netip.Addr) (r Route, hop netip.Addr, mac tcpip.LinkAddress, ok bool) {
+	if r, ok = e.routes.Load().Lookup(dst); !ok {
+		return r, hop, "", false
+	}
+	hop = dst
+	if r.Via.IsValid() {
+		hop = r.Via
+	}
+	mac, _ = e.neighbors.Peek(hop)
+	return r, hop, mac, true
 }
