@@ -113,16 +113,28 @@ func (r *Resolver) Lookup(next netip.Addr) (tcpip.LinkAddress, bool) {
 	return *mac, true
 }
 
-// Peek is Lookup, but never has the cache ask.
+// Peek is Lookup, but never has the cache ask. It knows also what the cache would answer
+// at once to Enqueue, and so is not for the packet path.
 func (r *Resolver) Peek(next netip.Addr) (tcpip.LinkAddress, bool) {
 	h := (*r.hops.Load())[next]
 	switch {
 	case h == nil && next.IsMulticast():
 		return multicastMAC(next), true
-	case h == nil || h.mac.Load() == nil:
+	case h != nil && h.mac.Load() != nil:
+		return *h.mac.Load(), true
+	case h != nil:
 		return "", false
 	}
-	return *h.mac.Load(), true
+	entries, err := r.s.Neighbors(r.nic, protocolOf(next))
+	if err != nil {
+		return "", false
+	}
+	for _, e := range entries {
+		if e.Addr == addressOf(next) && e.LinkAddr != "" && e.State != stack.Incomplete && e.State != stack.Unreachable {
+			return e.LinkAddr, true
+		}
+	}
+	return "", false
 }
 
 func (r *Resolver) now() int64 {
