@@ -175,7 +175,7 @@ func (m *meter) collectSAs(s *Status, gauge func(string, float64, ...string), co
 			st.moved, st.moves = true, max(st.moves, x.Encap.Moves)
 		}
 	}
-	gauge("bitw_sas_configured", float64(len(m.a.cfg.SAs)))
+	gauge("bitw_sas_configured", float64(len(m.a.live.Load().SAs)))
 	gauge("bitw_sas_established", float64(established))
 	for key, st := range lines {
 		gauge("bitw_sa_established", float64(st.up), key.name, key.direction)

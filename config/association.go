@@ -29,9 +29,7 @@ func (d *decoder) securityAssociations(n *node) {
 	items := d.list(n, "security associations")
 	d.countKeyFiles(items)
 	for _, item := range items {
-		f := d.fields(item, "a security association", append([]string{"name", "direction", "protocol", "mode", "spi", "source", "destination", "inner_source", "inner_destination",
-			"algorithm", "encryption_key", "integrity_key", "key_file", "esn", "replay_window", "lifetime", "soft_lifetime",
-			"encap", "tfc_padding", "dummy"}, headerKeys...)...)
+		f := d.fields(item, "a security association", saKeyNames...)
 		if f == nil {
 			continue
 		}

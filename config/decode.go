@@ -29,8 +29,7 @@ type decoder struct {
 }
 
 func (d *decoder) decode(root *node) {
-	f := d.fields(root, "a configuration", "interface", "inside", "outside", "protected", "mirror_link", "on_failure", "control", "control_group", "control_admin_group", "metrics", "state_dir", "log_level", "icmp_errors", "watchdog", "forbid_bypass", "bypass_cgroup",
-		"allow_insecure", "fragment_memory", "fragment_timeout", "acquire", "classes", "neighbors", "static_neighbors", "routes", "mtu", "security_associations", "policies")
+	f := d.fields(root, "a configuration", fileKeyNames...)
 	if f == nil {
 		return
 	}
@@ -211,7 +210,7 @@ func (d *decoder) classes(n *node) {
 func (d *decoder) staticNeighbors(n *node) {
 	seen := make(map[netip.Addr]place)
 	for _, item := range d.list(n, "static neighbors") {
-		f := d.fields(item, "a neighbor", "address", "mac")
+		f := d.fields(item, "a neighbor", neighborKeyNames...)
 		if f == nil {
 			continue
 		}
@@ -246,7 +245,7 @@ func (d *decoder) staticNeighbors(n *node) {
 func (d *decoder) routes(n *node) {
 	seen := make(map[netip.Prefix]place)
 	for _, item := range d.list(n, "routes") {
-		f := d.fields(item, "a route", "destination", "via")
+		f := d.fields(item, "a route", routeKeyNames...)
 		if f == nil {
 			continue
 		}

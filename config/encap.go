@@ -86,7 +86,7 @@ func (d *decoder) encap(n *node, sa *SA) *Encap {
 		}
 		return e
 	}
-	f := d.fields(n, "an encap", "local_port", "remote_port", "checksum", "keepalive", "float", "original_local", "original_remote")
+	f := d.fields(n, "an encap", encapKeyNames...)
 	if f == nil {
 		return nil
 	}

@@ -45,7 +45,7 @@ func (d *decoder) limits(f *fields) {
 	if n == nil {
 		return
 	}
-	a := d.fields(n, "an acquire", "packets", "bytes", "memory", "time")
+	a := d.fields(n, "an acquire", acquireKeyNames...)
 	if a == nil {
 		return
 	}
@@ -110,7 +110,7 @@ func (w *writer) limits(l *Limits) {
 
 // lifetime reads the limits of an SA.
 func (d *decoder) lifetime(n *node) (v Lifetime) {
-	l := d.fields(n, "a lifetime", "packets", "bytes", "time")
+	l := d.fields(n, "a lifetime", lifetimeKeyNames...)
 	if l == nil {
 		return v
 	}

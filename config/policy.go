@@ -38,7 +38,7 @@ func (d *decoder) policies(n *node) {
 	names := make(map[string]place)
 	var all *policyNode
 	for _, item := range d.list(n, "policies") {
-		f := d.fields(item, "a policy", "name", "direction", "local", "remote", "protocol", "local_ports", "remote_ports", "icmp", "mh_type", "populate", "action", "reject", "fragments", "mss_clamp", "out", "in")
+		f := d.fields(item, "a policy", policyKeyNames...)
 		if f == nil {
 			continue
 		}
@@ -174,7 +174,7 @@ func (d *decoder) icmp(n *node, p *policyNode, protocolOK bool) {
 		p.Opaque = true
 		return
 	}
-	f := d.fields(n, "an ICMP selector", "type", "code")
+	f := d.fields(n, "an ICMP selector", icmpKeyNames...)
 	if f == nil {
 		return
 	}

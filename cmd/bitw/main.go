@@ -42,7 +42,9 @@ type program struct {
 	newAppliance func(appliance.Config, ...appliance.Option) (runner, error)
 	recover      func(iface string) (joined bool, err error)
 	giveUp       func(iface string) error
-	demo         func(context.Context, demo.Options) (demo.Result, error)
+	// findInterface is appliance.FindInterface.
+	findInterface func(name string) (*appliance.FoundInterface, error)
+	demo          func(context.Context, demo.Options) (demo.Result, error)
 	// tellManager tells the service manager, if there is one, and managerWaits says how
 	// long that waits for a sign of life, 0 if it does not.
 	tellManager  func(state string) error
@@ -74,6 +76,8 @@ func newProgram() *program {
 		newAppliance: func(cfg appliance.Config, opts ...appliance.Option) (runner, error) {
 			return appliance.New(cfg, opts...)
 		},
+		findInterface: appliance.FindInterface,
+
 		recover: appliance.Recover,
 		giveUp:  appliance.GiveUp,
 		demo:    demo.Run,
@@ -148,6 +152,7 @@ need not know.
 What no policy matches is discarded. When bitw ends, the interface stays shut until it
 is back or 'bitw recover' is called, unless the configuration says on_failure: open.`,
 		Example: `  bitw demo                      see it work, without root as well
+  bitw init eth0                 write a first configuration
   bitw check -c bitw.yaml        is this configuration good?
   bitw up -c bitw.yaml           cut the interface and protect it, until Ctrl-C
   bitw apply bitw.yaml           put its changes in force, without a restart
@@ -174,7 +179,7 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 	root.SuggestionsMinimumDistance = 2
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.up(), p.check(), p.apply(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.dashboard(), p.down(), p.recoverVerb(), p.demoVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.version(), p.man())
+	root.AddCommand(p.up(), p.initVerb(), p.check(), p.apply(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.dashboard(), p.down(), p.recoverVerb(), p.demoVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.schema(), p.version(), p.man())
 	root.AddCommand(p.explain())
 	for _, verb := range root.Commands() {
 		verb.DisableFlagsInUseLine = true // their lines have what must be given

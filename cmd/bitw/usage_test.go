@@ -113,6 +113,9 @@ func TestManualPages(t *testing.T) {
 			t.Errorf("%s has no example", name)
 		}
 	}
+	if text := read(t, dir+"/bitw.yaml.5"); !strings.Contains(text, `\fBon_failure:\fR shut | open`) {
+		t.Errorf("bitw.yaml.5 has no on_failure:\n%s", text)
+	}
 	w = newWorld(t)
 	w.call(t, 1, "", "bitw: manual pages: ", "man", dir+"/bitw.8/x")
 }
