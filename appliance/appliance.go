@@ -263,7 +263,7 @@ func (a *Appliance) setState(s string) {
 // then on, and joined is true. It is an error if a live one holds it.
 func Recover(iface string) (joined bool, err error) {
 	// The dead one may have told the kernel that its neighbours are where itself is.
-	o := ethtap.Options{Interface: iface, FlushNeighborsOnClose: true}
+	o := ethtap.Options{Interface: iface}
 	if err := ethtap.Recover(o); err != nil {
 		return false, err
 	}
@@ -277,5 +277,5 @@ func Recover(iface string) (joined bool, err error) {
 // GiveUp is Recover, but of two interfaces it gives both back to the box's own kernel:
 // nothing passes between them then.
 func GiveUp(iface string) error {
-	return ethtap.Remove(ethtap.Options{Interface: iface, FlushNeighborsOnClose: true})
+	return ethtap.Remove(ethtap.Options{Interface: iface})
 }

@@ -63,6 +63,7 @@ type bump struct {
 	host        atomic.Pointer[hostState]
 	proxy       *hook.ProxyARP // nil where ARP and NDP cross
 	neighbor    *hook.Neighbor
+	crossing    atomic.Bool // ARP and neighbour discovery cross
 	// absent says that the interface is gone, or that what took its place is not cut yet.
 	absent atomic.Bool
 
@@ -204,7 +205,8 @@ func (b *bump) trueNeighbors() error {
 	if b.device == nil || !b.device.TookOver() || b.twoNIC() || b.cfg.Neighbors != config.Relay {
 		return nil
 	}
-	return b.device.FlushNeighbors()
+	_, err := b.device.CorrectNeighbors(nil)
+	return err
 }
 
 // cutInterface opens the taps, still Closed, and begins to follow the interface.
@@ -228,7 +230,7 @@ func (b *bump) cutInterface(ctx context.Context, o *options, from *successor) (d
 	cut := ethtap.Options{
 		Interface: b.cfg.Interface, NetNS: o.netNS, OnFailure: onFailure, Hook: o.hook, Queues: o.queues,
 		ForbidBypass: ban,
-		Inside:       b.cfg.Inside, FlushNeighborsOnClose: b.cfg.Neighbors == config.Proxy && !b.twoNIC(),
+		Inside:       b.cfg.Inside,
 	}
 	if from != nil {
 		b.device, err = from.adopt(cut)
@@ -238,7 +240,7 @@ func (b *bump) cutInterface(ctx context.Context, o *options, from *successor) (d
 	if err != nil {
 		return devices, err
 	}
-	b.taps = &taps{device: b.device}
+	b.taps = &taps{device: b.device, before: b.beforeDirect, after: b.afterDirect, back: b.inService}
 	for i, tap := range []*ethtap.Tap{b.device.Kernel(), b.device.Wire()} {
 		b.taps.gates[i] = newTapGate()
 		for _, q := range tap.Queues() {

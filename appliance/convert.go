@@ -97,6 +97,9 @@ func specs(cfg *Config) []keyer.Spec {
 func classRules(cfg *Config) []hook.ClassRule {
 	var rules []hook.ClassRule
 	for _, c := range cfg.Classes {
+		if cfg.Neighbors == config.Proxy && (c.Name == "arp" || c.Name == "ndp") {
+			continue // it holds where they cross
+		}
 		rules = append(rules, hook.ClassRule{Name: c.Name, Bypass: c.Action == config.Bypass})
 	}
 	return rules

@@ -169,8 +169,12 @@ func (b *bump) learn(s *successor) {
 func (b *bump) takeOver(s *successor) error {
 	b.taps.moved = s.last.Moved
 	// The readers are held until Begin, which shows the states that are meant.
-	for i, state := range b.device.StatesLeft() {
+	left := b.device.StatesLeft()
+	for i, state := range left {
 		b.taps.gates[i].live.Store(state == ethtap.Active)
+	}
+	if b.answers() && flowWord(left) != flowActive {
+		b.setCrossing(true)
 	}
 	return b.device.Begin()
 }

@@ -52,6 +52,11 @@ const tapTimeout = 2 * time.Second
 type taps struct {
 	device *ethtap.Device
 	gates  [2]*tapGate // of the kernel's and the wire's tap
+	// before readies the neighbours for a direct flow, after has a last look at them, and
+	// back has bitw answer for them again.
+	before func(context.Context) error
+	after  func() error
+	back   func()
 
 	mu     sync.Mutex // one change at a time
 	moved  bool       // the states are not those of the start
@@ -135,9 +140,11 @@ func (t *taps) set(ctx context.Context, want [2]ethtap.State) error {
 	if want == was {
 		return nil
 	}
-	var drained error
-	// When neither is Active any more this also makes the kernel forget what it was
-	// told of its neighbours.
+	var corrected, drained error
+	direct := flowWord(was) != flowClear && flowWord(want) == flowClear
+	if direct {
+		corrected = t.before(ctx)
+	}
 	switch leaves := [2]bool{was[0] == ethtap.Active && want[0] != ethtap.Active, was[1] == ethtap.Active && want[1] != ethtap.Active}; {
 	case leaves[0] && leaves[1]:
 		drained = t.device.Drain(ctx)
@@ -176,19 +183,35 @@ func (t *taps) set(ctx context.Context, want [2]ethtap.State) error {
 			g.change()
 		}
 	}
-	return drained
+	switch {
+	case direct:
+		corrected = errors.Join(corrected, t.after())
+	case flowWord(want) == flowActive:
+		t.back()
+	}
+	return errors.Join(drained, corrected)
 }
 
 // stop is called once before the device is closed or released. shut says that the
-// interface is to stay shut, whatever has been set meanwhile.
+// interface is to stay shut, whatever has been set meanwhile; else the flow is made
+// direct, of which the device's own end only does what could not be done here.
 func (t *taps) stop(shut bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ended = true
-	if !shut || !t.moved {
+	defer func() { t.ended = true }()
+	if shut {
+		if !t.moved {
+			return nil
+		}
+		return t.device.SetStates(ethtap.Active, ethtap.Active)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), tapTimeout)
+	defer cancel()
+	err := t.set(ctx, [2]ethtap.State{})
+	if errors.Is(err, ethtap.ErrHeld) {
 		return nil
 	}
-	return t.device.SetStates(ethtap.Active, ethtap.Active)
+	return err
 }
 
 const (

@@ -53,6 +53,7 @@ type nics struct {
 	inside, outside *nic
 	mirror          *linkMirror
 	hosts           *hook.Hosts
+	left            *hook.Inside
 	probes          *hook.Probes
 }
 
@@ -139,15 +140,16 @@ func (b *bump) between(end stack.LinkEndpoint, side hook.Side, other *hook.Relay
 	host, relay := b.host.Load(), b.cfg.Neighbors == config.Relay
 	if side == hook.Left {
 		b.nics.hosts.Bind(end)
-		return hook.NewInside(end, hook.InsideOptions{
+		b.nics.left = hook.NewInside(end, hook.InsideOptions{
 			MAC: host.insideMAC, WireMAC: host.mac, Own: b.own, Cross: relay,
 			Hosts: b.nics.hosts, Wire: other, Probes: b.nics.probes, Drops: &b.drops[side],
 		})
+		return b.nics.left
 	}
 	own := b.cfg.OutsideAddresses()
 	return hook.NewOutside(end, hook.OutsideOptions{
 		MAC: host.mac, Probes: b.nics.probes,
-		Answers: func(a netip.Addr) bool { return !relay && b.own(a) || slices.Contains(own, a) },
+		Answers: func(a netip.Addr) bool { return !relay && !b.crossing.Load() && b.own(a) || slices.Contains(own, a) },
 	})
 }
 

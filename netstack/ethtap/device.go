@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // Options say what to cut and how. Only Interface is needed.
@@ -46,12 +45,8 @@ type Options struct {
 	// NoBatches makes the wire tap move its frames one by one through the TAP, instead of
 	// reading them from a packet ring and sending many in one system call.
 	NoBatches bool
-	// DrainTimeout bounds the drain in Close, 0 is 250 ms.
+	// DrainTimeout bounds the drain in Close, 0 is a second.
 	DrainTimeout time.Duration
-	// FlushNeighborsOnClose makes Drain and Close flush the interface's neighbour
-	// entries (see FlushNeighbors) if a tap was ever Active: the moment the flow
-	// becomes direct, and again when nothing can be written any more.
-	FlushNeighborsOnClose bool
 }
 
 // Info is what Open found and made, and Follow found since.
@@ -97,10 +92,9 @@ type Device struct {
 	// held is not nil while the readers wait for a handover, and is closed at its end.
 	held atomic.Pointer[chan struct{}]
 
-	mu        sync.Mutex // serializes changes of state, Close and the counters
-	wasActive bool
-	closed    bool
-	gone      bool // there is no interface now
+	mu     sync.Mutex // serializes changes of state, Close and the counters
+	closed bool
+	gone   bool // there is no interface now
 	// infoMu is for info, which changes under mu too.
 	infoMu  sync.RWMutex
 	adopted bool    // by Adopt, and not yet by Begin
@@ -180,61 +174,12 @@ func (d *Device) apply(kernel, wire State) {
 	for _, n := range next {
 		n.t.state.Store(uint32(n.s))
 		n.t.writable.Store(n.s == Active)
-		d.wasActive = d.wasActive || n.s == Active
 		if n.s == Closed && n.t.readable.Load() {
 			n.t.readable.Store(false)
 			n.t.wake(true)
 			n.t.discard()
 		}
 	}
-}
-
-// FlushNeighbors deletes the interface's dynamic IPv4 and IPv6 neighbour entries
-// from the kernel's table, permanent ones stay. Whoever answered the kernel's ARP
-// and neighbour discovery with addresses that are not the neighbours' own must do
-// so when the flow becomes direct again.
-func (d *Device) FlushNeighbors() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return ErrClosed
-	}
-	return flushNeighbors(d.nl, d.info.Index)
-}
-
-func flushNeighbors(nl *netlink.Handle, ifindex int) error {
-	ns, err := dynamicNeighbors(nl, ifindex)
-	return errors.Join(err, deleteNeighbors(nl, ns))
-}
-
-// dynamicNeighbors lists the entries that hold an address which the kernel has learned.
-// One that is still asked for holds none, and deleting it would drop the packets
-// that wait for it.
-func dynamicNeighbors(nl *netlink.Handle, ifindex int) (dynamic []netlink.Neigh, err error) {
-	var errs []error
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		ns, err := nl.NeighList(ifindex, family)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("list neighbours: %w", err))
-			continue
-		}
-		for _, n := range ns {
-			if n.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP|netlink.NUD_INCOMPLETE) == 0 {
-				dynamic = append(dynamic, n)
-			}
-		}
-	}
-	return dynamic, errors.Join(errs...)
-}
-
-func deleteNeighbors(nl *netlink.Handle, ns []netlink.Neigh) error {
-	var errs []error
-	for i := range ns {
-		if err := nl.NeighDel(&ns[i]); err != nil && !errors.Is(err, unix.ENOENT) {
-			errs = append(errs, fmt.Errorf("delete the neighbour %s: %w", ns[i].IP, err))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Close drains the taps while their readers still copy, restores the direct flow
@@ -312,9 +257,6 @@ func (d *Device) remove() error {
 		errs = append(errs, d.attached[i].detach())
 	}
 	d.attached = nil
-	if d.opts.FlushNeighborsOnClose && d.wasActive && !d.gone {
-		errs = append(errs, flushNeighbors(d.nl, d.info.Index))
-	}
 	if d.cut.get(offQdisc) != 0 {
 		if l, err := d.nl.LinkByIndex(d.info.Index); err == nil {
 			errs = append(errs, removeQdisc(d.nl, l))

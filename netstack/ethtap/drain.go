@@ -4,18 +4,18 @@ package ethtap
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // Drain brings both taps to Closed without losing a frame that an Active tap has
 // accepted: as soon as all that was queued has been read and written out, new frames
-// pass by themselves, so that none overtakes another; if that does not come to pass
-// within 50 ms they do so nevertheless. It returns when the queues have been empty,
+// pass by themselves, so that none overtakes another; if the readers are behind for so
+// long that this does not come to pass within two seconds, or half of ctx's time, they do
+// so nevertheless. It returns when the queues have been empty,
 // and nothing was written, for some milliseconds, or with an error when ctx ends
 // first; the taps are Closed then too. The readers must keep on copying until they
 // get ErrClosed.
@@ -78,67 +78,73 @@ func (d *Device) drain(ctx context.Context, kernel, wire State) error {
 		d.apply(kernel, wire)
 		return nil
 	}
-	// Frames go astray as long as they pass by themselves to addresses that are not
-	// the neighbours' own. So the slow part comes before they do.
-	told, errs := []netlink.Neigh(nil), []error(nil)
-	flush := d.opts.FlushNeighborsOnClose && !d.gone && direct
-	if flush {
-		var err error
-		told, err = dynamicNeighbors(d.nl, d.info.Index)
-		errs = append(errs, err)
-	}
 	d.kernel.state.Store(uint32(kernel))
 	d.wire.state.Store(uint32(wire))
 	d.cut.setDone(offKernelDone, 0)
 	d.cut.setDone(offWireDone, 0)
 	d.cut.setFlow(begun)
 	if direct {
-		for _, t := range leaving {
-			d.handOver(ctx, t)
-		}
+		d.handOver(ctx, leaving)
 		d.cut.setFlow(next)
 	}
-	errs = append(errs, deleteNeighbors(d.nl, told), d.settle(ctx, leaving))
+	err := d.settle(ctx, leaving)
 	d.apply(kernel, wire)
-	if flush {
-		// What was queued may have held questions, and the answers to them have told
-		// the kernel the same again.
-		errs = append(errs, flushNeighbors(d.nl, d.info.Index))
-	}
-	return errors.Join(errs...)
+	return err
 }
 
 const (
-	// handOverTime bounds the wait for a moment at which a tap is idle; the frames of a
-	// flow that never pauses may change places then.
-	handOverTime = 50 * time.Millisecond
-	// handOverLook is how long a tap must be idle to be taken for it: a reader that
-	// has just got its frame looks as if it still waited.
+	// handOverTime bounds the wait for a moment at which a tap is idle. Nothing is lost by
+	// waiting; after it the frames of a flow that never pauses may change places.
+	handOverTime = 2 * time.Second
+	// handOverLook is how long a tap must be idle to be taken for it: what a program has
+	// counted, or a reader has written, may be on its way through the kernel yet.
 	handOverLook = 50 * time.Microsecond
 )
 
-// handOver waits until all that t was handed is dealt with and lets new frames pass
-// from then on.
-func (d *Device) handOver(ctx context.Context, t *Tap) {
-	taken, done := offKernelTaken, offKernelDone
-	if t == d.wire {
-		taken, done = offWireTaken, offWireDone
+// handOver waits until all that the taps were handed is dealt with and lets new frames
+// pass from then on, for each tap as soon as that is so.
+func (d *Device) handOver(ctx context.Context, leaving []*Tap) {
+	end := time.Now().Add(handOverTime)
+	if at, ok := ctx.Deadline(); ok {
+		// What comes after it needs time as well.
+		end = time.Now().Add(min(handOverTime, time.Until(at)/2))
 	}
+	leaving = slices.Clone(leaving)
 	// The runtime's timers sleep for a millisecond at least.
 	look := unix.NsecToTimespec(int64(handOverLook))
-	for end := time.Now().Add(handOverTime); time.Now().Before(end) && ctx.Err() == nil; {
-		n := d.cut.count(taken)
-		idle := t.idle()
+	for len(leaving) > 0 && time.Now().Before(end) && ctx.Err() == nil {
+		var before [2]uint64
+		for i, t := range leaving {
+			before[i] = d.cut.count(t.offTaken())
+		}
 		_ = unix.Nanosleep(&look, nil) // cut short, the look is short
-		if !idle || !t.idle() {
-			continue
+		left := leaving[:0]
+		for i, t := range leaving {
+			// If one more is taken meanwhile this says nothing to the programs.
+			if n := before[i]; t.idle() {
+				d.cut.setDone(t.offDone(), n+1)
+				if d.cut.count(t.offTaken()) == n {
+					continue
+				}
+			}
+			left = append(left, t)
 		}
-		// If one more has been taken meanwhile this says nothing to the programs.
-		d.cut.setDone(done, n+1)
-		if d.cut.count(taken) == n {
-			return
-		}
+		leaving = left
 	}
+}
+
+func (t *Tap) offTaken() int {
+	if t == t.dev.wire {
+		return offWireTaken
+	}
+	return offKernelTaken
+}
+
+func (t *Tap) offDone() int {
+	if t == t.dev.wire {
+		return offWireDone
+	}
+	return offKernelDone
 }
 
 // settle waits until nothing was queued in the taps, their readers were back for the

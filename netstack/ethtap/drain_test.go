@@ -4,6 +4,7 @@ package ethtap
 
 import (
 	"context"
+	"sync"
 	"testing"
 )
 
@@ -59,6 +60,15 @@ func TestR01_OneTapDrainsAlone(t *testing.T) {
 			})
 			rt.send(t, frame(to.mac, from.mac, 2000, 100))
 			readTest(t, other)
+			var rest sync.WaitGroup
+			defer rest.Wait()
+			rest.Go(func() { // a drain takes for granted that somebody reads
+				for b := make([]byte, MaxFrame); ; {
+					if _, err := other.Read(b); err != nil {
+						return
+					}
+				}
+			})
 			if err := other.Drain(context.Background()); err != nil {
 				t.Error(err)
 			}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"runtime"
 	"strings"
@@ -310,7 +309,7 @@ func TestReadReturnsWhenClosed(t *testing.T) {
 			t.Fatal("the read does not return")
 		}
 	}
-	for _, err := range []error{d.SetStates(Active, Active), d.Kernel().SetState(Passive), d.Drain(context.Background()), d.FlushNeighbors()} {
+	for _, err := range []error{d.SetStates(Active, Active), d.Kernel().SetState(Passive), d.Drain(context.Background()), closedNeighbors(d)} {
 		if !errors.Is(err, ErrClosed) {
 			t.Errorf("on a closed device: %v, expected ErrClosed", err)
 		}
@@ -409,7 +408,7 @@ func TestNoTUNIsNamed(t *testing.T) {
 func TestInterfaceVanishes(t *testing.T) {
 	hooks(t, func(t *testing.T, hook Hook) {
 		l := newLab(t)
-		d := l.a.open(t, Options{Hook: hook, FlushNeighborsOnClose: true})
+		d := l.a.open(t, Options{Hook: hook})
 		set(t, d, Active, Active)
 		eth, err := l.a.nl.LinkByName("eth0")
 		if err != nil {
@@ -532,49 +531,4 @@ func TestTwoDevicesInOneProcess(t *testing.T) {
 	passes(t, l)
 	transfer(t, l.a, l.b, addr4)
 	transfer(t, l.b, l.a, addr6)
-}
-
-func TestFlushNeighbors(t *testing.T) {
-	l := newLab(t)
-	d := l.a.open(t, Options{FlushNeighborsOnClose: true})
-	ips := []netip.Addr{netip.MustParseAddr("10.77.0.99"), netip.MustParseAddr("fd77::99")}
-	add := func() {
-		for _, ip := range ips {
-			if err := l.a.nl.NeighSet(&netlink.Neigh{LinkIndex: l.a.index, IP: ip.AsSlice(), HardwareAddr: l.a.mac, State: netlink.NUD_STALE}); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	check := func() {
-		t.Helper()
-		ns, err := l.a.nl.NeighList(l.a.index, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		permanent := 0
-		for _, n := range ns {
-			if n.State == netlink.NUD_PERMANENT {
-				permanent++
-			}
-			for _, ip := range ips {
-				if n.IP.Equal(ip.AsSlice()) && n.State != netlink.NUD_FAILED {
-					t.Errorf("%v is still there, state %#x", ip, n.State)
-				}
-			}
-		}
-		if permanent != 2 {
-			t.Errorf("%d permanent entries, expected 2", permanent)
-		}
-	}
-	add()
-	if err := d.FlushNeighbors(); err != nil {
-		t.Fatal(err)
-	}
-	check()
-	add()
-	set(t, d, Active, Active)
-	if err := d.Close(); err != nil {
-		t.Fatal(err)
-	}
-	check()
 }

@@ -64,7 +64,7 @@ func (o *Options) complete() error {
 		o.DeadMan = time.Second
 	}
 	if o.DrainTimeout == 0 {
-		o.DrainTimeout = 250 * time.Millisecond
+		o.DrainTimeout = time.Second
 	}
 	switch {
 	case o.Interface == "":
@@ -385,7 +385,6 @@ func (d *Device) showStates() {
 		n.t.state.Store(uint32(n.s))
 		n.t.readable.Store(n.s != Closed)
 		n.t.writable.Store(n.s == Active)
-		d.wasActive = d.wasActive || n.s == Active
 	}
 }
 

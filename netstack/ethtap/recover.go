@@ -3,7 +3,6 @@
 package ethtap
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -17,10 +16,9 @@ import (
 // Recover restores the flow of an interface that a process left shut, without
 // taking it over: it removes programs, pins, taps and guard. Of two NICs, of which Interface
 // names the outside, it leaves the programs that let each pass its frames to the
-// other; Remove ends those as well. Of o it uses Interface, NetNS, PinDir and
-// FlushNeighborsOnClose, by which it deletes those neighbour entries
-// alone that hold the interface's own Ethernet address: it cannot know who taught the
-// kernel what. Interface may also be the name by which an interface was cut that has
+// other; Remove ends those as well. It also deletes the neighbour entries that hold the
+// interface's own Ethernet address, as Device.CorrectNeighbors does. Of o it uses
+// Interface, NetNS and PinDir. Interface may also be the name by which an interface was cut that has
 // another since, that is gone, or that was created anew. If nothing was left it does
 // nothing; if a process holds the interface it returns ErrBusy.
 func Recover(o Options) error { return giveBack(o, leaveDirect) }
@@ -65,10 +63,9 @@ func giveBack(o Options, keep func(*netlink.Handle, netlink.Link, string) (bool,
 				}
 			}
 			errs = append(errs, clearLeft(nl, l, k.ifindex, pins))
-			if o.FlushNeighborsOnClose && notLeft == nil && l != nil {
-				ns, err := dynamicNeighbors(nl, k.ifindex)
-				ns = slices.DeleteFunc(ns, func(n netlink.Neigh) bool { return !bytes.Equal(n.HardwareAddr, l.Attrs().HardwareAddr) })
-				errs = append(errs, err, deleteNeighbors(nl, ns))
+			if notLeft == nil && l != nil {
+				_, err := correctNeighbors(nl, l, nil)
+				errs = append(errs, err)
 			}
 			errs = append(errs, lock.release())
 		}

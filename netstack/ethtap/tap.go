@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/songgao/water"
@@ -61,8 +62,11 @@ type Queue struct {
 
 	bufs [][]byte // of ReadBatch without a ring
 
-	// reading says that nobody who read a frame here is still busy with it.
+	// reading says that nobody who read a frame here is still busy with it: the queue was
+	// seen empty by whoever reads, who waits for the next frame.
 	reading atomic.Bool
+	raw     syscall.RawConn // of w
+	reads   sync.Pool       // of *tapRead
 	// parked says that the reader waits for the end of a hold.
 	parked atomic.Bool
 }
@@ -71,9 +75,14 @@ func newTap(d *Device, t *tapDevice) (*Tap, error) {
 	tap := &Tap{dev: d, tap: t}
 	for _, w := range t.queues {
 		q := &Queue{tap: tap, w: w}
-		if err := control(w, func(fd int) error { q.fd = fd; return nil }); err != nil {
+		err := control(w, func(fd int) error { q.fd = fd; return nil })
+		if err == nil {
+			q.raw, err = w.ReadWriteCloser.(*os.File).SyscallConn()
+		}
+		if err != nil {
 			return nil, fmt.Errorf("queue of %s: %w", *t.name.Load(), err)
 		}
+		q.reads.New = func() any { return newTapRead(q) }
 		tap.queues = append(tap.queues, q)
 	}
 	return tap, nil
@@ -142,9 +151,7 @@ func (q *Queue) Read(p []byte) (int, error) {
 		if !t.readable.Load() {
 			return 0, ErrClosed
 		}
-		q.reading.Store(true)
-		n, err := q.w.Read(p)
-		q.reading.Store(false)
+		n, err := q.read(p)
 		switch {
 		case err == nil && n == len(p):
 			t.oversize.Add(1)
@@ -153,10 +160,10 @@ func (q *Queue) Read(p []byte) (int, error) {
 			return n, nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			// Woken by a change of state; look at it again.
-		case errors.Is(err, os.ErrClosed):
-			return 0, ErrClosed
-		default:
+		case errors.As(err, new(unix.Errno)):
 			return 0, fmt.Errorf("read from %s: %w", t.Name(), err)
+		default:
+			return 0, ErrClosed // the file is
 		}
 	}
 }
@@ -171,6 +178,49 @@ func (q *Queue) park() bool {
 	<-*held
 	q.parked.Store(false)
 	return true
+}
+
+// tapRead is one read of a TAP's queue.
+type tapRead struct {
+	p   []byte
+	n   int
+	err error
+	try func(fd uintptr) bool // made once, since it would be allocated
+}
+
+func newTapRead(q *Queue) *tapRead {
+	r := new(tapRead)
+	r.try = func(fd uintptr) bool {
+		// At no moment has a reader a frame while reading is true.
+		q.reading.Store(false)
+		for {
+			r.n, r.err = unix.Read(int(fd), r.p)
+			switch {
+			case errors.Is(r.err, unix.EINTR):
+			case errors.Is(r.err, unix.EAGAIN):
+				q.reading.Store(true)
+				return false
+			default:
+				return true
+			}
+		}
+	}
+	return r
+}
+
+// read waits for a frame and reads it.
+func (q *Queue) read(p []byte) (int, error) {
+	r := q.reads.Get().(*tapRead)
+	r.p = p
+	err := q.raw.Read(r.try)
+	q.reading.Store(false)
+	n := r.n
+	if err == nil {
+		err = r.err
+	}
+	r.p = nil
+	q.reads.Put(r)
+	return max(n, 0), err
 }
 
 // Write sends one frame, HeaderLen octets of virtio-net header and the Ethernet
@@ -308,12 +358,17 @@ func (t *Tap) discard() {
 // idle tells whether no frame is queued and every reader is back for the next one. It
 // takes for granted that each queue has one reader.
 func (t *Tap) idle() bool {
+	// In this order: who took the last frame out was busy before that, and is until it
+	// comes back.
+	if t.queued() {
+		return false
+	}
 	for _, q := range t.queues {
 		if !q.reading.Load() {
 			return false
 		}
 	}
-	return !t.queued()
+	return true
 }
 
 // queued tells whether a frame waits to be read.

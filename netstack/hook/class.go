@@ -68,7 +68,7 @@ type ClassOptions struct {
 	// Rules hold for the frames that come from this side, each name once. A class
 	// without a rule is discarded, but see Neighbors for arp and ndp.
 	Rules []ClassRule
-	// Neighbors says what becomes of arp and ndp.
+	// Neighbors says what becomes of arp and ndp, until SetNeighbors.
 	Neighbors Neighbors
 	// Other takes what is let through to the other side.
 	Other *Relay
@@ -107,7 +107,7 @@ type Class struct {
 	nested.Endpoint
 	other     *Relay
 	drops     *wire.DropCounters
-	neighbors Neighbors
+	neighbors atomic.Uint32 // Neighbors
 	rules     atomic.Pointer[classRules]
 	counts    [numClasses]classCounter
 }
@@ -131,7 +131,8 @@ var _ stack.LinkEndpoint = (*Class)(nil)
 
 // NewClass wraps child. It fails if a rule's name is unknown or comes twice.
 func NewClass(child stack.LinkEndpoint, o ClassOptions) (*Class, error) {
-	c := &Class{other: o.Other, drops: o.Drops, neighbors: o.Neighbors}
+	c := &Class{other: o.Other, drops: o.Drops}
+	c.SetNeighbors(o.Neighbors)
 	if err := c.SetRules(o.Rules); err != nil {
 		return nil, err
 	}
@@ -141,14 +142,14 @@ func NewClass(child stack.LinkEndpoint, o ClassOptions) (*Class, error) {
 
 // CheckClassRules returns why a Class would not take rules.
 func CheckClassRules(rules []ClassRule) error {
-	_, err := compileClasses(rules, Answer)
+	_, err := compileClasses(rules)
 	return err
 }
 
 // SetRules replaces the rules, from the next frame on. The counters go on. After an error
 // the rules are as they were; the errors are those of NewClass.
 func (c *Class) SetRules(rules []ClassRule) error {
-	next, err := compileClasses(rules, c.neighbors)
+	next, err := compileClasses(rules)
 	if err != nil {
 		return err
 	}
@@ -163,9 +164,9 @@ func (c *Class) SetRules(rules []ClassRule) error {
 	return nil
 }
 
-func compileClasses(rules []ClassRule, neighbors Neighbors) (*classRules, error) {
+func compileClasses(rules []ClassRule) (*classRules, error) {
 	c := new(classRules)
-	c.bypass[classARP], c.bypass[classNDP] = neighbors != Answer, neighbors != Answer
+	c.bypass[classARP], c.bypass[classNDP] = true, true
 	var seen [numClasses]bool
 	for _, r := range rules {
 		if text, ok := strings.CutPrefix(r.Name, "ethertype "); ok {
@@ -194,6 +195,9 @@ func compileClasses(rules []ClassRule, neighbors Neighbors) (*classRules, error)
 	}
 	return c, nil
 }
+
+// SetNeighbors changes what becomes of arp and ndp, for the frames that come from then on.
+func (c *Class) SetNeighbors(n Neighbors) { c.neighbors.Store(uint32(n)) }
 
 // Counts returns what came of the classes that were seen, and of those that have a
 // rule for their EtherType.
@@ -228,15 +232,17 @@ func (c *Class) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *sta
 			bypass, count = r.bypass, r.count
 		}
 	}
+	neighbors := Answer
+	if k == classARP || k == classNDP {
+		neighbors = Neighbors(c.neighbors.Load())
+	}
 	switch {
-	case k == classNone:
-		c.Endpoint.DeliverNetworkPacket(proto, pkt)
-	case c.neighbors == Answer && (k == classARP || k == classNDP):
+	case k == classNone, neighbors == Answer && (k == classARP || k == classNDP):
 		c.Endpoint.DeliverNetworkPacket(proto, pkt)
 	case bypass:
 		count.bypassed.Add(1)
 		c.other.Send(pkt, c.drops)
-		if c.neighbors == CrossAndLearn && (k == classARP && tellsAddress(pkt) || k == classNDP && isAdvertisement(pkt)) {
+		if neighbors == CrossAndLearn && (k == classARP && tellsAddress(pkt) || k == classNDP && isAdvertisement(pkt)) {
 			c.Endpoint.DeliverNetworkPacket(proto, pkt)
 		}
 	default:

@@ -2,6 +2,7 @@ package hook
 
 import (
 	"net/netip"
+	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -18,7 +19,8 @@ type InsideOptions struct {
 	MAC, WireMAC tcpip.LinkAddress
 	// Own says whether an address is that of a host on the inside.
 	Own func(netip.Addr) bool
-	// Cross lets ARP and neighbour discovery go on; without it they are answered here.
+	// Cross lets ARP and neighbour discovery go on; without it they are answered here. It
+	// holds until SetCross.
 	Cross bool
 	// Hosts learns who is there.
 	Hosts *Hosts
@@ -40,7 +42,8 @@ type InsideOptions struct {
 // that nobody asked for.
 type Inside struct {
 	nested.Endpoint
-	o InsideOptions
+	o     InsideOptions
+	cross atomic.Bool
 }
 
 var _ stack.LinkEndpoint = (*Inside)(nil)
@@ -48,9 +51,13 @@ var _ stack.LinkEndpoint = (*Inside)(nil)
 // NewInside wraps child.
 func NewInside(child stack.LinkEndpoint, o InsideOptions) *Inside {
 	i := &Inside{o: o}
+	i.SetCross(o.Cross)
 	i.Init(child, i)
 	return i
 }
+
+// SetCross replaces InsideOptions.Cross, from the next frame on.
+func (i *Inside) SetCross(on bool) { i.cross.Store(on) }
 
 // DeliverNetworkPacket implements stack.NetworkDispatcher.
 func (i *Inside) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
@@ -83,7 +90,7 @@ func (i *Inside) data(pkt *stack.PacketBuffer, b []byte) bool {
 	if eth[0]&1 != 0 {
 		return true
 	}
-	if i.o.Own(dst) || !i.o.Cross && string(eth[:6]) != string(i.o.MAC) {
+	if i.o.Own(dst) || !i.cross.Load() && string(eth[:6]) != string(i.o.MAC) {
 		i.o.Drops.Add(wire.DropForeignMAC)
 		return false
 	}
@@ -123,7 +130,7 @@ func (i *Inside) arp(pkt *stack.PacketBuffer) bool {
 	}
 	switch {
 	case a.reply && i.toMe(pkt):
-	case i.o.Cross:
+	case i.cross.Load():
 		return true
 	case a.isProbe(), (a.reply || a.isAnnouncement()) && i.o.Own(a.sender):
 		to := header.Ethernet(pkt.LinkHeader().Slice()).DestinationAddress()
@@ -179,7 +186,7 @@ func (i *Inside) nd(pkt *stack.PacketBuffer, b []byte) bool {
 	eth := header.Ethernet(pkt.LinkHeader().Slice())
 	switch {
 	case m.typ == icmpNA && i.toMe(pkt):
-	case i.o.Cross:
+	case i.cross.Load():
 		return true
 	case probe, m.typ == icmpNA && own:
 		if m.link != "" {

@@ -19,8 +19,8 @@ type NeighborOptions struct {
 	// Own says whether an address is one of the host's. The answer may change.
 	Own func(netip.Addr) bool
 	// Host takes what the host itself must see, and Probes are the addresses that the host
-	// probes. Both are nil where the host sees all of ARP and neighbour discovery before
-	// it comes here (CrossAndLearn).
+	// probes. Both are nil where the host always sees all of ARP and neighbour discovery
+	// before it comes here (CrossAndLearn).
 	Host   *Relay
 	Probes *Probes
 	// Announced, if not nil, learns that a station announced an address, not the
@@ -43,6 +43,8 @@ type Neighbor struct {
 	nested.Endpoint
 	o   NeighborOptions
 	mac atomic.Pointer[tcpip.LinkAddress]
+	// crossed says that the host has seen what comes here.
+	crossed atomic.Bool
 }
 
 var _ stack.LinkEndpoint = (*Neighbor)(nil)
@@ -57,6 +59,10 @@ func NewNeighbor(child stack.LinkEndpoint, o NeighborOptions) *Neighbor {
 
 // SetMAC replaces the address that the options gave, from the next frame on.
 func (n *Neighbor) SetMAC(mac tcpip.LinkAddress) { n.mac.Store(&mac) }
+
+// SetCrossed says whether from now on the host sees ARP and neighbour discovery before
+// they come here, as while the Class before this has CrossAndLearn.
+func (n *Neighbor) SetCrossed(on bool) { n.crossed.Store(on) }
 
 // DeliverNetworkPacket implements stack.NetworkDispatcher.
 func (n *Neighbor) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
@@ -133,7 +139,7 @@ func (n *Neighbor) nd(pkt *stack.PacketBuffer, b []byte) bool {
 
 // toHost gives the host what it must see, unless it has seen it.
 func (n *Neighbor) toHost(pkt *stack.PacketBuffer) {
-	if n.o.Host != nil {
+	if n.o.Host != nil && !n.crossed.Load() {
 		n.o.Host.Send(pkt, n.o.Drops)
 	}
 }

@@ -1,0 +1,161 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+
+	"bitw/config"
+	"bitw/netstack/ethtap"
+	"bitw/netstack/hook"
+)
+
+// Under neighbors: proxy the host finds all stations at an Ethernet address that is not
+// theirs, and that must be put right before frames go past bitw:
+//
+//  1. From then on ARP and neighbour discovery cross, as under relay, so that nobody
+//     learns anything wrong any more.
+//  2. What is known wrong is corrected. Frames that are addressed by it still come to the
+//     engine, which finds the next hop itself.
+//  3. Only then the taps are drained and the flow is direct.
+//
+// When bitw is in service again it answers again; that a station knows the others' true
+// addresses does no harm.
+
+const (
+	// correctTime bounds the wait until nobody knows anything wrong.
+	correctTime = 100 * time.Millisecond
+	// correctLooks in a row, a millisecond apart, have to find nothing wrong: an answer may
+	// be on its way to the kernel yet.
+	correctLooks = 4
+)
+
+// setCrossing says whether ARP and neighbour discovery cross, for all hooks.
+func (b *bump) setCrossing(on bool) {
+	b.crossing.Store(on)
+	n := config.Proxy
+	if on {
+		n = config.Relay
+	}
+	for side, c := range b.classes {
+		c.SetNeighbors(crossing(n)[side])
+	}
+	b.neighbor.SetCrossed(on)
+	if b.nics.left != nil {
+		b.nics.left.SetCross(on)
+	}
+}
+
+// answers says whether bitw answers in the neighbours' place while it is in service.
+func (b *bump) answers() bool {
+	return b.cfg.Neighbors == config.Proxy && b.device != nil && b.neighbor != nil
+}
+
+// beforeDirect does all that comes before the drain.
+func (b *bump) beforeDirect(ctx context.Context) error {
+	if !b.answers() {
+		return nil
+	}
+	b.setCrossing(true)
+	ctx, cancel := context.WithTimeout(ctx, correctTime)
+	defer cancel()
+	b.awaitTurns(ctx)
+	if b.twoNIC() {
+		b.announce(b.trueAddress)
+		pause(ctx, correctLooks*time.Millisecond)
+		return nil
+	}
+	for calm := 0; calm < correctLooks && ctx.Err() == nil; pause(ctx, time.Millisecond) {
+		found, err := b.device.CorrectNeighbors(b.trueAddress)
+		if err != nil {
+			return err
+		}
+		if calm++; found > 0 {
+			calm = 0
+		}
+	}
+	return nil
+}
+
+// afterDirect looks once more when the flow is direct.
+func (b *bump) afterDirect() error {
+	if !b.answers() || b.twoNIC() {
+		return nil
+	}
+	_, err := b.device.CorrectNeighbors(b.trueAddress)
+	if errors.Is(err, ethtap.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// inService has bitw answer again.
+func (b *bump) inService() {
+	if !b.answers() || !b.crossing.Load() {
+		return
+	}
+	b.setCrossing(false)
+	if host := b.host.Load(); b.twoNIC() {
+		// The inside takes no frame for another station than the box.
+		b.announce(func(a netip.Addr) (net.HardwareAddr, bool) {
+			if b.cfg.IsProtected(a) {
+				return net.HardwareAddr(host.mac), true
+			}
+			return net.HardwareAddr(host.insideMAC), true
+		})
+	}
+}
+
+// trueAddress is the Ethernet address of a station as far as it is known.
+func (b *bump) trueAddress(a netip.Addr) (net.HardwareAddr, bool) {
+	find := b.resolver.Lookup
+	if b.twoNIC() && b.cfg.IsProtected(a) {
+		find = b.nics.hosts.Lookup
+	}
+	mac, ok := find(a)
+	return net.HardwareAddr(mac), ok
+}
+
+// announce tells the stations of each side where those of the other are that the box
+// knows.
+func (b *bump) announce(where func(netip.Addr) (net.HardwareAddr, bool)) {
+	for a := range b.resolver.Known() {
+		if mac, ok := where(a); ok && !b.cfg.IsProtected(a) {
+			hook.Announce(b.kern, a, tcpip.LinkAddress(mac))
+		}
+	}
+	for _, h := range b.nics.hosts.List() {
+		if mac, ok := where(h.Address); ok && h.MAC != "" && b.cfg.IsProtected(h.Address) {
+			hook.Announce(b.dev, h.Address, tcpip.LinkAddress(mac))
+		}
+	}
+}
+
+// awaitTurns waits until no reader works on a frame that it had before.
+func (b *bump) awaitTurns(ctx context.Context) {
+	before := b.dev.Turns(b.kern.Turns(nil))
+	for ctx.Err() == nil {
+		now, busy := b.dev.Turns(b.kern.Turns(nil)), false
+		for i, t := range before {
+			busy = busy || t%2 == 1 && now[i] == t
+		}
+		if !busy {
+			return
+		}
+		pause(ctx, 100*time.Microsecond)
+	}
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
