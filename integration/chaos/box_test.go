@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,16 +22,19 @@ const bypass = "policies:\n  - {name: all, action: bypass}\n"
 
 // protect is the configuration of the two hosts by which all between them is under ESP
 // in transport mode, with keys of its own, and all else passes by.
-func protect() [2]string {
+func protect() [2]string { return protectBetween(a4, b4) }
+
+// protectBetween is protect for other addresses.
+func protectBetween(a, b netip.Addr) [2]string {
 	var keys [2][20]byte
 	for i := range keys {
 		_, _ = rand.Read(keys[i][:])
 	}
 	var yaml [2]string
 	for host, d := range [][2]string{{"out", "in"}, {"in", "out"}} {
-		local, remote := a4, b4
+		local, remote := a, b
 		if host == 1 {
-			local, remote = b4, a4
+			local, remote = b, a
 		}
 		yaml[host] = fmt.Sprintf(`security_associations:
   - {name: ab, direction: %s, protocol: esp, mode: transport, spi: 0x1001, source: %v, destination: %v, algorithm: aes128gcm16, encryption_key: 0x%x, replay_window: 4096}
@@ -38,7 +42,7 @@ func protect() [2]string {
 policies:
   - {name: peer, local: %v, remote: %v, action: protect, out: [%s], in: [%s]}
   - {name: rest, action: bypass}
-`, d[0], a4, b4, keys[0], d[1], b4, a4, keys[1], local, remote,
+`, d[0], a, b, keys[0], d[1], b, a, keys[1], local, remote,
 			[]string{"ab", "ba"}[host], []string{"ba", "ab"}[host])
 	}
 	return yaml
@@ -146,6 +150,8 @@ func watch(pair *netlab.Pair) *netlab.Capture {
 			netlab.Containing([]byte(netlab.Marker)),
 			netlab.InConversation(netlab.Flow{Proto: 6, Src: a4, Dst: b4}),
 			netlab.InConversation(netlab.Flow{Proto: 17, Src: a4, Dst: b4}),
+			netlab.InConversation(netlab.Flow{Proto: 6, Src: a6, Dst: b6}),
+			netlab.InConversation(netlab.Flow{Proto: 17, Src: a6, Dst: b6}),
 		},
 		MaxBytes: 1, SnapLen: 128,
 	})
@@ -158,7 +164,7 @@ func nothingClear(t testing.TB, c *netlab.Capture) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, what := range []string{"with what the hosts said", "of the TCP connection", "of the probes"} {
+	for i, what := range []string{"with what the hosts said", "of the TCP connection", "of the probes", "of the TCP connection by IPv6", "of the probes by IPv6"} {
 		if w := c.Watched(i); w.Frames > 0 {
 			t.Errorf("%d frames on the wire %s are in the clear; the first: %x", w.Frames, what, w.First[0].Data)
 		}

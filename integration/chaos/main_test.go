@@ -16,7 +16,10 @@ import (
 // patience is how long a test waits for what must happen; nothing is measured by it.
 const patience = 15 * time.Second
 
-var a4, b4 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+var (
+	a4, b4 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	a6, b6 = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
+)
 
 // run is what the tests of one run share: the program, built once, and the table.
 type run struct {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -19,11 +20,30 @@ import (
 const toggles = 50
 
 // TestR11_Toggles cuts the interface of A by package ethtap alone, with the plain copy
-// loop, and makes both taps Active and Closed again fifty times: no frame is lost,
-// changed, doubled or overtaken by a later one of its flow.
+// loop, and makes both taps Active and Closed again fifty times, a hundred changes: no
+// frame is lost, changed, doubled or overtaken by a later one of its flow.
 func TestR11_Toggles(t *testing.T) {
-	pair := netlab.New(t).Pair(netlab.PairOptions{})
-	dev, err := ethtap.Open(ethtap.Options{Interface: "eth0", NetNS: pair.A.NetNSPath()})
+	for _, c := range []struct {
+		name      string
+		hook      ethtap.Hook
+		onFailure ethtap.FailState
+		a, b      netip.Addr
+	}{
+		{"tcx, shut", ethtap.HookTCX, ethtap.FailShut, a4, b4},
+		{"clsact, open, IPv6", ethtap.HookCLSACT, ethtap.FailOpen, a6, b6},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			pair := netlab.New(t).Pair(netlab.PairOptions{})
+			toggle(t, pair, startBetween(t, pair, c.a, c.b), c.name, ethtap.Options{
+				Interface: "eth0", NetNS: pair.A.NetNSPath(), Hook: c.hook, OnFailure: c.onFailure, DeadMan: patience,
+			})
+		})
+	}
+}
+
+func toggle(t *testing.T, pair *netlab.Pair, tr *traffic, name string, o ethtap.Options) {
+	t.Helper()
+	dev, err := ethtap.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +53,6 @@ func TestR11_Toggles(t *testing.T) {
 			_ = dev.Close()
 		}
 	}()
-	tr := start(t, pair)
 	raw := startFrames(t, pair)
 	s := tr.begin()
 	for i := range toggles {
@@ -52,7 +71,7 @@ func TestR11_Toggles(t *testing.T) {
 		pumps.Wait()
 		time.Sleep(time.Duration(5+i%5) * time.Millisecond)
 	}
-	atMost(t, "toggles", s.end("copied: 50 times Closed, Active, Closed"), 0)
+	atMost(t, "toggles", s.end("copied, "+name+": 50 times Closed, Active, Closed"), 0)
 	for i, tap := range []*ethtap.Tap{dev.Kernel(), dev.Wire()} {
 		stats, err := tap.Stats()
 		if err != nil {
@@ -68,7 +87,7 @@ func TestR11_Toggles(t *testing.T) {
 		t.Error(err)
 	}
 	closed = true
-	atMost(t, "end of the cut", s.end("copied: the cut taken away"), 0)
+	atMost(t, "end of the cut", s.end("copied, "+name+": the cut taken away"), 0)
 	tr.finish()
 	tr.ordered()
 }

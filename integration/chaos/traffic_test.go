@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"io"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -37,7 +38,10 @@ type result struct {
 const streamRate = 4096
 
 // start starts the traffic between the hosts' IPv4 addresses.
-func start(t testing.TB, pair *netlab.Pair) *traffic {
+func start(t testing.TB, pair *netlab.Pair) *traffic { return startBetween(t, pair, a4, b4) }
+
+// startBetween starts the traffic between two addresses.
+func startBetween(t testing.TB, pair *netlab.Pair, a, b netip.Addr) *traffic {
 	t.Helper()
 	tr := &traffic{t: t}
 	for _, h := range []*netlab.Host{pair.A, pair.B} {
@@ -46,7 +50,7 @@ func start(t testing.TB, pair *netlab.Pair) *traffic {
 		_ = h.Sysctl("net/ipv4/tcp_rto_max_ms", "1000")
 	}
 	ctx := deadline(t, patience)
-	l, err := pair.B.Listen(ctx, "tcp", net.JoinHostPort(b4.String(), "7002"))
+	l, err := pair.B.Listen(ctx, "tcp", net.JoinHostPort(b.String(), "7002"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +65,7 @@ func start(t testing.TB, pair *netlab.Pair) *traffic {
 	}
 	t.Cleanup(func() { _, _ = ca.Close(), cb.Close() })
 	tr.stream = [2]*stream{newStream(ca, cb, 1), newStream(cb, ca, 2)}
-	sa, sb := socket(t, pair.A, a4), socket(t, pair.B, b4)
+	sa, sb := socket(t, pair.A, a), socket(t, pair.B, b)
 	tr.probes = [2]*probes{newProbes(t, sa, sb), newProbes(t, sb, sa)}
 	tr.flows("at the start")
 	return tr

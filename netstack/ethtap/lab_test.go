@@ -73,7 +73,32 @@ func newLab(t testing.TB) *lab {
 	n := labs.Add(1)
 	l := &lab{a: newHost(t, n, "a", 1), b: newHost(t, n, "b", 2)}
 	l.connect(t)
+	for _, h := range []*host{l.a, l.b} {
+		h.sweep(t)
+	}
 	return l
+}
+
+// sweep removes what a test that was killed has left of a namespace that is gone, whose
+// number the new one has got.
+func (h *host) sweep(t testing.TB) {
+	t.Helper()
+	ns, ino, err := openNamespace(h.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	for _, dir := range []string{DefaultPinDir, runDir} {
+		old, err := filepath.Glob(filepath.Join(dir, fmt.Sprintf("%d-*", ino)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range old {
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 }
 
 // connect makes the veth and sets up both ends, the receiving b first.
