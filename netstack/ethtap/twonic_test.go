@@ -141,33 +141,6 @@ func TestR13_ClosedJoinsTheTwo(t *testing.T) {
 	})
 }
 
-func TestR13_VLANTagsCross(t *testing.T) {
-	r := newRow(t)
-	r.open(t, Options{})
-	for _, h := range []*host{r.a, r.b} {
-		eth, err := h.nl.LinkByName("eth0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		la := netlink.NewLinkAttrs()
-		la.Name, la.ParentIndex = "eth0.5", eth.Attrs().Index
-		v := &netlink.Vlan{LinkAttrs: la, VlanId: 5}
-		if err := h.nl.LinkAdd(v); err != nil {
-			missing(t, "make a VLAN device: %v", err)
-		}
-		a := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 78, 0, h.addr4.As4()[3]}), 24)
-		if err := h.nl.AddrAdd(v, &netlink.Addr{IPNet: &net.IPNet{IP: a.Addr().AsSlice(), Mask: net.CIDRMask(24, 32)}}); err != nil {
-			t.Fatal(err)
-		}
-		if err := h.nl.LinkSetUp(v); err != nil {
-			t.Fatal(err)
-		}
-	}
-	tagged := func(h *host) netip.Addr { return netip.AddrFrom4([4]byte{10, 78, 0, h.addr4.As4()[3]}) }
-	transfer(t, r.a, r.b, tagged)
-	transfer(t, r.b, r.a, tagged)
-}
-
 func TestR13_PassiveCopiesActiveSeversAndACopyLoopJoins(t *testing.T) {
 	hooks(t, func(t *testing.T, hook Hook) {
 		r := newRow(t)
