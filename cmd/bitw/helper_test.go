@@ -15,6 +15,7 @@ import (
 
 	"bitw/appliance"
 	"bitw/appliance/demo"
+	"bitw/appliance/netcheck"
 )
 
 // now is what time it is in these tests.
@@ -67,6 +68,10 @@ func newWorld(t *testing.T) *world {
 		demo: func(context.Context, demo.Options) (demo.Result, error) {
 			t.Error("the demo was called")
 			return demo.Result{}, nil
+		},
+		netcheck: func(context.Context, netcheck.Options) *netcheck.Report {
+			t.Error("netcheck was called")
+			return &netcheck.Report{}
 		},
 		tellManager:  func(string) error { return nil },
 		managerWaits: func() (time.Duration, error) { return 0, nil },

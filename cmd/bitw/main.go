@@ -23,6 +23,7 @@ import (
 
 	"bitw/appliance"
 	"bitw/appliance/demo"
+	"bitw/appliance/netcheck"
 	"bitw/config"
 )
 
@@ -45,6 +46,7 @@ type program struct {
 	// findInterface is appliance.FindInterface.
 	findInterface func(name string) (*appliance.FoundInterface, error)
 	demo          func(context.Context, demo.Options) (demo.Result, error)
+	netcheck      func(context.Context, netcheck.Options) *netcheck.Report
 	// tellManager tells the service manager, if there is one, and managerWaits says how
 	// long that waits for a sign of life, 0 if it does not.
 	tellManager  func(state string) error
@@ -78,9 +80,10 @@ func newProgram() *program {
 		},
 		findInterface: appliance.FindInterface,
 
-		recover: appliance.Recover,
-		giveUp:  appliance.GiveUp,
-		demo:    demo.Run,
+		recover:  appliance.Recover,
+		giveUp:   appliance.GiveUp,
+		demo:     demo.Run,
+		netcheck: netcheck.Run,
 		tellManager: func(state string) error {
 			_, err := daemon.SdNotify(false, state)
 			return err
@@ -180,6 +183,7 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(p.up(), p.initVerb(), p.check(), p.apply(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.dashboard(), p.down(), p.recoverVerb(), p.demoVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.schema(), p.version(), p.man())
+	root.AddCommand(p.netcheckVerb())
 	root.AddCommand(p.explain())
 	for _, verb := range root.Commands() {
 		verb.DisableFlagsInUseLine = true // their lines have what must be given
