@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"bitw/appliance"
+	"bitw/appliance/bench"
 	"bitw/appliance/demo"
 	"bitw/appliance/netcheck"
 )
@@ -72,6 +73,10 @@ func newWorld(t *testing.T) *world {
 		netcheck: func(context.Context, netcheck.Options) *netcheck.Report {
 			t.Error("netcheck was called")
 			return &netcheck.Report{}
+		},
+		bench: func(context.Context, bench.Options) (bench.Result, error) {
+			t.Error("the bench was called")
+			return bench.Result{}, nil
 		},
 		tellManager:  func(string) error { return nil },
 		managerWaits: func() (time.Duration, error) { return 0, nil },

@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bitw/appliance"
+	"bitw/appliance/bench"
 	"bitw/appliance/demo"
 	"bitw/appliance/netcheck"
 	"bitw/config"
@@ -47,6 +48,7 @@ type program struct {
 	findInterface func(name string) (*appliance.FoundInterface, error)
 	demo          func(context.Context, demo.Options) (demo.Result, error)
 	netcheck      func(context.Context, netcheck.Options) *netcheck.Report
+	bench         func(context.Context, bench.Options) (bench.Result, error)
 	// tellManager tells the service manager, if there is one, and managerWaits says how
 	// long that waits for a sign of life, 0 if it does not.
 	tellManager  func(state string) error
@@ -84,6 +86,7 @@ func newProgram() *program {
 		giveUp:   appliance.GiveUp,
 		demo:     demo.Run,
 		netcheck: netcheck.Run,
+		bench:    bench.Run,
 		tellManager: func(state string) error {
 			_, err := daemon.SdNotify(false, state)
 			return err
@@ -182,7 +185,7 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 	root.SuggestionsMinimumDistance = 2
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.up(), p.initVerb(), p.check(), p.apply(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.dashboard(), p.down(), p.recoverVerb(), p.demoVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.schema(), p.version(), p.man())
+	root.AddCommand(p.up(), p.initVerb(), p.check(), p.apply(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.dashboard(), p.down(), p.recoverVerb(), p.demoVerb(), p.benchVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.schema(), p.version(), p.man())
 	root.AddCommand(p.netcheckVerb())
 	root.AddCommand(p.explain())
 	for _, verb := range root.Commands() {

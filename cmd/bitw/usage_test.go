@@ -47,6 +47,10 @@ func TestUsageErrors(t *testing.T) {
 		{"explain arp --expect allow", `--expect is protect, bypass, discard, not "allow"`},
 		{"explain arp -o xml", `not "xml"`},
 		{"explain apr", "column 1: found \"apr\""},
+		{"bench now", `bench takes no argument "now"`},
+		{"bench --wire gso", `--wire is off, on, not "gso"`},
+		{"bench --suite aes128gcm17", "aes128gcm16"},
+		{"bench -o yaml", `--output is text, json, not "yaml"`},
 		{"version 1", `version takes no argument "1"`},
 		{"man", "man needs DIR"},
 	} {
@@ -108,7 +112,7 @@ func TestManualPages(t *testing.T) {
 	dir := t.TempDir() + "/man8"
 	w := newWorld(t)
 	w.call(t, 0, "", "", "man", dir)
-	for _, name := range []string{"bitw.8", "bitw-up.8", "bitw-check.8", "bitw-status.8", "bitw-down.8", "bitw-recover.8", "bitw-demo.8", "bitw-explain.8", "bitw-version.8"} {
+	for _, name := range []string{"bitw.8", "bitw-up.8", "bitw-check.8", "bitw-status.8", "bitw-down.8", "bitw-recover.8", "bitw-demo.8", "bitw-bench.8", "bitw-explain.8", "bitw-version.8"} {
 		if text := read(t, dir+"/"+name); !strings.Contains(text, "EXAMPLE") {
 			t.Errorf("%s has no example", name)
 		}

@@ -2,52 +2,14 @@ package netlab
 
 import (
 	"fmt"
-	"unsafe"
 
-	"golang.org/x/sys/unix"
+	"bitw/appliance/netns"
 )
 
-// ethtoolValue is struct ethtool_value of linux/ethtool.h.
-type ethtoolValue struct {
-	command, data uint32
-}
-
-// ethtoolRequest is struct ifreq of linux/if.h with its pointer member.
-type ethtoolRequest struct {
-	name [unix.IFNAMSIZ]byte
-	data unsafe.Pointer
-	_    [16]byte
-}
-
-// offloadsOff makes a device send and receive frames as a wire would have them:
-// no segmentation or checksum left to the device, nothing merged.
+// offloadsOff makes a device send and receive frames as a wire would have them.
 func (n *Namespace) offloadsOff(device string) error {
-	err := n.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		for _, feature := range []struct {
-			name    string
-			command uint32
-		}{
-			{"tso", unix.ETHTOOL_STSO},
-			{"gso", unix.ETHTOOL_SGSO},
-			{"gro", unix.ETHTOOL_SGRO},
-			{"tx checksums", unix.ETHTOOL_STXCSUM},
-		} {
-			value := &ethtoolValue{command: feature.command}
-			request := ethtoolRequest{data: unsafe.Pointer(value)}
-			copy(request.name[:unix.IFNAMSIZ-1], device)
-			if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
-				return fmt.Errorf("switching %s off: %w", feature.name, errno)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("netlab: offloads of %s in %s: %w", device, n.name, err)
+	if err := n.Do(func() error { return netns.OffloadsOff(device) }); err != nil {
+		return fmt.Errorf("netlab: offloads in %s: %w", n.name, err)
 	}
 	return nil
 }

@@ -1,0 +1,169 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"bitw/appliance"
+	"bitw/config"
+	"bitw/netstack/link"
+)
+
+// The stages of an engine, of which each has all goroutines, hooks and counters of an
+// appliance around it: 32 superframes of 42 segments to ESP, and back. Bytes are of TCP
+// payload.
+func BenchmarkEngine(b *testing.B) {
+	for _, name := range []string{DefaultSuite, "chacha20poly1305", "aes128-sha256"} {
+		for _, inbound := range []bool{false, true} {
+			b.Run(name+"/"+map[bool]string{false: "outbound", true: "inbound"}[inbound], func(b *testing.B) {
+				benchmarkEngine(b, name, inbound)
+			})
+		}
+	}
+}
+
+func benchmarkEngine(b *testing.B, name string, inbound bool) {
+	s, err := newSuite(name)
+	if err != nil {
+		b.Fatal(err)
+	}
+	e, err := newEngine(b.Context(), s)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		if err := e.stop(); err != nil {
+			b.Error(err)
+		}
+	}()
+	b.SetBytes(superframes * payloadEach)
+	b.ReportAllocs()
+	for b.Loop() {
+		if inbound {
+			b.StopTimer()
+		}
+		_, err := e.outbound(inbound)
+		if inbound {
+			b.StartTimer()
+			if err == nil {
+				_, err = e.inbound()
+			}
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/(superframes*segmentsEach), "ns/packet")
+}
+
+// The whole way through two graphs in memory: superframes from a host's link through
+// one appliance, over the wire as ESP and through the other to the far host's link.
+// Bytes are of TCP payload. Every goroutine, queue and copy of the real thing takes
+// part, but for the kernel.
+func BenchmarkGraph(b *testing.B) {
+	for _, action := range []config.Action{config.Protect, config.Bypass} {
+		b.Run(string(action), func(b *testing.B) { benchmarkGraph(b, action) })
+	}
+}
+
+func benchmarkGraph(b *testing.B, action config.Action) {
+	s, err := newSuite(DefaultSuite)
+	if err != nil {
+		b.Fatal(err)
+	}
+	hostA, leftA := link.Pipe(link.PipeOptions{Queue: 8192})
+	hostB, leftB := link.Pipe(link.PipeOptions{Queue: 8192})
+	rightA, rightB := link.Pipe(link.PipeOptions{Queue: 8192})
+	var boxes [2]*box
+	defer func() {
+		if err := stopBoxes(boxes); err != nil {
+			b.Error(err)
+		}
+	}()
+	for i, links := range [2][2]link.Device{{leftA, rightA}, {leftB, rightB}} {
+		cfg := s.config(i, "", action)
+		cfg.StaticNeighbors = []config.Neighbor{{Address: address(1 - i).Addr(), MAC: mac(1 - i)}}
+		host := appliance.Host{MAC: mac(i), Addresses: []netip.Prefix{address(i)}}
+		if boxes[i], err = startBox(b.Context(), cfg, appliance.WithLinks(links[0], links[1], host)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	frames := [][]byte{superframe(mac(0), mac(0), address(0).Addr(), address(1).Addr())}
+	arrived := make(chan int, 1024)
+	go func() {
+		defer close(arrived)
+		bufs, sizes := make([][]byte, 64), make([]int, 64)
+		for i := range bufs {
+			bufs[i] = make([]byte, link.MaxFrameLen)
+		}
+		for {
+			n, err := hostB.ReadFrames(bufs, sizes)
+			octets := 0
+			for i := range n {
+				octets += tcpPayload(bufs[i][:sizes[i]])
+			}
+			arrived <- octets
+			if err != nil {
+				return
+			}
+		}
+	}()
+	// As many superframes are under way as fit the queues.
+	const window = 64
+	b.SetBytes(payloadEach)
+	b.ReportAllocs()
+	// The first finds the next hop unresolved.
+	if _, err := hostA.WriteFrames(frames); err != nil {
+		b.Fatal(err)
+	}
+	for got := 0; got < payloadEach; {
+		got += <-arrived
+	}
+	b.ResetTimer()
+	sent, got := 0, 0
+	for got < b.N*payloadEach {
+		for sent < b.N && sent*payloadEach-got < window*payloadEach {
+			if _, err := hostA.WriteFrames(frames); err != nil {
+				b.Fatal(err)
+			}
+			sent++
+		}
+		select {
+		case n := <-arrived:
+			got += n
+		case <-time.After(5 * time.Second):
+			b.Fatalf("after %d of %d octets nothing comes any more: %v", got, sent*payloadEach, dropsOf(boxes))
+		}
+	}
+	b.StopTimer()
+	_ = hostB.Close()
+	for range arrived {
+	}
+}
+
+func dropsOf(boxes [2]*box) string {
+	return fmt.Sprint(boxes[0].Status().DropsBySide, boxes[1].Status().DropsBySide)
+}
+
+// tiny is a plan that shows the structure in a moment, and measures nothing of worth.
+func tiny() plan {
+	return plan{
+		rounds: 2, memory: time.Millisecond,
+		kernelRounds: 2, limit: time.Minute, tcp: 20 * time.Millisecond, udp: 5 * time.Millisecond, trials: 2, pings: 20,
+	}
+}
+
+// A bench that is cancelled ends, and says so.
+func TestCancelled(t *testing.T) {
+	p := tiny()
+	p.rounds = 1 << 30
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := start(ctx, Options{Memory: true}, p); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v, expected that time is over", err)
+	}
+}
