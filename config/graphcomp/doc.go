@@ -19,7 +19,7 @@
 // The third has settings, and begins the parts of the program that are no nodes: init and
 // prottest. A statement ends with a semicolon, a # begins a comment. Nodes may be defined
 // behind those that stand on them. dir= and files= named sources; nothing comes of them. Trace
-// levels go from TR_FULL_TRACE, which tells most, to TR_ALWAYS (LevelNames); name=PROTOCOLp, as
+// levels go from TR_FULL_TRACE, which tells most, to TR_ALWAYS (trace.LevelNames); name=PROTOCOLp, as
 // the trace variables of the x-kernel were called, sets that of all instances.
 //
 // A file rom beside the graph may have more romopts, those of one host.

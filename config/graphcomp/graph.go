@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"bitw/config"
+	"bitw/netstack/trace"
 )
 
 // A Graph is what a graph file composes. It has passed every check that needs no key
@@ -41,7 +42,7 @@ type Node struct {
 	// Options are in the order of the files.
 	Options []Option `json:"options,omitempty"`
 	// Trace is the level that the graph sets.
-	Trace Level           `json:"trace,omitempty"`
+	Trace trace.Level     `json:"trace,omitempty"`
 	Pos   config.Position `json:"-"`
 
 	kind  kind
@@ -214,11 +215,11 @@ func (c *compiler) add(n *Node, at word) {
 	c.graph.Nodes = append(c.graph.Nodes, n)
 }
 
-func (c *compiler) level(a assignment) Level {
+func (c *compiler) level(a assignment) trace.Level {
 	w := c.single(a)
-	l, ok := ParseLevel(w.text)
+	l, ok := trace.ParseLevel(w.text)
 	if !ok {
-		c.fail(w, meant(w.text, LevelNames(), "known are "+strings.Join(LevelNames(), ", ")), "unknown trace level %s", quote(w.text))
+		c.fail(w, meant(w.text, trace.LevelNames(), "known are "+strings.Join(trace.LevelNames(), ", ")), "unknown trace level %s", quote(w.text))
 	}
 	return l
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"bitw/config"
+	"bitw/netstack/trace"
 )
 
 // listing is the graph of bitw's ancestor, as its page printed it.
@@ -42,7 +43,7 @@ func TestR45_TheListingIsParsedVerbatim(t *testing.T) {
 	if n := g.Node("ip"); n.Dir != "ip" || len(n.Files) != 9 || n.Files[5] != "ip_control.c" {
 		t.Errorf("ip: dir %q, files %q", n.Dir, n.Files)
 	}
-	for name, want := range map[string]Level{"prottest": MajorEvents, "init": FullTrace, "watchdog": FullTrace, "ip": LevelUnset} {
+	for name, want := range map[string]trace.Level{"prottest": trace.MajorEvents, "init": trace.FullTrace, "watchdog": trace.FullTrace, "ip": trace.LevelUnset} {
 		if got := g.Node(name).Trace; got != want {
 			t.Errorf("trace of %s: %v, expected %v", name, got, want)
 		}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"unicode/utf8"
+
+	"bitw/netstack/trace"
 )
 
 // tops are the nodes on which no other stands, in the order of the file.
@@ -164,7 +166,7 @@ func (n *Node) notes() []string {
 	for _, o := range n.Options {
 		lines = append(lines, o.String())
 	}
-	if n.Trace != LevelUnset {
+	if n.Trace != trace.LevelUnset {
 		lines = append(lines, n.Trace.String())
 	}
 	for i, l := range lines {

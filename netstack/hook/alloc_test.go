@@ -29,7 +29,7 @@ func TestAllocations(t *testing.T) {
 		t.Errorf("%v allocations to look a next hop up", n)
 	}
 
-	capture := b.capture.Wrap(b.left, Left)
+	capture := b.watch.Wrap(b.left, Left)
 	class, err := NewClass(capture, ClassOptions{Rules: []ClassRule{{"dhcp", true}}, Other: new(Relay), Drops: &b.drops})
 	if err != nil {
 		t.Fatal(err)

@@ -10,9 +10,8 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
-	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/netstack/trace"
 )
 
 const (
@@ -31,6 +30,8 @@ type CaptureOptions struct {
 	// Queue is how many frames wait to be written, DefaultCaptureQueue if 0. Frames that
 	// find it full are counted and missing in the file; they are never delayed.
 	Queue int
+	// Filter chooses packets; nil takes all.
+	Filter *trace.Filter
 }
 
 // CaptureStats are what one capture came to, by Side.
@@ -41,62 +42,17 @@ type CaptureStats struct {
 
 // A Capture copies the frames of both sides to a pcapng file, as its interfaces 0
 // "inside" and 1 "outside". A superframe is written as it is, its virtio-net header
-// is not. Off, it costs the packet path one load.
+// is not. What became of a packet, trace.Trail.Verdict, is the comment of the frame that
+// brought it and of those that it became.
 type Capture struct {
-	clock  tcpip.Clock
-	active atomic.Pointer[captureRun]
+	watch *Watch
 
 	mu  sync.Mutex
 	run *captureRun // from Start to Stop, also after a failed write
 }
 
 // NewCapture returns a Capture that is off.
-func NewCapture(clock tcpip.Clock) *Capture { return &Capture{clock: clock} }
-
-// A CaptureHook wraps the link of one side and copies what crosses it.
-type CaptureHook struct {
-	nested.Endpoint
-	c    *Capture
-	side Side
-}
-
-var _ stack.LinkEndpoint = (*CaptureHook)(nil)
-
-// Wrap wraps the link of a side.
-func (c *Capture) Wrap(child stack.LinkEndpoint, side Side) *CaptureHook {
-	h := &CaptureHook{c: c, side: side}
-	h.Init(child, h)
-	return h
-}
-
-// DeliverNetworkPacket implements stack.NetworkDispatcher.
-func (h *CaptureHook) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
-	if r := h.c.active.Load(); r != nil {
-		r.add(h.side, pcapgo.NgEpbFlagDirectionInbound, pkt, "", h.c.clock.Now())
-	}
-	h.Endpoint.DeliverNetworkPacket(proto, pkt)
-}
-
-// WritePackets implements stack.LinkEndpoint.
-func (h *CaptureHook) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
-	if r := h.c.active.Load(); r != nil {
-		for _, pkt := range pkts.AsSlice() {
-			r.add(h.side, pcapgo.NgEpbFlagDirectionOutbound, pkt, "", h.c.clock.Now())
-		}
-	}
-	return h.Endpoint.WritePackets(pkts)
-}
-
-// Record adds a frame that came from side, with a comment such as the reason of its
-// drop. The packet stays the caller's.
-func (c *Capture) Record(side Side, pkt *stack.PacketBuffer, comment string) {
-	if r := c.active.Load(); r != nil {
-		r.add(side, pcapgo.NgEpbFlagDirectionInbound, pkt, comment, c.clock.Now())
-	}
-}
-
-// Active reports whether frames are captured.
-func (c *Capture) Active() bool { return c.active.Load() != nil }
+func NewCapture(watch *Watch) *Capture { return &Capture{watch: watch} }
 
 // Start begins to write to w, which is used by one goroutine until Stop returns. It
 // fails if a capture was started and not stopped, or the head of the file cannot
@@ -118,17 +74,17 @@ func (c *Capture) Start(w io.Writer, o CaptureOptions) error {
 		return err
 	}
 	r := &captureRun{
-		ng: ng, snaplen: o.Snaplen, queue: make(chan captured, o.Queue),
+		ng: ng, snaplen: o.Snaplen, filter: o.Filter, queue: make(chan captured, o.Queue),
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	go func() {
 		defer close(r.done)
 		if r.err = r.write(); r.err != nil {
-			c.active.CompareAndSwap(r, nil)
+			c.watch.Remove(r)
 		}
 	}()
 	c.run = r
-	c.active.Store(r)
+	c.watch.Add(r)
 	return nil
 }
 
@@ -142,7 +98,7 @@ func (c *Capture) Stop() (CaptureStats, error) {
 	if r == nil {
 		return CaptureStats{}, nil
 	}
-	c.active.Store(nil)
+	c.watch.Remove(r)
 	close(r.stop)
 	<-r.done
 	c.run = nil
@@ -180,6 +136,7 @@ func newCaptureFile(w io.Writer, snaplen int) (*pcapgo.NgWriter, error) {
 type captureRun struct {
 	ng      *pcapgo.NgWriter
 	snaplen int
+	filter  *trace.Filter
 	queue   chan captured
 	octets  atomic.Int64 // in the queue
 	buffers sync.Pool    // of *[]byte
@@ -199,43 +156,53 @@ type captured struct {
 	comment string
 }
 
+var _ Observer = (*captureRun)(nil)
+
+// Snaplen implements Observer.
+func (r *captureRun) Snaplen() int { return r.snaplen }
+
+// Packet implements Observer.
+func (r *captureRun) Packet(t *trace.Trail) {
+	if !r.filter.Match(t) {
+		return
+	}
+	comment := t.Verdict()
+	for i := range t.Frames {
+		r.add(&t.Frames[i], comment)
+	}
+}
+
+// Loose implements Observer.
+func (r *captureRun) Loose(f *trace.Frame) {
+	if r.filter.MatchFrame(f) {
+		r.add(f, "")
+	}
+}
+
 // add copies a frame into the queue, or counts it as lost.
-func (r *captureRun) add(side Side, dir pcapgo.NgEpbFlag, pkt *stack.PacketBuffer, comment string, at time.Time) {
-	skip := len(pkt.VirtioNetHeader().Slice())
-	length := pkt.Size() - skip
-	n := min(length, r.snaplen)
+func (r *captureRun) add(f *trace.Frame, comment string) {
+	c := captured{at: f.At, length: f.Length, side: Right, dir: pcapgo.NgEpbFlagDirectionInbound, comment: comment}
+	if f.Left {
+		c.side = Left
+	}
+	if f.Written {
+		c.dir = pcapgo.NgEpbFlagDirectionOutbound
+	}
+	n := min(len(f.Data), r.snaplen)
 	// No copy is made for a queue that looks full already.
 	if r.octets.Add(int64(n)) <= maxCaptureOctets && len(r.queue) < cap(r.queue) {
+		if c.data, _ = r.buffers.Get().(*[]byte); c.data == nil {
+			c.data = new([]byte)
+		}
+		*c.data = append((*c.data)[:0], f.Data[:n]...)
 		select {
-		case r.queue <- captured{at, r.copyOf(pkt, skip, n), length, side, dir, comment}:
+		case r.queue <- c:
 			return
 		default:
 		}
 	}
 	r.octets.Add(-int64(n))
-	r.lost[side].Add(1)
-}
-
-// copyOf returns a pooled copy of n octets of pkt behind the first skip.
-func (r *captureRun) copyOf(pkt *stack.PacketBuffer, skip, n int) *[]byte {
-	b, _ := r.buffers.Get().(*[]byte)
-	if b == nil {
-		b = new([]byte)
-	}
-	*b = (*b)[:0]
-	views, off := pkt.AsViewList()
-	off += skip
-	for v := views.Front(); v != nil && len(*b) < n; v = v.Next() {
-		s := v.AsSlice()
-		if off >= len(s) {
-			off -= len(s)
-			continue
-		}
-		s = s[off:]
-		*b = append(*b, s[:min(len(s), n-len(*b))]...)
-		off = 0
-	}
-	return b
+	r.lost[c.side].Add(1)
 }
 
 // write takes frames out of the queue until stop, and flushes when it is empty, so

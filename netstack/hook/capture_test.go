@@ -75,9 +75,8 @@ func TestCaptureBothSides(t *testing.T) {
 	}
 	b.send(b.dev, lldp(1, 46))
 	b.send(b.kern, lldp(2, 3000))
-	pkt, _ := newFrame(macHost, macPeer, wire.EtherTypeIPv4, 40)
-	b.capture.Record(Right, pkt, "dropped: replay")
-	pkt.DecRef()
+	stp := ethernet("\x01\x80\xc2\x00\x00\x00", macPeer, 38, append([]byte{0x42, 0x42, 3}, make([]byte, 57)...))
+	b.send(b.dev, stp)
 	stats, err := b.capture.Stop()
 	if err != nil || stats != (CaptureStats{Written: [2]uint64{2, 3}}) {
 		t.Errorf("%+v, %v", stats, err)
@@ -89,11 +88,11 @@ func TestCaptureBothSides(t *testing.T) {
 	}
 	in, out := pcapgo.NgEpbFlagDirectionInbound, pcapgo.NgEpbFlagDirectionOutbound
 	want := []packet{
-		{intf: 1, dir: in, data: lldp(1, 46), length: 60},
-		{intf: 0, dir: out, data: lldp(1, 46), length: 60},
-		{intf: 0, dir: in, data: lldp(2, 3000)[:1000], length: 3014},
-		{intf: 1, dir: out, data: lldp(2, 3000)[:1000], length: 3014},
-		{intf: 1, dir: in, data: ethernet(macHost, macPeer, 0x0800, make([]byte, 40)), length: 54, comment: "dropped: replay"},
+		{intf: 1, dir: in, data: lldp(1, 46), length: 60, comment: "bypass as lldp"},
+		{intf: 0, dir: out, data: lldp(1, 46), length: 60, comment: "bypass as lldp"},
+		{intf: 0, dir: in, data: lldp(2, 3000)[:1000], length: 3014, comment: "bypass as lldp"},
+		{intf: 1, dir: out, data: lldp(2, 3000)[:1000], length: 3014, comment: "bypass as lldp"},
+		{intf: 1, dir: in, data: stp, length: len(stp), comment: "dropped: class_discard; discard as stp"},
 	}
 	if len(got) != len(want) {
 		t.Fatalf("%d packets, want %d", len(got), len(want))
@@ -104,6 +103,14 @@ func TestCaptureBothSides(t *testing.T) {
 			!g.at.Equal(b.clock.Now()) {
 			t.Errorf("packet %d: %+v", i, g)
 		}
+	}
+}
+
+// recordTo returns a function that has a packet come from a side and go nowhere.
+func recordTo(w *Watch, b *bump) func(Side, *stack.PacketBuffer) {
+	hooks := [2]*WatchHook{w.Wrap(b.left, Left), w.Wrap(b.right, Right)}
+	return func(side Side, pkt *stack.PacketBuffer) {
+		hooks[side].DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt)
 	}
 }
 
@@ -134,17 +141,18 @@ func (w *blocked) Write(p []byte) (int, error) {
 func TestCaptureOverflow(t *testing.T) {
 	before := runtime.NumGoroutine()
 	b := newBump(t)
-	c := NewCapture(b.clock)
+	watch := NewWatch(b.clock)
+	c, record := NewCapture(watch), recordTo(watch, b)
 	w := &blocked{reached: make(chan struct{}, 1), release: make(chan error)}
 	if err := c.Start(w, CaptureOptions{Queue: 8}); err != nil {
 		t.Fatal(err)
 	}
 	pkt, _ := newFrame(macHost, macPeer, wire.EtherTypeIPv4, 40)
 	defer pkt.DecRef()
-	c.Record(Left, pkt, "")
+	record(Left, pkt)
 	<-w.reached // its flush hangs
 	for range 20 {
-		c.Record(Left, pkt, "")
+		record(Left, pkt)
 	}
 	if s := c.Stats(); s.Lost[Left] != 12 {
 		t.Errorf("%+v", s)
@@ -163,7 +171,8 @@ func TestCaptureOverflow(t *testing.T) {
 // A failed write ends the capture and is told by Stop.
 func TestCaptureWriteError(t *testing.T) {
 	b := newBump(t)
-	c := NewCapture(b.clock)
+	watch := NewWatch(b.clock)
+	c, record := NewCapture(watch), recordTo(watch, b)
 	w := &blocked{reached: make(chan struct{}, 1), release: make(chan error, 1)}
 	if err := c.Start(w, CaptureOptions{}); err != nil {
 		t.Fatal(err)
@@ -172,12 +181,12 @@ func TestCaptureWriteError(t *testing.T) {
 	w.release <- full
 	pkt, _ := newFrame(macHost, macPeer, wire.EtherTypeIPv4, 40)
 	defer pkt.DecRef()
-	c.Record(Left, pkt, "")
+	record(Left, pkt)
 	<-w.reached
-	for c.Active() {
+	for watch.active.Load() != nil {
 		runtime.Gosched()
 	}
-	c.Record(Left, pkt, "")
+	record(Left, pkt)
 	if _, err := c.Stop(); !errors.Is(err, full) {
 		t.Errorf("error %v", err)
 	}
@@ -196,7 +205,8 @@ func (failing) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 // Superframes bound the queue by their octets.
 func TestCaptureMemory(t *testing.T) {
 	b := newBump(t)
-	c := NewCapture(b.clock)
+	watch := NewWatch(b.clock)
+	c, record := NewCapture(watch), recordTo(watch, b)
 	w := &blocked{reached: make(chan struct{}, 1), release: make(chan error)}
 	if err := c.Start(w, CaptureOptions{Queue: 1 << 16}); err != nil {
 		t.Fatal(err)
@@ -204,7 +214,7 @@ func TestCaptureMemory(t *testing.T) {
 	pkt, _ := newFrame(macHost, macPeer, wire.EtherTypeIPv4, 65000)
 	defer pkt.DecRef()
 	for range 600 {
-		c.Record(Right, pkt, "")
+		record(Right, pkt)
 	}
 	if s := c.Stats(); s.Lost[Right] < 600-maxCaptureOctets/65014-2 {
 		t.Errorf("%+v", s)
@@ -214,5 +224,3 @@ func TestCaptureMemory(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-var _ stack.LinkEndpoint = (*CaptureHook)(nil)

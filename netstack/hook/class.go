@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"bitw/netstack/trace"
 	"bitw/netstack/wire"
 )
 
@@ -221,7 +222,7 @@ func (c *Class) Counts() []ClassCount {
 func (c *Class) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
 	eth := pkt.LinkHeader().Slice()
 	if len(eth) != ethernetLen {
-		c.drops.Add(wire.DropBadFrame)
+		drop(c.drops, pkt, wire.DropBadFrame)
 		return
 	}
 	rules := c.rules.Load()
@@ -241,13 +242,15 @@ func (c *Class) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *sta
 		c.Endpoint.DeliverNetworkPacket(proto, pkt)
 	case bypass:
 		count.bypassed.Add(1)
+		TrailOf(pkt).Add(trace.Step{Station: trace.Hook, Verdict: "bypass", Name: c.nameOf(k, eth), Left: TrailOf(pkt).FromLeft()})
 		c.other.Send(pkt, c.drops)
 		if neighbors == CrossAndLearn && (k == classARP && tellsAddress(pkt) || k == classNDP && isAdvertisement(pkt)) {
 			c.Endpoint.DeliverNetworkPacket(proto, pkt)
 		}
 	default:
 		count.discarded.Add(1)
-		c.drops.Add(wire.DropClassDiscard)
+		TrailOf(pkt).Add(trace.Step{Station: trace.Hook, Verdict: "discard", Name: c.nameOf(k, eth), Left: TrailOf(pkt).FromLeft()})
+		drop(c.drops, pkt, wire.DropClassDiscard)
 	}
 }
 
@@ -257,4 +260,12 @@ func (c *classRules) etherRule(n uint16) *etherRule {
 		return nil
 	}
 	return &c.types[i]
+}
+
+// nameOf returns the class's name as rules have it.
+func (c *Class) nameOf(k class, eth []byte) string {
+	if k == classEtherType || k == classOther && c.etherRule(eth) != nil {
+		return "ethertype"
+	}
+	return classNames[k]
 }

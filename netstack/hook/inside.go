@@ -91,7 +91,7 @@ func (i *Inside) data(pkt *stack.PacketBuffer, b []byte) bool {
 		return true
 	}
 	if i.o.Own(dst) || !i.cross.Load() && string(eth[:6]) != string(i.o.MAC) {
-		i.o.Drops.Add(wire.DropForeignMAC)
+		drop(i.o.Drops, pkt, wire.DropForeignMAC)
 		return false
 	}
 	return true
@@ -118,7 +118,7 @@ func (i *Inside) toMe(pkt *stack.PacketBuffer) bool {
 func (i *Inside) arp(pkt *stack.PacketBuffer) bool {
 	a, ok := parseARP(pkt)
 	if !ok {
-		i.o.Drops.Add(wire.DropBadFrame)
+		drop(i.o.Drops, pkt, wire.DropBadFrame)
 		return false
 	}
 	own := i.o.Own(a.target)
@@ -139,7 +139,7 @@ func (i *Inside) arp(pkt *stack.PacketBuffer) bool {
 		defer r.DecRef()
 		i.o.Wire.Send(r, i.o.Drops)
 	case a.reply || a.isAnnouncement() || own:
-		i.o.Drops.Add(wire.DropForeignMAC) // among themselves
+		drop(i.o.Drops, pkt, wire.DropForeignMAC) // among themselves
 	default:
 		r := a.answer(i.o.MAC)
 		defer r.DecRef()
@@ -168,7 +168,7 @@ func (a *arpPacket) frame(dst tcpip.LinkAddress) *stack.PacketBuffer {
 func (i *Inside) nd(pkt *stack.PacketBuffer, b []byte) bool {
 	var m ndMessage
 	if !parseND(b, checksumLeft(pkt), &m) {
-		i.o.Drops.Add(wire.DropMalformed)
+		drop(i.o.Drops, pkt, wire.DropMalformed)
 		return false
 	}
 	own := i.o.Own(m.target)
@@ -196,7 +196,7 @@ func (i *Inside) nd(pkt *stack.PacketBuffer, b []byte) bool {
 		defer r.DecRef()
 		i.o.Wire.Send(r, i.o.Drops)
 	case m.typ == icmpNA || own:
-		i.o.Drops.Add(wire.DropForeignMAC)
+		drop(i.o.Drops, pkt, wire.DropForeignMAC)
 	default:
 		a, to := m.answer(i.o.MAC, eth.SourceAddress(), naRouter)
 		r := a.frame(to, i.o.MAC)

@@ -84,10 +84,10 @@ func (n *Neighbor) arp(pkt *stack.PacketBuffer) bool {
 	a, ok := parseARP(pkt)
 	switch {
 	case !ok:
-		n.o.Drops.Add(wire.DropBadFrame)
+		drop(n.o.Drops, pkt, wire.DropBadFrame)
 	case a.senderMAC == *n.mac.Load():
 		// Our own words come back, or somebody uses our Ethernet address.
-		n.o.Drops.Add(wire.DropOwnAddressSpoof)
+		drop(n.o.Drops, pkt, wire.DropOwnAddressSpoof)
 	case a.isProbe() && n.o.Probes.Active(a.target), n.claimed(a.sender) && !n.asked(a):
 		n.toHost(pkt)
 	case a.isProbe() && n.o.Own(a.target):
@@ -95,7 +95,7 @@ func (n *Neighbor) arp(pkt *stack.PacketBuffer) bool {
 		defer r.DecRef()
 		writeOne(n.Child(), r)
 	case a.isProbe():
-		n.o.Drops.Add(wire.DropForeignMAC)
+		drop(n.o.Drops, pkt, wire.DropForeignMAC)
 	default:
 		if a.isAnnouncement() && n.o.Announced != nil {
 			n.o.Announced(a.sender, a.senderMAC)
@@ -122,12 +122,12 @@ func (n *Neighbor) asked(a arpPacket) bool {
 func (n *Neighbor) nd(pkt *stack.PacketBuffer, b []byte) bool {
 	var m ndMessage
 	if !parseND(b, checksumLeft(pkt), &m) {
-		n.o.Drops.Add(wire.DropMalformed)
+		drop(n.o.Drops, pkt, wire.DropMalformed)
 		return true
 	}
 	switch {
 	case m.link == *n.mac.Load() && m.link != "":
-		n.o.Drops.Add(wire.DropOwnAddressSpoof)
+		drop(n.o.Drops, pkt, wire.DropOwnAddressSpoof)
 		return true
 	case m.typ == icmpNA && (n.o.Own(m.target) || m.dst.IsMulticast() && n.o.Probes.Active(m.target)),
 		m.typ == icmpNS && m.src.IsUnspecified() && n.o.Probes.Active(m.target):

@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"bitw/netstack/trace"
 	"bitw/netstack/wire"
 )
 
@@ -75,7 +76,7 @@ func (p *ProxyARP) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *
 func (p *ProxyARP) arp(pkt *stack.PacketBuffer) {
 	a, ok := parseARP(pkt)
 	if !ok {
-		p.o.Drops.Add(wire.DropBadFrame)
+		drop(p.o.Drops, pkt, wire.DropBadFrame)
 		return
 	}
 	switch {
@@ -85,6 +86,7 @@ func (p *ProxyARP) arp(pkt *stack.PacketBuffer) {
 	case a.reply || a.isAnnouncement() || p.o.Own(a.target):
 		p.o.Wire.Send(pkt, p.o.Drops)
 	default:
+		TrailOf(pkt).Add(trace.Step{Station: trace.Hook, Verdict: "answered", Name: "arp", Address: a.target, Left: true})
 		r := a.answer(*p.mac.Load())
 		defer r.DecRef()
 		writeOne(p.Child(), r)

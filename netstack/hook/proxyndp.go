@@ -13,7 +13,7 @@ import (
 func (p *ProxyARP) nd(pkt *stack.PacketBuffer, b []byte) {
 	var m ndMessage
 	if !parseND(b, checksumLeft(pkt), &m) {
-		p.o.Drops.Add(wire.DropMalformed)
+		drop(p.o.Drops, pkt, wire.DropMalformed)
 		return
 	}
 	switch {

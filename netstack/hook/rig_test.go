@@ -48,6 +48,7 @@ type bump struct {
 	own         map[netip.Addr]bool
 	resolver    *Resolver
 	classes     [2]*Class
+	watch       *Watch
 	capture     *Capture
 	drops       wire.DropCounters
 	mu          sync.Mutex // for what timers write; the clock waits for them before run returns
@@ -86,7 +87,8 @@ func newBumpWith(t *testing.T, neighbors [2]Neighbors, rules ...ClassRule) *bump
 	b.right, b.dev = newLink(&b.fromRight)
 
 	var toLeft, toRight Relay
-	b.capture = NewCapture(b.clock)
+	b.watch = NewWatch(b.clock)
+	b.capture = NewCapture(b.watch)
 	probes := NewProbes(b.clock)
 	b.resolver = NewResolver(ResolverOptions{Clock: b.clock, Drops: &b.drops,
 		Failed: func(a netip.Addr, _ *stack.PacketBuffer) {
@@ -95,7 +97,7 @@ func newBumpWith(t *testing.T, neighbors [2]Neighbors, rules ...ClassRule) *bump
 			b.failed = append(b.failed, a)
 		}})
 	wrap := func(e stack.LinkEndpoint, side Side, other *Relay) (stack.LinkEndpoint, *Class) {
-		h := b.capture.Wrap(e, side)
+		h := b.watch.Wrap(e, side)
 		c, err := NewClass(h, ClassOptions{Rules: rules, Neighbors: neighbors[side], Other: other, Drops: &b.drops})
 		if err != nil {
 			t.Fatal(err)

@@ -119,6 +119,9 @@ func (e *Engine) holdBehind(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set 
 		reason := h.put(q, p, pkt, set)
 		tell := reason == wire.DropNoSA && q.mayTell()
 		h.mu.Unlock()
+		if w.trail != nil {
+			w.noteSA(nil, "waits for one")
+		}
 		if reason != wire.DropNone {
 			e.dropped(w, hook.Left, reason, p, nil)
 		}
@@ -165,6 +168,9 @@ func (e *Engine) acquire(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 	h.mu.Unlock()
 	if reason != wire.DropNone {
 		e.dropped(w, hook.Left, reason, p, nil)
+	}
+	if w.trail != nil {
+		w.noteSA(nil, "waits for one")
 	}
 	if first && reason == wire.DropNone {
 		l.NeedSA(p, &w.flow)
@@ -347,7 +353,7 @@ func (e *Engine) expireHolds(now int64) {
 func (e *Engine) discard(q *holdQueue, list []held, reason wire.DropReason) {
 	for i := range list {
 		x := &list[i]
-		e.drop(hook.Left, reason, x.policy, nil)
+		e.drop(nil, hook.Left, reason, x.policy, nil)
 		e.holds.mu.Lock()
 		tell := reason != wire.DropEndpointGone && q.mayTell()
 		e.holds.mu.Unlock()

@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"bitw/netstack/hook"
+	"bitw/netstack/trace"
 	"bitw/netstack/wire"
 	"bitw/sa"
 )
@@ -242,6 +243,8 @@ type work struct {
 	// station is where the host's frame goes if there is one and it names a station;
 	// else all zeros.
 	station [6]byte
+	// trail is what is told of w.d, nil while nobody looks.
+	trail *trace.Trail
 }
 
 func (e *Engine) work() *work {
@@ -252,7 +255,7 @@ func (e *Engine) work() *work {
 
 func (e *Engine) done(w *work) {
 	w.d.Bytes, w.d.Net, w.fragmentID = nil, nil, 0
-	w.releasing = nil
+	w.releasing, w.trail = nil, nil
 	w.station = [6]byte{}
 	w.plan.reset()
 	w.open.reset()
@@ -260,14 +263,17 @@ func (e *Engine) done(w *work) {
 }
 
 // drop counts a datagram that came from one side, on the account of policy and
-// SA where they are known.
-func (e *Engine) drop(from hook.Side, reason wire.DropReason, p *sa.Policy, s *sa.SA) {
+// SA where they are known. w may be nil, where it is not on its way any more.
+func (e *Engine) drop(w *work, from hook.Side, reason wire.DropReason, p *sa.Policy, s *sa.SA) {
 	e.sides[from].drops.Add(reason)
 	if p != nil {
 		p.Counters[directionFrom(from)].Drops.Add(reason)
 	}
 	if s != nil {
 		s.Drops.Add(reason)
+	}
+	if w != nil && w.trail != nil {
+		w.noteDrop(reason, p, s)
 	}
 }
 

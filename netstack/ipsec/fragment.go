@@ -42,7 +42,7 @@ func (e *Engine) protectFragments(w *work, p *sa.Policy, hop route, maxInner int
 		reason = w.frag.Init(datagram, &w.wireInfo, maxInner, id)
 	}
 	if reason != wire.DropNone {
-		e.drop(hook.Left, reason, p, nil)
+		e.drop(w, hook.Left, reason, p, nil)
 		return false
 	}
 	n := w.frag.Fragments()
@@ -50,10 +50,13 @@ func (e *Engine) protectFragments(w *work, p *sa.Policy, hop route, maxInner int
 		if b.superseded(s) {
 			return true
 		}
-		e.drop(hook.Left, reason, p, s)
+		e.drop(w, hook.Left, reason, p, s)
 		return false
 	}
 	b.cutAfter = false
+	if w.trail != nil {
+		w.noteFragment("cut before it is sealed", maxInner)
+	}
 	octets, room := 0, b.room(maxInner)
 	for i := range n {
 		v, buf := newFrame(room)
@@ -63,7 +66,7 @@ func (e *Engine) protectFragments(w *work, p *sa.Policy, hop route, maxInner int
 		start, end, reason, s := b.seal(buf, start, end, i, &d.Info, e.nextID)
 		if reason != wire.DropNone {
 			v.Release()
-			e.drop(hook.Left, reason, p, s)
+			e.drop(w, hook.Left, reason, p, s)
 			continue
 		}
 		w.push(packetOf(v, start, end, e.wireMAC()))
@@ -80,8 +83,11 @@ func (e *Engine) fragment(w *work, p *sa.Policy, sealed []byte, limit int) {
 		reason = w.frag.Init(sealed, &w.wireInfo, limit, e.nextID())
 	}
 	if reason != wire.DropNone {
-		e.drop(hook.Left, reason, p, nil)
+		e.drop(w, hook.Left, reason, p, nil)
 		return
+	}
+	if w.trail != nil {
+		w.noteFragment("cut after it is sealed", limit)
 	}
 	for {
 		v, buf := newFrame(limit)

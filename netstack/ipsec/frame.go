@@ -69,6 +69,11 @@ func (e *Engine) flush(w *work, to hook.Side) {
 	if w.out.Len() == 0 {
 		return
 	}
+	if w.trail != nil {
+		for _, pkt := range w.out.AsSlice() {
+			pkt.Owner = w.trail
+		}
+	}
 	_, _ = e.links[to].WritePackets(w.out)
 	w.out.Reset()
 }
@@ -89,6 +94,9 @@ func (e *Engine) toLeft(w *work, dst netip.Addr) {
 		} else {
 			e.hosts.Enqueue(dst, pkt)
 		}
+	}
+	if w.trail != nil && e.hosts != nil {
+		w.noteNeighbor(knownWord(known), dst, string(mac), true)
 	}
 	if !known {
 		w.out.Reset()

@@ -5,6 +5,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"bitw/netstack/hook"
+	"bitw/netstack/trace"
 	"bitw/netstack/wire"
 	"bitw/sa"
 	"bitw/sa/transform"
@@ -30,21 +31,22 @@ func (o *opening) reset() {
 func (e *Engine) inbound(pkt *stack.PacketBuffer) {
 	w := e.work()
 	defer e.done(w)
+	w.takeTrail(pkt)
 	link := pkt.LinkHeader().Slice()
 	// Where ARP crosses to several hosts, each is addressed by its own.
 	foreign := len(link) < ethernetLen || string(link[:6]) != string(e.wireMAC())
 	if foreign && (e.hosts == nil || !e.named || len(link) < ethernetLen) {
 		// A NIC in promiscuous mode hands over what is for others. The frame to the
 		// kernel will carry its address, so it would believe it.
-		e.drop(hook.Right, wire.DropForeignMAC, nil, nil)
+		e.drop(w, hook.Right, wire.DropForeignMAC, nil, nil)
 		return
 	}
 	if reason := w.read(pkt, hook.Right); reason != wire.DropNone {
-		e.drop(hook.Right, reason, nil, nil)
+		e.drop(w, hook.Right, reason, nil, nil)
 		return
 	}
 	if foreign && !e.isLocal(w.d.Info.Dst) {
-		e.drop(hook.Right, wire.DropForeignMAC, nil, nil)
+		e.drop(w, hook.Right, wire.DropForeignMAC, nil, nil)
 		return
 	}
 	if e.isLocal(w.d.Info.Src) {
@@ -55,12 +57,16 @@ func (e *Engine) inbound(pkt *stack.PacketBuffer) {
 	if w.d.Info.IsFragment {
 		var reason wire.DropReason
 		if set, reason = e.sides[hook.Right].fragments.add(w.now, &w.d, pkt, nil); reason != wire.DropNone || set == nil {
+			w.notePart(reason)
 			return // the reassembler counts
 		}
 		defer set.release()
 		if w.d.Bytes, reason = set.join(&w.d.Info); reason != wire.DropNone {
-			e.drop(hook.Right, reason, nil, nil)
+			e.drop(w, hook.Right, reason, nil, nil)
 			return
+		}
+		if w.trail != nil {
+			w.noteFragment("reassembled", len(w.d.Bytes))
 		}
 		w.d.Net = nil
 	}
@@ -93,6 +99,9 @@ func (e *Engine) inboundPolicy(w *work) (*sa.Policy, wire.DropReason) {
 	spd := e.spd.Load()
 	removed := w.open.removed[:w.open.n]
 	p := spd.Lookup(sa.Inbound, flowOf(&w.flow, sa.Inbound, &w.d.Info))
+	if w.trail != nil {
+		w.noteRule(p)
+	}
 	reason := p.CheckInbound(removed)
 	if reason == wire.DropNone || reason == wire.DropPolicyDiscard ||
 		!e.forwarders.For(w.d.Info.Proto).Enclosed(&w.d, &w.inner) {
@@ -128,7 +137,7 @@ func (e *Engine) bypassIn(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *f
 	octets := len(w.d.Bytes)
 	e.toLeft(w, w.d.Info.Dst)
 	p.Counters[sa.Inbound].Add(1, octets, w.now)
-	e.forwarders.Count(w.d.Info.Proto, hook.Left, octets)
+	e.turned(w, hook.Left, octets)
 }
 
 // inboundProtected takes the SAs off w.d, one after the other, and sends what is
@@ -166,6 +175,7 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		// same SAs, so these are part of what tells one datagram's fragments.
 		inner, reason := e.sides[hook.Right].fragments.add(w.now, d, pkt, w.open.removed[:w.open.n])
 		if reason != wire.DropNone || inner == nil {
+			w.notePart(reason)
 			return
 		}
 		defer inner.release()
@@ -173,6 +183,10 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		if d.Bytes, reason = inner.join(&d.Info); reason != wire.DropNone {
 			e.dropped(w, hook.Right, reason, nil, last)
 			return
+		}
+		if w.trail != nil {
+			w.noteFragment("reassembled", len(d.Bytes))
+			w.trail.Opened(&d.Info, d.Bytes)
 		}
 	}
 	if e.isLocal(d.Info.Src) {
@@ -197,7 +211,11 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		e.dropped(w, hook.Right, wire.DropNoRoute, p, last)
 		return
 	}
-	if !e.coalesce(w, pkt, memory) {
+	if e.coalesce(w, pkt, memory) {
+		if w.trail != nil {
+			w.trail.Add(trace.Step{Station: trace.Out, Verdict: "at the end of the batch, maybe joined to others", Octets: len(d.Bytes), Left: true})
+		}
+	} else {
 		if reason := e.behind(w, src); reason != wire.DropNone {
 			e.dropped(w, hook.Right, reason, p, last)
 			return
@@ -205,7 +223,7 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		e.toLeft(w, d.Info.Dst)
 	}
 	p.Counters[sa.Inbound].Add(1, len(d.Bytes), w.now)
-	e.forwarders.Count(d.Info.Proto, hook.Left, len(d.Bytes))
+	e.turned(w, hook.Left, len(d.Bytes))
 }
 
 // bypassesIPsec returns the policy that lets the host's own ESP or AH through,
@@ -230,6 +248,9 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 		return wire.DropBadLength, nil
 	}
 	s := e.sad.Lookup(spi, d.Info.Dst, d.Info.Proto)
+	if w.trail != nil {
+		w.noteFound(s, spi)
+	}
 	if s == nil {
 		return wire.DropUnknownSPI, nil
 	}
@@ -268,13 +289,19 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 	if o.pkt.NextHeader == wire.ProtoNone {
 		return wire.DropDummy, s
 	}
+	outer := len(d.Bytes)
 	switch s.Mode {
 	case sa.Tunnel:
-		return w.leaveTunnel(s), s
+		reason = w.leaveTunnel(s)
 	case sa.BEET:
-		return w.leaveBEET(s), s
+		reason = w.leaveBEET(s)
+	default:
+		reason = w.leaveTransport(s)
 	}
-	return w.leaveTransport(s), s
+	if w.trail != nil && reason == wire.DropNone {
+		w.noteOpened(s, outer)
+	}
+	return reason, s
 }
 
 // leaveTransport puts the IP header in front of the opened payload.

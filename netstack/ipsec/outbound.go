@@ -13,13 +13,14 @@ import (
 func (e *Engine) outbound(pkt *stack.PacketBuffer) {
 	w := e.work()
 	defer e.done(w)
+	w.takeTrail(pkt)
 	e.outboundPacket(w, pkt)
 }
 
 // outboundPacket is outbound for a datagram that comes now or has waited for an SA.
 func (e *Engine) outboundPacket(w *work, pkt *stack.PacketBuffer) {
 	if reason := w.read(pkt, hook.Left); reason != wire.DropNone {
-		e.drop(hook.Left, reason, nil, nil)
+		e.drop(w, hook.Left, reason, nil, nil)
 		return
 	}
 	w.station = e.stationOf(pkt.LinkHeader().Slice())
@@ -30,6 +31,7 @@ func (e *Engine) outboundPacket(w *work, pkt *stack.PacketBuffer) {
 	// RFC 4301 §7: ports are known once the datagram is whole.
 	set, reason := e.sides[hook.Left].fragments.add(w.now, &w.d, pkt, nil)
 	if reason != wire.DropNone || set == nil {
+		w.notePart(reason)
 		return // the reassembler counts
 	}
 	defer set.release()
@@ -37,8 +39,11 @@ func (e *Engine) outboundPacket(w *work, pkt *stack.PacketBuffer) {
 		w.fragmentID = w.d.Info.ID
 	}
 	if w.d.Bytes, reason = set.join(&w.d.Info); reason != wire.DropNone {
-		e.drop(hook.Left, reason, nil, nil)
+		e.drop(w, hook.Left, reason, nil, nil)
 		return
+	}
+	if w.trail != nil {
+		w.noteFragment("reassembled", len(w.d.Bytes))
 	}
 	w.d.Net = nil
 	// Whoever sends fragments has them sent again after ESP; an error would only ask
@@ -50,6 +55,9 @@ func (e *Engine) outboundPacket(w *work, pkt *stack.PacketBuffer) {
 // outboundWhole decides about w.d. It came as pkt, or as the fragments in set.
 func (e *Engine) outboundWhole(w *work, pkt *stack.PacketBuffer, set *fragmentSet) {
 	p := e.outboundPolicy(w)
+	if w.trail != nil {
+		w.noteRule(p)
+	}
 	switch {
 	case p == nil:
 		e.dropped(w, hook.Left, wire.DropNoPolicy, nil, nil)
@@ -98,7 +106,7 @@ func (e *Engine) bypassOut(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *
 	hop.kept = hop.named && e.hosts != nil
 	e.toWire(w, hop)
 	p.Counters[sa.Outbound].Add(1, octets, w.now)
-	e.forwarders.Count(w.d.Info.Proto, hook.Right, octets)
+	e.turned(w, hook.Right, octets)
 }
 
 // protect applies the policy's SAs to w.d and sends the result to the right. A
@@ -108,7 +116,7 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 	if p.Populate != 0 {
 		entry, reason := p.Demand(&w.flow, w.now)
 		if reason != wire.DropNone {
-			e.drop(hook.Left, reason, p, nil)
+			e.drop(w, hook.Left, reason, p, nil)
 			return
 		}
 		p = entry
@@ -160,7 +168,7 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 			e.protect(w, p, pkt, set)
 			return
 		}
-		e.drop(hook.Left, reason, p, s)
+		e.drop(w, hook.Left, reason, p, s)
 		return
 	}
 	octets := 0
@@ -176,7 +184,7 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 		start, end, reason, s := b.seal(buf, start, end, i, &d.Info, e.nextID)
 		if reason != wire.DropNone {
 			v.Release()
-			e.drop(hook.Left, reason, p, s)
+			e.drop(w, hook.Left, reason, p, s)
 			continue
 		}
 		if end-start > limit {
@@ -196,7 +204,10 @@ func (e *Engine) protected(w *work, p *sa.Policy, hop route, n, octets int) {
 		w.plan.steps[i].sa.Used(n, octets, w.now)
 	}
 	p.Counters[sa.Outbound].Add(n, octets, w.now)
-	e.forwarders.Count(w.d.Info.Proto, hook.Right, len(w.d.Bytes))
+	if w.trail != nil {
+		w.noteSealed(octets)
+	}
+	e.turned(w, hook.Right, len(w.d.Bytes))
 	e.toWire(w, hop)
 }
 
@@ -211,6 +222,9 @@ func (e *Engine) toWire(w *work, hop route) {
 				copy(h[6:12], e.wireMAC())
 			}
 		}
+		if w.trail != nil {
+			w.noteNeighbor("named by the host", hop.nextHop, string(w.station[:]), false)
+		}
 		e.flush(w, hook.Right)
 		return
 	}
@@ -223,6 +237,9 @@ func (e *Engine) toWire(w *work, hop route) {
 		} else {
 			e.neighbors.Enqueue(hop.nextHop, pkt)
 		}
+	}
+	if w.trail != nil {
+		w.noteNeighbor(knownWord(known), hop.nextHop, string(mac), false)
 	}
 	if !known {
 		if len(w.d.Bytes) > 0 { // else the host did not send it

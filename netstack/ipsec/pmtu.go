@@ -6,6 +6,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 
 	"bitw/netstack/hook"
+	"bitw/netstack/trace"
 	"bitw/netstack/wire"
 	"bitw/sa"
 )
@@ -76,6 +77,9 @@ func (e *Engine) fit(w *work, maxInner int) sizing {
 // tooBig tells the host that w.d must have at most mtu octets (RFC 4301 §8.2),
 // and counts it.
 func (e *Engine) tooBig(w *work, p *sa.Policy, mtu int) {
+	if w.trail != nil {
+		w.trail.Add(trace.Step{Station: trace.PathMTU, Verdict: "told to the host", Octets: mtu, Left: true})
+	}
 	e.dropped(w, hook.Left, wire.DropTooBig, p, nil)
 	if b, ok := wire.AppendTooBig(w.icmp[:0], w.d.Bytes, &w.d.Info, mtu); ok {
 		e.icmpToHost(w, b)
@@ -143,11 +147,14 @@ func (e *Engine) learnPathMTU(w *work) bool {
 		mtu, floor, tooBig = int(min(binary.BigEndian.Uint32(icmp[4:]), maxDatagram)), ipv6MinMTU, true
 	}
 	if !tooBig || !s.Sent(seq) {
-		e.drop(hook.Right, wire.DropICMPPolicy, nil, s)
+		e.drop(w, hook.Right, wire.DropICMPPolicy, nil, s)
 		return true
 	}
 	if s.SetPMTU(max(mtu, floor), w.now) {
 		e.sides[hook.Right].learned.Add(1)
+		if w.trail != nil {
+			w.trail.Add(trace.Step{Station: trace.PathMTU, Verdict: "learned", Name: s.Name, SPI: s.Key.SPI, Octets: max(mtu, floor)})
+		}
 	}
 	return true
 }

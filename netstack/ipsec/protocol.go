@@ -102,7 +102,7 @@ func (e *endpoint) HandlePacket(pkt *stack.PacketBuffer) {
 	}
 	switch {
 	case !e.enabled.Load():
-		engine.drop(from, wire.DropEndpointGone, nil, nil)
+		engine.drop(nil, from, wire.DropEndpointGone, nil, nil)
 	case from == hook.Left:
 		engine.outbound(pkt)
 	default:

@@ -82,7 +82,7 @@ func (f *DroppedFlow) same(o *DroppedFlow) bool {
 
 // dropped is drop for a datagram that w.d describes, of which an example is kept.
 func (e *Engine) dropped(w *work, from hook.Side, reason wire.DropReason, p *sa.Policy, s *sa.SA) {
-	e.drop(from, reason, p, s)
+	e.drop(w, from, reason, p, s)
 	in := &w.d.Info
 	f := DroppedFlow{
 		From: from, Reason: reason, Last: w.now, Src: in.Src, Dst: in.Dst, Proto: in.Proto,

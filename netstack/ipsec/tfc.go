@@ -124,17 +124,17 @@ func (e *Engine) sendDummy(p *sa.Policy, s *sa.SA) {
 	w.icmp = append(w.icmp[:0], make([]byte, ipHeaderLen(s.Key.Dst))...)
 	putIPHeader(w.icmp, s.Src, s.Key.Dst, wire.ProtoNone, e.nextID)
 	if reason := wire.Parse(w.icmp, &w.d.Info); reason != wire.DropNone {
-		e.drop(hook.Left, reason, p, s)
+		e.drop(w, hook.Left, reason, p, s)
 		return
 	}
 	if reason, s := b.init(p, &w.d.Info, w.now); reason != wire.DropNone {
-		e.drop(hook.Left, reason, p, s)
+		e.drop(w, hook.Left, reason, p, s)
 		return
 	}
 	b.dummy = true
 	hop, reason := e.nextHop(w, b.dst)
 	if reason != wire.DropNone {
-		e.drop(hook.Left, reason, p, s)
+		e.drop(w, hook.Left, reason, p, s)
 		return
 	}
 	least, most := len(w.icmp), b.maxInner(e.pathLimit(b, hop, w.now))
@@ -142,12 +142,12 @@ func (e *Engine) sendDummy(p *sa.Policy, s *sa.SA) {
 		most = min(most, padTo)
 	}
 	if most < least {
-		e.drop(hook.Left, wire.DropTooBig, p, s)
+		e.drop(w, hook.Left, wire.DropTooBig, p, s)
 		return
 	}
 	n := least + rand.IntN(most-least+1)
 	if reason, s := b.takeSeq(1); reason != wire.DropNone {
-		e.drop(hook.Left, reason, p, s)
+		e.drop(w, hook.Left, reason, p, s)
 		return
 	}
 	v, buf := newFrame(b.room(n))
@@ -156,7 +156,7 @@ func (e *Engine) sendDummy(p *sa.Policy, s *sa.SA) {
 	start, end, reason, s := b.seal(buf, start, start+n, 0, &w.d.Info, e.nextID)
 	if reason != wire.DropNone {
 		v.Release()
-		e.drop(hook.Left, reason, p, s)
+		e.drop(w, hook.Left, reason, p, s)
 		return
 	}
 	w.push(packetOf(v, start, end, e.wireMAC()))

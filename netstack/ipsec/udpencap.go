@@ -53,7 +53,7 @@ func (e *Engine) stripUDP(w *work) bool {
 	payload, kind := wire.EncapPayload(d.Bytes, in)
 	switch kind {
 	case wire.EncapKeepalive:
-		e.drop(hook.Right, wire.DropKeepalive, nil, nil)
+		e.drop(w, hook.Right, wire.DropKeepalive, nil, nil)
 		return true
 	case wire.EncapESP:
 	default:

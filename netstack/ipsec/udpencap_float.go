@@ -140,7 +140,7 @@ func (e *Engine) keepalive(s *sa.SA, m mapping) {
 	defer e.done(w)
 	hop, reason := e.nextHop(w, m.remote.Addr())
 	if reason != wire.DropNone {
-		e.drop(hook.Left, reason, nil, s)
+		e.drop(w, hook.Left, reason, nil, s)
 		return
 	}
 	head := ipHeaderLen(m.remote.Addr())

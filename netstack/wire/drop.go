@@ -127,6 +127,16 @@ func (r DropReason) String() string {
 	return "unknown"
 }
 
+// ParseDropReason finds the reason of that name; DropNone has none.
+func ParseDropReason(name string) (DropReason, bool) {
+	for r := DropNone + 1; r < NumDropReasons; r++ {
+		if dropNames[r] == name {
+			return r, true
+		}
+	}
+	return DropNone, false
+}
+
 // DropCounters counts drops by reason. The zero value is ready, and any number
 // of goroutines may use it.
 type DropCounters struct {

@@ -1,7 +1,7 @@
-package graphcomp
+package trace
 
 // A Level is how much a node tells of what it does; a lower one tells more. The zero
-// value says that the graph does not set it.
+// value says that none is set.
 type Level uint8
 
 // The levels, from the one that tells everything to the one that tells what cannot be
@@ -25,7 +25,7 @@ var levelNames = [...]string{
 	"TR_SOFT_ERRORS", "TR_MAJOR_EVENTS", "TR_GROSS_EVENTS", "TR_ERRORS", "TR_ALWAYS",
 }
 
-// String returns the name as trace= has it, such as "TR_EVENTS", and "" when unset.
+// String returns the name as a graph's trace= has it, such as "TR_EVENTS", and "" when unset.
 func (l Level) String() string {
 	if int(l) < len(levelNames) {
 		return levelNames[l]
@@ -36,7 +36,7 @@ func (l Level) String() string {
 // MarshalText is String.
 func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
-// LevelNames are the names that trace= may have, the one that tells most first.
+// LevelNames are the names of all levels, the one that tells most first.
 func LevelNames() []string { return append([]string(nil), levelNames[1:]...) }
 
 // ParseLevel finds a level by its name.

@@ -1,0 +1,269 @@
+package trace
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"bitw/netstack/wire"
+)
+
+// FilterGrammar is what a filter may say, for people.
+const FilterGrammar = `A filter is words, all of which must fit:
+  out | in                     the packet came from the host, or from the wire
+  tcp udp icmp esp ah arp      its protocol; proto N for one by number
+  host ADDR   src ADDR   dst ADDR     an address or prefix
+  port N   sport N   dport N
+  SRC[:PORT] > DST[:PORT]      both ends at once, any for either; IPv6 with port as [ADDR]:PORT
+  rule NAME    sa NAME    spi N
+  drop         it was dropped; drop REASON for one reason, such as drop too_big
+  not WORD …   what must not fit
+A packet fits by what came or by what was in it once SAs were taken off.`
+
+// maxFilter bounds the text of a filter.
+const maxFilter = 1024
+
+// A Filter chooses among trails. nil chooses all.
+type Filter struct {
+	terms []term
+	// verdict says that a term asks what became of the packet.
+	verdict bool
+}
+
+type term struct {
+	not bool
+	// flow is nil for a term about the trail.
+	flow  func(*Flow) bool
+	trail func(*Trail) bool
+}
+
+// ParseFilter reads a filter as FilterGrammar has it. The empty text is nil, all packets.
+func ParseFilter(text string) (*Filter, error) {
+	if len(text) > maxFilter {
+		return nil, fmt.Errorf("expected a filter of at most %d octets, found %d", maxFilter, len(text))
+	}
+	p := &filterReader{words: strings.Fields(text)}
+	f := new(Filter)
+	for len(p.words) > 0 {
+		t, err := p.term()
+		if err != nil {
+			return nil, fmt.Errorf("filter: %w", err)
+		}
+		if t.flow != nil || t.trail != nil {
+			f.terms = append(f.terms, t)
+			f.verdict = f.verdict || t.trail != nil
+		}
+	}
+	if len(f.terms) == 0 {
+		return nil, nil
+	}
+	return f, nil
+}
+
+// Match says whether a trail whose packet has ended its way is one of the filter's.
+func (f *Filter) Match(t *Trail) bool {
+	return f == nil || f.match(&t.Flow, t) || t.HasInner && f.match(&t.Inner, t)
+}
+
+// MatchFrame says whether a frame without a trail is one of the filter's: none is if the
+// filter asks what became of a packet.
+func (f *Filter) MatchFrame(frame *Frame) bool {
+	if f == nil {
+		return true
+	}
+	if f.verdict || len(frame.Data) < wire.EthernetLen {
+		return false
+	}
+	var flow Flow
+	b := frame.Data[wire.EthernetLen:]
+	flow.EtherType = uint16(frame.Data[12])<<8 | uint16(frame.Data[13])
+	var in wire.Info
+	if wire.Parse(b, &in) == wire.DropNone {
+		flow.SetInfo(&in, b)
+	}
+	return f.match(&flow, nil)
+}
+
+func (f *Filter) match(flow *Flow, t *Trail) bool {
+	for i := range f.terms {
+		x := &f.terms[i]
+		var fits bool
+		if x.flow != nil {
+			fits = x.flow(flow)
+		} else {
+			fits = x.trail(t)
+		}
+		if fits == x.not {
+			return false
+		}
+	}
+	return true
+}
+
+// filterReader reads the words of a filter.
+type filterReader struct{ words []string }
+
+func (p *filterReader) next() string {
+	if len(p.words) == 0 {
+		return ""
+	}
+	w := p.words[0]
+	p.words = p.words[1:]
+	return w
+}
+
+func (p *filterReader) term() (t term, err error) {
+	word := p.next()
+	if word == "not" {
+		if t, err = p.term(); err == nil && t.flow == nil && t.trail == nil {
+			return t, fmt.Errorf("expected a word after not")
+		}
+		t.not = !t.not
+		return t, err
+	}
+	if proto, ok := filterProtocols()[word]; ok {
+		t.flow = func(f *Flow) bool { return f.Src.IsValid() && slices.Contains(proto, f.Proto) }
+		return t, nil
+	}
+	switch word {
+	case "", "and":
+		return t, nil
+	case "out", "in":
+		t.trail = func(x *Trail) bool { return x.Left == (word == "out") }
+	case "arp":
+		t.flow = func(f *Flow) bool { return f.EtherType == 0x0806 }
+	case "proto":
+		n, err := p.number(word, 255)
+		t.flow = func(f *Flow) bool { return f.Src.IsValid() && f.Proto == uint8(n) }
+		return t, err
+	case "host", "src", "dst":
+		prefix, err := p.prefix(word)
+		t.flow = func(f *Flow) bool {
+			return word != "dst" && prefix.Contains(f.Src) || word != "src" && prefix.Contains(f.Dst)
+		}
+		return t, err
+	case "port", "sport", "dport":
+		n, err := p.number(word, 65535)
+		t.flow = func(f *Flow) bool {
+			return f.HasPorts && f.hasPortNumbers() && (word != "dport" && f.SrcPort == uint16(n) || word != "sport" && f.DstPort == uint16(n))
+		}
+		return t, err
+	case "spi":
+		n, err := p.number(word, 1<<32-1)
+		t.flow = nil
+		t.trail = func(x *Trail) bool {
+			return x.Flow.SPI == uint32(n) || x.any(func(s *Step) bool { return s.SPI == uint32(n) })
+		}
+		return t, err
+	case "rule", "sa":
+		name := p.next()
+		if name == "" {
+			return t, fmt.Errorf("expected a name after %s", word)
+		}
+		t.trail = func(x *Trail) bool { return x.any(func(s *Step) bool { return s.has(word, name) }) }
+	case "drop":
+		t.trail = func(x *Trail) bool { return x.Reason != wire.DropNone }
+		if len(p.words) > 0 {
+			if reason, ok := wire.ParseDropReason(p.words[0]); ok {
+				p.next()
+				t.trail = func(x *Trail) bool { return x.Reason == reason }
+			}
+		}
+	default:
+		if len(p.words) > 1 && p.words[0] == ">" {
+			return p.ends(word)
+		}
+		return t, fmt.Errorf("%q is not known here; known are out, in, tcp, udp, icmp, esp, ah, arp, proto, host, src, dst, port, sport, dport, rule, sa, spi, drop, not, and SRC > DST", word)
+	}
+	return t, nil
+}
+
+func filterProtocols() map[string][]uint8 {
+	return map[string][]uint8{
+		"tcp": {wire.ProtoTCP}, "udp": {wire.ProtoUDP}, "icmp": {wire.ProtoICMP, wire.ProtoICMPv6}, "icmp6": {wire.ProtoICMPv6},
+		"esp": {wire.ProtoESP}, "ah": {wire.ProtoAH}, "sctp": {wire.ProtoSCTP},
+	}
+}
+
+func (f *Flow) hasPortNumbers() bool {
+	switch f.Proto {
+	case wire.ProtoTCP, wire.ProtoUDP, wire.ProtoUDPLite, wire.ProtoSCTP, wire.ProtoDCCP:
+		return true
+	}
+	return false
+}
+
+// has says whether a step is about the rule or SA of that name.
+func (s *Step) has(kind, name string) bool {
+	if kind == "rule" {
+		return s.Station == Rule && s.Name == name || s.Station == Drop && s.Verdict == name
+	}
+	return (s.Station == SA || s.Station == Transform || s.Station == Drop) && s.Name == name
+}
+
+func (t *Trail) any(f func(*Step) bool) bool {
+	for i := range t.steps[:t.n] {
+		if f(&t.steps[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *filterReader) number(after string, most uint64) (uint64, error) {
+	w := p.next()
+	n, err := strconv.ParseUint(w, 0, 64)
+	if err != nil || n > most {
+		return 0, fmt.Errorf("expected a number from 0 to %d after %s, found %q", most, after, w)
+	}
+	return n, nil
+}
+
+func (p *filterReader) prefix(after string) (netip.Prefix, error) {
+	w := p.next()
+	if a, err := netip.ParseAddr(w); err == nil && a.Zone() == "" {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	x, err := netip.ParsePrefix(w)
+	if err != nil {
+		return x, fmt.Errorf("expected an address or prefix after %s, found %q", after, w)
+	}
+	return x.Masked(), nil
+}
+
+// ends reads "SRC > DST", of which src has been read.
+func (p *filterReader) ends(src string) (t term, err error) {
+	p.next()
+	from, err := parseEnd(src)
+	if err != nil {
+		return t, err
+	}
+	to, err := parseEnd(p.next())
+	t.flow = func(f *Flow) bool { return from.fits(f, f.Src, f.SrcPort) && to.fits(f, f.Dst, f.DstPort) }
+	return t, err
+}
+
+type end struct {
+	addr netip.Addr // invalid for any
+	port uint16
+	has  bool
+}
+
+func parseEnd(word string) (e end, err error) {
+	if word == "any" {
+		return e, nil
+	}
+	if x, err := netip.ParseAddrPort(word); err == nil {
+		return end{x.Addr(), x.Port(), true}, nil
+	}
+	if e.addr, err = netip.ParseAddr(strings.Trim(word, "[]")); err != nil || e.addr.Zone() != "" {
+		return e, fmt.Errorf("expected an address, maybe with a port, or any, found %q", word)
+	}
+	return e, nil
+}
+
+func (e end) fits(f *Flow, a netip.Addr, port uint16) bool {
+	return a.IsValid() && (!e.addr.IsValid() || e.addr == a) && (!e.has || f.HasPorts && f.hasPortNumbers() && port == e.port)
+}
