@@ -13,6 +13,7 @@ import (
 
 	"bitw/config"
 	"bitw/netstack/ethtap"
+	"bitw/netstack/trace"
 	"bitw/sa"
 	"bitw/sa/keyer"
 )
@@ -54,6 +55,7 @@ type Appliance struct {
 	state atomic.Pointer[string]
 	// stalled are the sides that the watchdog has found without progress.
 	stalled [2]atomic.Bool
+	trace   *traceLevels
 }
 
 // New checks cfg and makes an appliance that does not run yet. It touches nothing
@@ -75,6 +77,10 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 	a.log = a.opt.log
 	if cfg.Interface != "" {
 		a.log = a.opt.log.WithField("interface", cfg.Interface)
+	}
+	var err error
+	if a.trace, err = newTraceLevels(&a.cfg, a.opt.graph, a.log); err != nil {
+		return nil, fmt.Errorf("appliance: %w", err)
 	}
 	a.setState("new")
 	if a.opt.host == nil && cfg.Interface == "" {
@@ -155,6 +161,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 		return errors.New("appliance: it runs once, and has run")
 	}
 	defer close(a.done)
+	defer a.trace.log.close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.setState("starting")
@@ -253,6 +260,9 @@ func (a *Appliance) fail(err error) {
 
 func (a *Appliance) setState(s string) {
 	a.state.Store(&s)
+	if a.trace.nodes[trace.Init].On(trace.MajorEvents) {
+		a.log.WithField("node", trace.Init.String()).Info("state " + s)
+	}
 	if a.opt.state != nil {
 		a.opt.state(s)
 	}

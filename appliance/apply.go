@@ -93,7 +93,10 @@ func (a *Appliance) Apply(cfg Config, dry bool) ([]config.Change, error) {
 			return changes, errors.Join(err, plan.Abort())
 		}
 	}
+	before := b.live.Load()
 	b.exchange(&cfg, spd, plan, changes)
+	a.trace.apply(before, &cfg)
+	a.trace.log.watch(b.watch)
 	resume()
 	a.tellApplied(&cfg, changes)
 	return changes, nil
@@ -111,7 +114,7 @@ func differences(old, next *Config) []config.Change {
 }
 
 // atRunTime are the settings that Apply can change.
-var atRunTime = []string{"mtu", "log_level", "icmp_errors", "watchdog", "allow_insecure"}
+var atRunTime = []string{"mtu", "log_level", "trace", "icmp_errors", "watchdog", "allow_insecure"}
 
 // needsRestart returns why changes cannot be made while the appliance runs.
 func needsRestart(changes []config.Change, old, next *Config) error {

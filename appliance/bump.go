@@ -42,7 +42,8 @@ type bump struct {
 	undo    bool
 	control *control
 	metrics *metricsServer
-	capture *hook.Capture
+	watch   *hook.Watch
+	capture *hook.Capture // of WithCapture
 
 	keys   *keyers
 	store  sa.SequenceStore
@@ -141,8 +142,9 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 		return nil, err
 	}
 	b.keys, b.store = keys, store
+	b.watch = hook.NewWatch(tcpip.NewStdClock())
 	if a.opt.capture != nil {
-		b.capture = hook.NewCapture(tcpip.NewStdClock())
+		b.capture = hook.NewCapture(b.watch)
 		if err := b.capture.Start(a.opt.capture, hook.CaptureOptions{}); err != nil {
 			return nil, fmt.Errorf("capture: %w", err)
 		}
@@ -170,6 +172,7 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 	}
 	a.since = time.Unix(0, a.opt.clock())
 	a.bump.Store(b)
+	a.trace.log.watch(b.watch)
 	if from != nil {
 		b.learn(from)
 	}
@@ -330,9 +333,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 
 // decorate hangs what both sides have on a link.
 func (b *bump) decorate(end stack.LinkEndpoint, side hook.Side, other *hook.Relay) (stack.LinkEndpoint, error) {
-	if b.capture != nil {
-		end = b.capture.Wrap(end, side)
-	}
+	end = b.watch.Wrap(end, side)
 	if b.twoNIC() {
 		end = b.between(end, side, other)
 	}

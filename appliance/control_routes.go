@@ -52,6 +52,8 @@ func (a *Appliance) routes(down func()) []route {
 		{pattern: "DELETE /v1/neighbors/{address}", needs: mayChange, serve: a.serveDeleteNeighbor},
 		{pattern: "DELETE /v1/neighbors", needs: mayChange, serve: a.serveFlushNeighbors},
 		{pattern: "POST /v1/apply", needs: mayChange, body: maxApply, within: applyTime, serve: a.serveApply},
+		{pattern: "GET /v1/trace-levels", needs: mayRead, serve: a.serveTraceLevels},
+		{pattern: "POST /v1/trace-levels", needs: mayChange, body: 1 << 10, serve: a.serveTraceLevel},
 		{pattern: "POST /v1/takeover", needs: mayOwn, within: streaming, serve: a.serveTakeover},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"bitw/config"
 	"bitw/config/graphcomp"
 	"bitw/netstack/hook"
+	"bitw/netstack/trace"
 	"bitw/netstack/wire"
 	"bitw/sa"
 	"bitw/sa/transform"
@@ -188,7 +189,7 @@ func TestR45_EveryNodeHasItsCounterpart(t *testing.T) {
 			}
 		}},
 		{"init", expect(func(r *rows) bool {
-			return r.pair.boxA.Status().State == "active" && r.graph.Node("init").Trace == graphcomp.FullTrace
+			return r.pair.boxA.Status().State == "active" && r.graph.Node("init").Trace == trace.FullTrace
 		})},
 		{"prottbl", expect(func(r *rows) bool {
 			return r.graph.Numbers["ipf_udp"] == 17 && r.graph.Numbers["ip"] == 0x0800 && r.graph.Numbers["md5"] == transform.ProtoAH

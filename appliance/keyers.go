@@ -7,6 +7,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"bitw/netstack/trace"
 	"bitw/sa"
 	"bitw/sa/keyer"
 )
@@ -96,6 +97,9 @@ func (k *keyers) Close() error {
 // Of those at most one a second is logged.
 func (a *Appliance) keyEvent(ev sa.Event) {
 	log := a.log.WithFields(logrus.Fields{"sa": ev.Lineage.Name, "event": ev.Kind.String()})
+	if a.trace.nodes[trace.KM].On(trace.Events) {
+		go log.WithField("node", trace.KM.String()).Info("an event of an SA")
+	}
 	switch ev.Kind {
 	case sa.ExpireSoft, sa.ExpireHard:
 		go log.Warn("lifetime of an SA is over")

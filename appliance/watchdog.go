@@ -11,6 +11,7 @@ import (
 	"bitw/netstack/ethtap"
 	"bitw/netstack/hook"
 	"bitw/netstack/link"
+	"bitw/netstack/trace"
 )
 
 // watchLooks is how often the watchdog looks in its time. It counts looks and not the
@@ -95,6 +96,9 @@ func (w *watchdog) look(ctx context.Context) {
 			w.a.log.WithFields(logrus.Fields{"event": "stalled", "side": hook.Side(side).String()}).Errorf(
 				"no progress for %v with frames from the %s", time.Duration(w.looks)*w.every, sideWords[side])
 		}
+	}
+	if w.a.trace.nodes[trace.Watchdog].On(trace.FullTrace) {
+		w.a.log.WithFields(logrus.Fields{"node": trace.Watchdog.String(), "well": well, "calm": calm}).Info("a look at both sides")
 	}
 	w.turns = append(w.turns[:0], w.b.chores.Load())
 	if w.chore.look(w.turns, func(int) bool { return false }) >= w.looks {

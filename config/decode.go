@@ -69,6 +69,9 @@ func (d *decoder) decode(root *node) {
 	if n := f.by["log_level"]; n != nil {
 		c.LogLevel = enum(d.source, n, "error", "warn", "info", "debug", "trace")
 	}
+	if n := f.by["trace"]; n != nil {
+		d.trace(n)
+	}
 	if n := f.by["watchdog"]; n != nil {
 		c.Watchdog = d.watchdog(n)
 	}

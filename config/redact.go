@@ -19,6 +19,9 @@ func (c *Config) Redacted() string {
 	}
 	w.always(0, "state_dir", c.StateDir)
 	w.line(0, "log_level", c.LogLevel)
+	if len(c.Trace) > 0 {
+		fmt.Fprintf(&w, "trace: {%s}\n", traceText(c.Trace))
+	}
 	if c.ICMPErrors != "" {
 		w.line(0, "icmp_errors", string(c.ICMPErrors))
 	}

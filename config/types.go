@@ -112,6 +112,8 @@ type Config struct {
 	StateDir string
 	// LogLevel is one of error, warn, info, debug and trace.
 	LogLevel string
+	// Trace are the levels of nodes that have another than trace.DefaultLevel.
+	Trace []TraceLevel
 	// ICMPErrors says which errors in the clear from the wire are believed; empty stands
 	// for ICMPAccept.
 	ICMPErrors ICMPErrors

@@ -1,5 +1,7 @@
 package config
 
+import "bitw/netstack/trace"
+
 // A Key describes one key of the configuration. The table of keys is what the reader
 // knows, and what the JSON schema and the manual page are made of.
 type Key struct {
@@ -128,6 +130,7 @@ func fileKeys() []Key {
 		{Name: "metrics", Doc: "serve metrics there to whoever asks", Default: "on the control socket only", Value: text("ADDRESS:PORT", `^.*:[0-9]+$`)},
 		{Name: "state_dir", Doc: "where sequence numbers are reserved ahead; empty for nowhere", Default: "/var/lib/bitw", Value: either("a path; relative to this file's folder", pathIs(), text("", `^$`))},
 		{Name: "log_level", Doc: "what is logged", Default: "info", Value: words("error", "warn", "info", "debug", "trace")},
+		{Name: "trace", Doc: "what parts tell the log of each packet, see bitw trace-level", Default: "{}", Value: Value{Words: "NODE: LEVEL", Entries: &Entry{Names: trace.NodeNames(), Value: words(trace.LevelNames()...)}}},
 		{Name: "icmp_errors", Doc: "ICMP errors in the clear from the wire: as policies say (accept), only about clear traffic (verify), or none", Default: "accept", Value: words(ICMPAccept, ICMPVerify, ICMPDiscard)},
 		{Name: "watchdog", Doc: "how long a side may make no progress before the taps go to their fail state", Default: "5s", Value: either("a time such as 5s, or off", timeIs(), off, Value{Bool: true})},
 		{Name: "forbid_bypass", Doc: "refuse sockets that send past the cut", Default: "false", Value: boolean()},

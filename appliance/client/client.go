@@ -95,6 +95,18 @@ func (c *Client) ChangeKey(ctx context.Context, r appliance.KeyRequest) error {
 	return c.call(ctx, http.MethodPost, "/v1/keys", r, nil)
 }
 
+// TraceLevels asks for the trace levels of all nodes.
+func (c *Client) TraceLevels(ctx context.Context) ([]appliance.TraceLevel, error) {
+	var list appliance.TraceLevelList
+	err := c.call(ctx, http.MethodGet, "/v1/trace-levels", nil, &list)
+	return list.Nodes, err
+}
+
+// SetTraceLevel asks the appliance to set the trace level of a node.
+func (c *Client) SetTraceLevel(ctx context.Context, node, level string) error {
+	return c.call(ctx, http.MethodPost, "/v1/trace-levels", appliance.TraceLevel{Node: node, Level: level}, nil)
+}
+
 // call sends in as JSON, if it is not nil, and reads the answer into out, if that is
 // not nil.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {

@@ -21,6 +21,8 @@
 //	DELETE /v1/neighbors/ADDRESS   200: forgets it, learned or static
 //	DELETE /v1/neighbors           200, an appliance.Flushed: forgets those that were learned
 //	POST /v1/apply      an appliance.ApplyRequest; 200, an appliance.ApplyResult, also where nothing was changed
+//	GET  /v1/trace-levels 200, an appliance.TraceLevelList
+//	POST /v1/trace-levels an appliance.TraceLevel without tells; 204
 //	POST /v1/takeover   101, and the connection speaks as told at appliance.TakeoverVersion
 //
 // What is no success is an appliance.ControlError, as in
@@ -44,7 +46,7 @@
 // # Bounds
 //
 // A request has at most 16 KiB of head and 5 seconds, also for its answer, and a body of
-// as much as it can need: none for most, 4 KiB for tap,
+// as much as it can need: none for most, 4 KiB for tap, 1 KiB for trace-levels,
 // 256 KiB for keys, 512 KiB for explain. To apply takes at most 32 MiB, and a minute. There are at most 128
 // connections, and 32 requests at a time of those who may only read.
 package client

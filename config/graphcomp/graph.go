@@ -52,6 +52,11 @@ type Node struct {
 // Does says which Go part does the work of the node.
 func (n *Node) Does() string { return doesOf(n) }
 
+// On says whether the node stands on one of that protocol, directly or not.
+func (n *Node) On(protocol string) bool {
+	return slices.ContainsFunc(n.Lower, func(l *Node) bool { return l.Protocol == protocol || l.On(protocol) })
+}
+
 // Option returns the first option of that name.
 func (n *Node) Option(name string) (Option, bool) {
 	for _, o := range n.Options {

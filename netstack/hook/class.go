@@ -230,7 +230,7 @@ func (c *Class) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *sta
 	bypass, count := rules.bypass[k], &c.counts[k]
 	if k >= classLLDP {
 		if r := rules.etherRule(etherType(eth)); r != nil {
-			bypass, count = r.bypass, r.count
+			k, bypass, count = classEtherType, r.bypass, r.count
 		}
 	}
 	neighbors := Answer
@@ -242,14 +242,14 @@ func (c *Class) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *sta
 		c.Endpoint.DeliverNetworkPacket(proto, pkt)
 	case bypass:
 		count.bypassed.Add(1)
-		TrailOf(pkt).Add(trace.Step{Station: trace.Hook, Verdict: "bypass", Name: c.nameOf(k, eth), Left: TrailOf(pkt).FromLeft()})
+		noteClass(pkt, k, "bypass")
 		c.other.Send(pkt, c.drops)
 		if neighbors == CrossAndLearn && (k == classARP && tellsAddress(pkt) || k == classNDP && isAdvertisement(pkt)) {
 			c.Endpoint.DeliverNetworkPacket(proto, pkt)
 		}
 	default:
 		count.discarded.Add(1)
-		TrailOf(pkt).Add(trace.Step{Station: trace.Hook, Verdict: "discard", Name: c.nameOf(k, eth), Left: TrailOf(pkt).FromLeft()})
+		noteClass(pkt, k, "discard")
 		drop(c.drops, pkt, wire.DropClassDiscard)
 	}
 }
@@ -262,10 +262,9 @@ func (c *classRules) etherRule(n uint16) *etherRule {
 	return &c.types[i]
 }
 
-// nameOf returns the class's name as rules have it.
-func (c *Class) nameOf(k class, eth []byte) string {
-	if k == classEtherType || k == classOther && c.etherRule(eth) != nil {
-		return "ethertype"
+// noteClass notes in the packet's trail, if it has one, what the rules say.
+func noteClass(pkt *stack.PacketBuffer, k class, verdict string) {
+	if t := TrailOf(pkt); t != nil {
+		t.Add(trace.Step{Station: trace.Hook, Verdict: verdict, Name: classNames[k], Left: t.Left})
 	}
-	return classNames[k]
 }

@@ -218,6 +218,3 @@ func (t *Trail) Out(left bool, octets int) {
 	}
 	t.Add(Step{Station: Out, Frames: 1, Octets: octets, Left: left})
 }
-
-// FromLeft says whether the packet came from the host, false for nil.
-func (t *Trail) FromLeft() bool { return t != nil && t.Left }

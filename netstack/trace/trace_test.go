@@ -1,0 +1,193 @@
+package trace
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"bitw/netstack/wire"
+)
+
+func TestR46_Levels(t *testing.T) {
+	names := LevelNames()
+	if len(names) != 10 || names[0] != "TR_FULL_TRACE" || names[9] != "TR_ALWAYS" {
+		t.Fatalf("%q", names)
+	}
+	for i, name := range names {
+		l, ok := ParseLevel(name)
+		if !ok || l != Level(i+1) || l.String() != name {
+			t.Errorf("%s: %v, %v", name, l, ok)
+		}
+	}
+	if _, ok := ParseLevel(""); ok {
+		t.Error("the empty name is a level")
+	}
+	n := &NewNodes()[SPIInt]
+	for l := FullTrace; l <= Always; l++ {
+		if n.On(l) != (l >= Errors) {
+			t.Errorf("by default %v is on: %v", l, n.On(l))
+		}
+	}
+	for set := FullTrace; set <= Always; set++ {
+		n.Set(set)
+		for l := FullTrace; l <= Always; l++ {
+			if n.On(l) != (l >= set) {
+				t.Errorf("at %v %v is on: %v", set, l, n.On(l))
+			}
+		}
+	}
+	if n.Set(LevelUnset); n.Level() != DefaultLevel {
+		t.Errorf("unset is %v", n.Level())
+	}
+	for i := range NumIDs {
+		if id, ok := FindNode(i.String()); !ok || id != i || i.String() == "" {
+			t.Errorf("node %d: %q", i, i)
+		}
+	}
+	if _, ok := FindNode("eth/2"); ok {
+		t.Error("a node that there is not")
+	}
+}
+
+// What a point costs whose level is off: row R46 wants it near free.
+func BenchmarkLevelOff(b *testing.B) {
+	n := &NewNodes()[SPIInt]
+	on := 0
+	for range b.N { // b.Loop would measure a call, which there is none of on the packet path
+		if n.On(FunctionalTrace) {
+			on++
+		}
+	}
+	if on != 0 {
+		b.Fatal("on")
+	}
+}
+
+// example is the trail of a protected UDP datagram that was dropped in the end.
+func example() *Trail {
+	t := new(Trail)
+	t.Reset(time.Unix(0, 0), true)
+	t.Flow = Flow{
+		Src: netip.MustParseAddr("192.0.2.1"), Dst: netip.MustParseAddr("192.0.2.2"), Proto: wire.ProtoUDP,
+		SrcPort: 1000, DstPort: 2000, HasPorts: true, Len: 128, EtherType: wire.EtherTypeIPv4, DF: true,
+	}
+	t.Add(Step{Station: Link, Octets: 142, Left: true})
+	t.Add(Step{Station: Rule, Name: "to-b", Verdict: "protect", Left: true})
+	t.Add(Step{Station: SA, Name: "ab", SPI: 0x1001, Verdict: "found", Algorithm: "aes128gcm16", Address: t.Flow.Dst, Left: true})
+	t.Add(Step{Station: Transform, Name: "ab", SPI: 0x1001, Verdict: "sealed", From: 128, Octets: 160, Left: true})
+	t.Drop(wire.DropNoRoute, "to-b", "", 0)
+	return t
+}
+
+func TestR50_Filter(t *testing.T) {
+	x := example()
+	inner := example()
+	inner.Left = false
+	inner.Flow = Flow{Src: netip.MustParseAddr("2001:db8::1"), Dst: netip.MustParseAddr("2001:db8::2"), Proto: wire.ProtoESP, SPI: 0x77}
+	inner.Inner, inner.HasInner = x.Flow, true
+	for _, c := range []struct {
+		text       string
+		out, inner bool
+	}{
+		{"", true, true},
+		{"udp", true, true},
+		{"tcp", false, false},
+		{"not tcp", true, true},
+		{"not udp", false, true}, // the outer one is not
+		{"esp", false, true},
+		{"proto 17", true, true},
+		{"out", true, false},
+		{"in and udp", false, true},
+		{"host 192.0.2.2", true, true},
+		{"src 192.0.2.2", false, false},
+		{"dst 192.0.2.0/24 src 192.0.2.1", true, true},
+		{"host 2001:db8::1", false, true},
+		{"port 2000", true, true},
+		{"sport 2000", false, false},
+		{"dport 2000", true, true},
+		{"udp 192.0.2.1:1000 > 192.0.2.2:2000", true, true},
+		{"192.0.2.1 > any", true, true},
+		{"[2001:db8::1] > 2001:db8::2", false, true},
+		{"[2001:db8::1]:5 > any", false, false},
+		{"any > 192.0.2.2:2001", false, false},
+		{"rule to-b", true, true},
+		{"rule to-c", false, false},
+		{"sa ab", true, true},
+		{"spi 0x1001", true, true},
+		{"spi 0x77", false, true},
+		{"drop", true, true},
+		{"drop no_route udp", true, true},
+		{"drop too_big", false, false},
+		{"not drop", false, false},
+		{"arp", false, false},
+	} {
+		f, err := ParseFilter(c.text)
+		if err != nil {
+			t.Errorf("%q: %v", c.text, err)
+			continue
+		}
+		if got := [2]bool{f.Match(x), f.Match(inner)}; got != [2]bool{c.out, c.inner} {
+			t.Errorf("%q: %v, want %v and %v", c.text, got, c.out, c.inner)
+		}
+	}
+	for text, says := range map[string]string{
+		"tpc":                       "known are",
+		"host":                      `after host, found ""`,
+		"host x":                    "expected an address or prefix",
+		"port 65536":                "0 to 65535",
+		"proto tcp":                 "0 to 255",
+		"rule":                      "expected a name after rule",
+		"not":                       "expected a word after not",
+		"1.2.3.4 > x":               "or any",
+		strings.Repeat("udp ", 300): "at most 1024",
+	} {
+		if _, err := ParseFilter(text); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: error %v, want one that says %q", text, err, says)
+		}
+	}
+}
+
+func FuzzParseFilter(f *testing.F) {
+	for _, s := range []string{"udp 192.0.2.1:1000 > 192.0.2.2:2000", "not drop too_big rule a", "host 10.0.0.0/8 port 0x10", "[::1]:5 > any"} {
+		f.Add(s)
+	}
+	x := example()
+	f.Fuzz(func(_ *testing.T, text string) {
+		if g, err := ParseFilter(text); err == nil {
+			g.Match(x)
+			g.MatchFrame(&Frame{Data: []byte(text)})
+		}
+	})
+}
+
+func TestR50_TrailText(t *testing.T) {
+	x := example()
+	if got, want := x.Verdict(), "dropped: no_route; protect by rule to-b; SA ab 0x00001001 aes128gcm16"; got != want {
+		t.Errorf("verdict %q, want %q", got, want)
+	}
+	if got, want := x.Flow.String(), "udp 192.0.2.1:1000 > 192.0.2.2:2000 len 128 df"; got != want {
+		t.Errorf("flow %q, want %q", got, want)
+	}
+	want := []string{
+		"link a frame of 142 octets from the host", "rule to-b: protect", "sa ab 0x00001001 aes128gcm16 to 192.0.2.2",
+		"transform sealed by ab, 128 → 160 octets", "drop no_route, on the account of rule to-b",
+	}
+	for i, s := range x.Steps() {
+		if got := s.Station.String() + " " + s.Text(); i >= len(want) || got != want[i] {
+			t.Errorf("step %d: %q", i, got)
+		}
+	}
+	// A way that is too long keeps its end.
+	for range 2 * maxSteps {
+		x.Add(Step{Station: Fragment})
+	}
+	x.Drop(wire.DropICV, "", "", 0)
+	if s := x.Steps(); len(s) != maxSteps || s[maxSteps-1].Reason != wire.DropICV || x.More() != 2*maxSteps-(maxSteps-5)+1 {
+		t.Errorf("%d steps, %d more, the last %+v", len(s), x.More(), s[len(s)-1])
+	}
+	var none *Trail
+	none.Add(Step{})
+	none.Drop(wire.DropICV, "", "", 0)
+	none.Opened(nil, nil)
+}
