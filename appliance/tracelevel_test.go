@@ -195,7 +195,7 @@ func TestR46_TraceLevelsApplied(t *testing.T) {
 	}
 	next := cfg
 	next.Trace = []config.TraceLevel{{Node: "sink", Level: trace.Events}, {Node: "spiint", Level: trace.FunctionalTrace}}
-	if _, err := box.Apply(next); err != nil {
+	if _, err := box.Apply(next, false); err != nil {
 		t.Fatal(err)
 	}
 	for node, want := range map[string]trace.Level{
