@@ -97,7 +97,7 @@ func (k *keyers) Close() error {
 // Of those at most one a second is logged.
 func (a *Appliance) keyEvent(ev sa.Event) {
 	log := a.log.WithFields(logrus.Fields{"sa": ev.Lineage.Name, "event": ev.Kind.String()})
-	if a.trace.nodes[trace.KM].On(trace.Events) {
+	if ev.Kind != sa.PeerMoved && a.trace.nodes[trace.KM].On(trace.Events) {
 		go log.WithField("node", trace.KM.String()).Info("an event of an SA")
 	}
 	switch ev.Kind {

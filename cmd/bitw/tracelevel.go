@@ -30,9 +30,7 @@ The levels, from the one that tells everything:
   ` + strings.Join(trace.LevelNames(), "\n  ") + `
 A node tells what has its level or a later one. ` + trace.DefaultLevel.String() + `, the level of a node that was
 given none, tells nothing of single packets. At most 200 lines a second are written
-about packets; what is missing is counted in the next line (lines_missing).
-
-To see the whole way of single packets, use bitw trace.`,
+about packets; what is missing is counted in the next line (lines_missing).`,
 		Example: `  bitw trace-level
   bitw trace-level spiint TR_FUNCTIONAL_TRACE
   bitw trace-level spiint TR_ERRORS`,
