@@ -157,7 +157,7 @@ func ExampleManager() {
 	d.lineage.Outbound().Used(1000, 1000*500, 1) // the soft lifetime
 	<-said
 	fmt.Println("SAs while the old ones are still taken:", db.Len())
-	if err := db.Tick(time.Now().Add(time.Minute).UnixNano()); err != nil {
+	if err := db.Tick(time.Now().Add(40 * time.Second).UnixNano()); err != nil {
 		fmt.Println(err)
 	}
 	fmt.Println("after the grace time:", db.Len())
