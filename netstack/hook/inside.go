@@ -1,7 +1,9 @@
 package hook
 
 import (
+	"maps"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -44,6 +46,10 @@ type Inside struct {
 	nested.Endpoint
 	o     InsideOptions
 	cross atomic.Bool
+	// stations are the Ethernet addresses on the inside, as far as seen; replaced, never
+	// changed, under mu.
+	stations atomic.Pointer[map[[6]byte]struct{}]
+	mu       sync.Mutex
 }
 
 var _ stack.LinkEndpoint = (*Inside)(nil)
@@ -52,6 +58,7 @@ var _ stack.LinkEndpoint = (*Inside)(nil)
 func NewInside(child stack.LinkEndpoint, o InsideOptions) *Inside {
 	i := &Inside{o: o}
 	i.SetCross(o.Cross)
+	i.stations.Store(&map[[6]byte]struct{}{})
 	i.Init(child, i)
 	return i
 }
@@ -84,17 +91,42 @@ func (i *Inside) data(pkt *stack.PacketBuffer, b []byte) bool {
 	if !ok || len(eth) < ethernetLen {
 		return true // the next one counts it
 	}
-	if mac := eth[6:12]; isStation(mac) && i.o.Own(src) {
-		i.o.Hosts.Seen(src, mac)
+	if mac := eth[6:12]; isStation(mac) {
+		i.note([6]byte(mac))
+		if i.o.Own(src) {
+			i.o.Hosts.Seen(src, mac)
+		}
 	}
 	if eth[0]&1 != 0 {
 		return true
 	}
-	if i.o.Own(dst) || !i.cross.Load() && string(eth[:6]) != string(i.o.MAC) {
+	if i.o.Own(dst) || !i.cross.Load() && string(eth[:6]) != string(i.o.MAC) && i.seen([6]byte(eth)) {
 		drop(i.o.Drops, pkt, wire.DropForeignMAC)
 		return false
 	}
 	return true
+}
+
+// seen tells whether a station is on the inside. As for a bridge, one that was never
+// heard there is on the other side: hosts know the true address of a station on the
+// outside from a time in which nobody answered in its place.
+func (i *Inside) seen(mac [6]byte) bool {
+	_, ok := (*i.stations.Load())[mac]
+	return ok
+}
+
+func (i *Inside) note(mac [6]byte) {
+	if i.seen(mac) {
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	m := maps.Clone(*i.stations.Load())
+	if len(m) >= maxHosts {
+		clear(m) // they are heard again
+	}
+	m[mac] = struct{}{}
+	i.stations.Store(&m)
 }
 
 // addresses reads source and destination of a datagram.

@@ -155,3 +155,42 @@ func (e *endOfLink) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error)
 	return e.sunk.WritePackets(pkts)
 }
 func (*endOfLink) Attach(stack.NetworkDispatcher) {}
+
+// What a host sends to a station that was heard on the inside is theirs; to one that was
+// never heard there it goes on, as by a bridge.
+func TestR13_InsideKnowsItsStations(t *testing.T) {
+	var drops wire.DropCounters
+	h, _, clock := newTestHosts(&drops)
+	own := func(a netip.Addr) bool { return a == host4 }
+	in := NewInside(&endOfLink{}, InsideOptions{MAC: macInside, WireMAC: macOutside, Own: own, Hosts: h, Wire: new(Relay), Probes: NewProbes(clock), Drops: &drops})
+	const printer = tcpip.LinkAddress("\x02\x00\x00\x00\x00\x99")
+	send := func(dst, src tcpip.LinkAddress, from, to netip.Addr) (goesOn bool) {
+		pkt, b := newFrame(dst, src, wire.EtherTypeIPv4, 28)
+		defer pkt.DecRef()
+		b[0] = 0x45
+		copy(b[12:], from.AsSlice())
+		copy(b[16:], to.AsSlice())
+		return in.data(pkt, b)
+	}
+	lan := netip.MustParseAddr("10.0.0.99")
+	for _, c := range []struct {
+		what     string
+		dst, src tcpip.LinkAddress
+		from, to netip.Addr
+		goesOn   bool
+	}{
+		{"to the box", macInside, macHost, host4, peer4, true},
+		{"to a station by its own address", macPeer, macHost, host4, peer4, true},
+		{"from a station that is no host", macInside, printer, lan, peer4, true},
+		{"to that station", printer, macHost, host4, lan, false},
+		{"between hosts", macPeer, printer, lan, host4, false},
+	} {
+		if got := send(c.dst, c.src, c.from, c.to); got != c.goesOn {
+			t.Errorf("%s: goes on %v, expected %v", c.what, got, c.goesOn)
+		}
+	}
+	in.SetCross(true)
+	if !send(printer, macHost, host4, lan) {
+		t.Error("where ARP crosses a frame was kept back")
+	}
+}

@@ -1,6 +1,8 @@
 package ipsec
 
 import (
+	"net/netip"
+
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
@@ -26,6 +28,13 @@ func (o *opening) reset() {
 	o.encap = encapState{}
 }
 
+// hostAt tells whether a host on the left has an Ethernet address, as far as known: at
+// the start nothing is.
+func (e *Engine) hostAt(a netip.Addr, mac []byte) bool {
+	known, ok := e.hosts.Lookup(a)
+	return !ok || string(known) == string(mac)
+}
+
 // inbound takes a datagram from the right (RFC 4301 §5.2). pkt is borrowed for
 // the call, and what is encrypted in it is opened in place.
 func (e *Engine) inbound(pkt *stack.PacketBuffer) {
@@ -33,9 +42,10 @@ func (e *Engine) inbound(pkt *stack.PacketBuffer) {
 	defer e.done(w)
 	w.takeTrail(pkt)
 	link := pkt.LinkHeader().Slice()
-	// Where ARP crosses to several hosts, each is addressed by its own.
+	// Where ARP crosses to several hosts, each is addressed by its own, and where it does
+	// not by those who know that from before.
 	foreign := len(link) < ethernetLen || string(link[:6]) != string(e.wireMAC())
-	if foreign && (e.hosts == nil || !e.named || len(link) < ethernetLen) {
+	if foreign && (e.hosts == nil || len(link) < ethernetLen) {
 		// A NIC in promiscuous mode hands over what is for others. The frame to the
 		// kernel will carry its address, so it would believe it.
 		e.drop(w, hook.Right, wire.DropForeignMAC, nil, nil)
@@ -45,7 +55,7 @@ func (e *Engine) inbound(pkt *stack.PacketBuffer) {
 		e.drop(w, hook.Right, reason, nil, nil)
 		return
 	}
-	if foreign && !e.isLocal(w.d.Info.Dst) {
+	if foreign && !(e.isLocal(w.d.Info.Dst) && (e.named || e.hostAt(w.d.Info.Dst, link[:6]))) {
 		e.drop(w, hook.Right, wire.DropForeignMAC, nil, nil)
 		return
 	}
