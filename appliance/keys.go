@@ -33,7 +33,12 @@ type KeyStatus struct {
 // show no key.
 var ErrKey = errors.New("the key cannot be changed")
 
-func keyError(err error) error { return fmt.Errorf("%w: %w", ErrKey, err) }
+func keyError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrKey, err)
+}
 
 // running is what is at work from Ready until Run returns, or an error.
 func (a *Appliance) running() (*bump, error) {
@@ -88,16 +93,8 @@ func (a *Appliance) Keys(show bool) ([]KeyStatus, error) {
 // not take. After an error nothing has changed; it matches ErrKey where the name or the
 // value is at fault.
 func (a *Appliance) SetKey(name, value string) error {
-	b, err := a.running()
-	if err != nil {
-		return err
-	}
-	if g := a.opt.graph; g != nil {
-		err = g.change(b, func(keys *graphcomp.Keys) error {
-			m, address, err := keys.Find(name)
-			if err != nil {
-				return err
-			}
+	return a.alterKey(name, "set", func(b *bump) error { return setKey(b, name, value) },
+		func(m *graphcomp.KeyMap, address []byte) error {
 			octets, err := m.ValueOctets(value)
 			if err != nil {
 				return err
@@ -105,10 +102,6 @@ func (a *Appliance) SetKey(name, value string) error {
 			defer clear(octets)
 			return m.Set(address, octets)
 		})
-	} else {
-		err = setKey(b, name, value)
-	}
-	return a.keyChanged(name, "set", err)
 }
 
 // setKey sets the keys of an SA of the configuration.
@@ -138,36 +131,25 @@ func setKey(b *bump, name, value string) error {
 	if len(fields) > 0 {
 		return keyError(fmt.Errorf("SA %q takes an encryption key of %d octets and an integrity key of %d, and there is one more", name, enc, integ))
 	}
-	if err := b.keys.SetKey(name, secrets[0], secrets[1]); err != nil {
-		return keyError(err)
-	}
-	return nil
+	return keyError(b.keys.SetKey(name, secrets[0], secrets[1]))
 }
 
 // InvalidateKey makes a key invalid from the next packet on: what it protects is dropped.
 // SetKey makes it valid again. The errors are as for SetKey.
 func (a *Appliance) InvalidateKey(name string) error {
-	b, err := a.running()
-	if err != nil {
-		return err
-	}
-	if g := a.opt.graph; g != nil {
-		err = g.change(b, func(keys *graphcomp.Keys) error {
-			m, address, err := keys.Find(name)
-			if err != nil {
-				return err
-			}
-			return m.Invalidate(address)
-		})
-	} else if err = b.keys.InvalidateKey(name); err != nil {
-		err = keyError(err)
-	}
-	return a.keyChanged(name, "invalidated", err)
+	return a.alterKey(name, "invalidated", func(b *bump) error { return keyError(b.keys.InvalidateKey(name)) },
+		(*graphcomp.KeyMap).Invalidate)
 }
 
 // ClearKey makes a key empty from the next packet on, and forgets it. The errors are as
 // for SetKey.
 func (a *Appliance) ClearKey(name string) error {
+	return a.alterKey(name, "cleared", func(b *bump) error { return keyError(b.keys.ClearKey(name)) },
+		(*graphcomp.KeyMap).Clear)
+}
+
+// alterKey changes a key of the configuration by plain, and one of a graph by mapped.
+func (a *Appliance) alterKey(name, how string, plain func(*bump) error, mapped func(m *graphcomp.KeyMap, address []byte) error) error {
 	b, err := a.running()
 	if err != nil {
 		return err
@@ -178,12 +160,12 @@ func (a *Appliance) ClearKey(name string) error {
 			if err != nil {
 				return err
 			}
-			return m.Clear(address)
+			return mapped(m, address)
 		})
-	} else if err = b.keys.ClearKey(name); err != nil {
-		err = keyError(err)
+	} else {
+		err = plain(b)
 	}
-	return a.keyChanged(name, "cleared", err)
+	return a.keyChanged(name, how, err)
 }
 
 func (a *Appliance) keyChanged(name, how string, err error) error {

@@ -31,6 +31,8 @@ func rfc3948() document {
 			[]string{"netstack/ipsec.TestRFC3948_2_1_ESPInUDP", linux, scapy}, ""},
 		{"3.3", "transport mode, receiving: the UDP header off, ESP as usual", "in place, with the port checked against the SA",
 			[]string{"netstack/ipsec.TestRFC3948_2_1_ESPInUDP", "netstack/ipsec.TestRFC3948_EncapsulationIsPartOfTheSA", linux}, ""},
+		{"3.3", "transport mode over IPv6, with extension headers in front of the UDP header", "", nil,
+			"not shown with another implementation: Linux 6.1 drops such datagrams (XfrmInTmplMismatch), and the cause is not found"},
 		{"3.4", "tunnel mode, sending", "either family in either", []string{"netstack/ipsec.TestRFC3948_2_1_ESPInUDP", linux, scapy}, ""},
 		{"3.5", "tunnel mode, receiving", "", []string{"netstack/ipsec.TestRFC3948_2_1_ESPInUDP", linux, scapy}, ""},
 		{"3", "8 octets more of overhead", "in every path MTU, of superframes too", []string{"netstack/ipsec.TestRFC3948_OverheadInMTU"}, ""},

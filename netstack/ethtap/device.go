@@ -189,17 +189,26 @@ func (d *Device) apply(kernel, wire State) {
 func (d *Device) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if more, err := d.beginEnd(); !more {
+		return err
+	}
+	return d.InNamespace(d.remove)
+}
+
+// beginEnd is what Close and Leave have in common: it drains the taps and ends the device
+// in this process. It returns false if that was all.
+func (d *Device) beginEnd() (more bool, err error) {
 	switch {
 	case d.closed:
-		return nil
+		return false, nil
 	case d.adopted:
-		return d.yield()
+		return false, d.yield()
 	case d.held.Load() != nil:
 		d.unhold()
 	}
 	d.drainInTime()
 	d.end()
-	return d.InNamespace(d.remove)
+	return true, nil
 }
 
 // drainInTime is the drain of an end. That the time was up is no failure of that:

@@ -253,16 +253,9 @@ func (d *Device) Leave() error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	switch {
-	case d.closed:
-		return nil
-	case d.adopted:
-		return d.yield()
-	case d.held.Load() != nil:
-		d.unhold()
+	if more, err := d.beginEnd(); !more {
+		return err
 	}
-	d.drainInTime()
-	d.end()
 	d.cut.set(offFail, uint32(FailOpen))
 	d.cut.setDeadline(0)
 	err := d.InNamespace(func() error {

@@ -228,7 +228,7 @@ func FuzzBEETPseudoHeader(f *testing.F) {
 			var w work
 			w.d.Bytes = bytes.Clone(outer)
 			if wire.Parse(w.d.Bytes, &w.d.Info) != wire.DropNone {
-				t.Skip("longer than a datagram")
+				return // longer than a datagram
 			}
 			w.open.pkt = transform.Packet{Buf: w.d.Bytes, Hdr: 20, Pay: 28, End: len(w.d.Bytes), NextHeader: wire.ProtoBEETPH}
 			s := &sa.SA{Mode: sa.BEET, InnerSrc: inner[0], InnerDst: inner[1]}

@@ -3,6 +3,7 @@ package transform
 import (
 	"crypto/cipher"
 	"encoding/binary"
+	"fmt"
 	"slices"
 )
 
@@ -26,6 +27,50 @@ type aeadSuite struct {
 	aead     cipher.AEAD
 	salt     []byte
 	implicit bool
+}
+
+// aesAEADFamily is a mode of AES with keys of 128, 192 and 256 bits, behind which a salt of
+// so many octets stands, and ICVs of 8, 12 and 16 octets.
+func aesAEADFamily(mode string, saltLen int, suite func(a *Algorithm, encryptionKey, integrityKey []byte) (*aeadSuite, error)) Family {
+	f := Family{Aliases: make(map[string]string)}
+	for _, bits := range []int{128, 192, 256} {
+		cipherName := fmt.Sprintf("aes%d%s", bits, mode)
+		f.Aliases[cipherName] = cipherName + "16"
+		for _, icv := range []int{8, 12, 16} {
+			a := Algorithm{
+				Name:             fmt.Sprintf("%s%d", cipherName, icv),
+				Protocol:         ProtoESP,
+				EncryptionKeyLen: bits/8 + saltLen,
+				IVLen:            aeadIVLen,
+				ICVLen:           icv,
+				BlockLen:         4,
+				CounterMode:      true,
+			}
+			a.New = func(encryptionKey, integrityKey []byte, _ Options) (Transform, error) {
+				s, err := suite(&a, encryptionKey, integrityKey)
+				if err != nil {
+					return nil, err
+				}
+				return newESP(&a, s), nil
+			}
+			f.Aliases[fmt.Sprintf("%s%d", cipherName, icv*8)] = a.Name
+			f.Algorithms = append(f.Algorithms, a)
+		}
+	}
+	return f
+}
+
+// newSaltedAEAD makes a suite of a cipher's key with the salt behind it.
+func newSaltedAEAD(a *Algorithm, encryptionKey, integrityKey []byte, saltLen int, newCipher func(key []byte, icvLen int) (cipher.AEAD, error)) (*aeadSuite, error) {
+	if err := CheckKeys(a, encryptionKey, integrityKey, saltLen); err != nil {
+		return nil, err
+	}
+	n := len(encryptionKey) - saltLen
+	aead, err := newCipher(encryptionKey[:n], a.ICVLen)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", a.Name, err)
+	}
+	return newAEADSuite(aead, encryptionKey[n:]), nil
 }
 
 func newAEADSuite(aead cipher.AEAD, salt []byte) *aeadSuite {

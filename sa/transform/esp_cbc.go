@@ -27,7 +27,7 @@ func cbcFamily() Family {
 				Weak:             i.weak,
 			}
 			a.New = func(encryptionKey, integrityKey []byte, _ Options) (Transform, error) {
-				return newCBC(&a, &i, encryptionKey, integrityKey, rand.Reader)
+				return newCBC(&a, &i, primitive.NewCBC, encryptionKey, integrityKey, rand.Reader)
 			}
 			f.Algorithms = append(f.Algorithms, a)
 		}
@@ -35,11 +35,12 @@ func cbcFamily() Family {
 	return f
 }
 
-func newCBC(a *Algorithm, i *integrity, encryptionKey, integrityKey []byte, random io.Reader) (Transform, error) {
+// newCBC makes a transform of a block cipher in CBC and an integrity algorithm.
+func newCBC(a *Algorithm, i *integrity, newCipher func(key []byte, random io.Reader) (*primitive.CBC, error), encryptionKey, integrityKey []byte, random io.Reader) (Transform, error) {
 	if err := CheckKeys(a, encryptionKey, integrityKey, 0); err != nil {
 		return nil, err
 	}
-	cbc, err := primitive.NewCBC(encryptionKey, random)
+	cbc, err := newCipher(encryptionKey, random)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", a.Name, err)
 	}

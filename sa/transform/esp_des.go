@@ -2,8 +2,6 @@ package transform
 
 import (
 	"crypto/rand"
-	"fmt"
-	"io"
 	"maps"
 
 	"bitw/sa/transform/internal/primitive"
@@ -43,25 +41,10 @@ func desFamily() Family {
 				a.Insecure = append(a.Insecure, i.name)
 			}
 			a.New = func(encryptionKey, integrityKey []byte, _ Options) (Transform, error) {
-				return newDES(&a, &i, encryptionKey, integrityKey, rand.Reader)
+				return newCBC(&a, &i, primitive.NewDESCBC, encryptionKey, integrityKey, rand.Reader)
 			}
 			f.Algorithms = append(f.Algorithms, a)
 		}
 	}
 	return f
-}
-
-func newDES(a *Algorithm, i *integrity, encryptionKey, integrityKey []byte, random io.Reader) (Transform, error) {
-	if err := CheckKeys(a, encryptionKey, integrityKey, 0); err != nil {
-		return nil, err
-	}
-	cbc, err := primitive.NewDESCBC(encryptionKey, random)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", a.Name, err)
-	}
-	mac, err := i.mac(integrityKey)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", a.Name, err)
-	}
-	return newESP(a, &cbcSuite{cbc: cbc, mac: mac}), nil
 }

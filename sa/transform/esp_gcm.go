@@ -1,50 +1,11 @@
 package transform
 
-import (
-	"fmt"
-
-	"bitw/sa/transform/internal/primitive"
-)
+import "bitw/sa/transform/internal/primitive"
 
 // gcmFamily is AES-GCM in ESP (RFC 4106) with keys of 128, 192 and 256 bits and ICVs
 // of 8, 12 and 16 octets.
-func gcmFamily() Family {
-	f := Family{Aliases: make(map[string]string)}
-	for _, bits := range []int{128, 192, 256} {
-		cipherName := fmt.Sprintf("aes%dgcm", bits)
-		f.Aliases[cipherName] = cipherName + "16"
-		for _, icv := range []int{8, 12, 16} {
-			a := Algorithm{
-				Name:             fmt.Sprintf("%s%d", cipherName, icv),
-				Protocol:         ProtoESP,
-				EncryptionKeyLen: bits/8 + aeadSaltLen,
-				IVLen:            aeadIVLen,
-				ICVLen:           icv,
-				BlockLen:         4,
-				CounterMode:      true,
-			}
-			a.New = func(encryptionKey, integrityKey []byte, _ Options) (Transform, error) {
-				suite, err := newGCM(&a, encryptionKey, integrityKey)
-				if err != nil {
-					return nil, err
-				}
-				return newESP(&a, suite), nil
-			}
-			f.Aliases[fmt.Sprintf("%s%d", cipherName, icv*8)] = a.Name
-			f.Algorithms = append(f.Algorithms, a)
-		}
-	}
-	return f
-}
+func gcmFamily() Family { return aesAEADFamily("gcm", aeadSaltLen, newGCM) }
 
 func newGCM(a *Algorithm, encryptionKey, integrityKey []byte) (*aeadSuite, error) {
-	if err := CheckKeys(a, encryptionKey, integrityKey, aeadSaltLen); err != nil {
-		return nil, err
-	}
-	n := len(encryptionKey) - aeadSaltLen
-	aead, err := primitive.NewGCM(encryptionKey[:n], a.ICVLen)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", a.Name, err)
-	}
-	return newAEADSuite(aead, encryptionKey[n:]), nil
+	return newSaltedAEAD(a, encryptionKey, integrityKey, aeadSaltLen, primitive.NewGCM)
 }
