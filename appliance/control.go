@@ -30,8 +30,14 @@ type control struct {
 	server   *http.Server
 	allowed  allowedGroups
 	readers  atomic.Int32 // requests under way of those who may only read
-	serving  bool         // the socket at path is this one
-	handed   bool         // the socket at path is another process's
+	// streaming ends when streams are to.
+	streaming  context.Context
+	endStreams context.CancelFunc
+	serving    bool // the socket at path is this one
+	handed     bool // the socket at path is another process's
+
+	mu                     sync.Mutex
+	streams, readerStreams int
 }
 
 // listenControl listens on a socket beside path; serve puts it there. A socket that a
@@ -69,13 +75,19 @@ func (a *Appliance) listenControl(cfg *config.Config, down func(), takeover bool
 		_ = os.Remove(beside)
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
+	return newControl(path, l, groups, a.routes(down)), nil
+}
+
+// newControl answers what comes by l, once it serves.
+func newControl(path string, l net.Listener, groups allowedGroups, routes []route) *control {
 	limited := limitConns(l, controlConns)
 	c := &control{path: path, listener: limited, allowed: groups}
+	c.streaming, c.endStreams = context.WithCancel(context.Background())
 	c.server = &http.Server{
-		Handler: c.handler(a.routes(down)), ConnContext: withPeer, ConnState: limited.state,
+		Handler: c.handler(routes), ConnContext: withPeer, ConnState: limited.state,
 		ReadTimeout: controlTime, WriteTimeout: controlTime, MaxHeaderBytes: controlHeader,
 	}
-	return c, nil
+	return c
 }
 
 // besideControl is where a socket waits for its turn. No verb looks there.
@@ -93,6 +105,7 @@ func (c *control) serve() error {
 
 // close ends requests and removes the socket.
 func (c *control) close() {
+	c.endStreams()
 	switch {
 	case !c.serving:
 		_ = os.Remove(besideControl(c.path))

@@ -17,17 +17,18 @@ type route struct {
 	needs   access
 	// body is how many octets a request may bring.
 	body int64
-	// within bounds the request and its answer; 0 stands for controlTime, streaming for
+	// within bounds the request and its answer; 0 stands for controlTime, unbounded for
 	// as long as the client stays.
 	within time.Duration
 	// serve answers, or returns the error that is to be the answer. The request's context
 	// ends with its time.
 	serve func(http.ResponseWriter, *http.Request) error
+	// stream answers in its place by a stream, which within bounds until it has begun.
+	stream func(*stream, *http.Request) error
 }
 
-// streaming is the time of a route that answers until the client leaves or the appliance
-// ends. What it writes must be bounded by what the client reads.
-const streaming time.Duration = -1
+// unbounded is the time of a route that takes over the connection.
+const unbounded time.Duration = -1
 
 // routes are all requests. Package appliance/client documents them.
 func (a *Appliance) routes(down func()) []route {
@@ -54,7 +55,7 @@ func (a *Appliance) routes(down func()) []route {
 		{pattern: "POST /v1/apply", needs: mayChange, body: maxApply, within: applyTime, serve: a.serveApply},
 		{pattern: "GET /v1/trace-levels", needs: mayRead, serve: a.serveTraceLevels},
 		{pattern: "POST /v1/trace-levels", needs: mayChange, body: 1 << 10, serve: a.serveTraceLevel},
-		{pattern: "POST /v1/takeover", needs: mayOwn, within: streaming, serve: a.serveTakeover},
+		{pattern: "POST /v1/takeover", needs: mayOwn, within: unbounded, serve: a.serveTakeover},
 	}
 }
 
@@ -194,18 +195,24 @@ func (c *control) guard(rt route) http.Handler {
 		if within == 0 {
 			within = controlTime
 		}
-		if within == streaming {
-			_ = rc.SetReadDeadline(time.Time{})
-			_ = rc.SetWriteDeadline(time.Time{})
-		} else {
-			end := time.Now().Add(within)
-			_ = rc.SetReadDeadline(end)
-			_ = rc.SetWriteDeadline(end)
+		var end time.Time
+		if within != unbounded {
+			end = time.Now().Add(within)
+		}
+		_ = rc.SetReadDeadline(end)
+		_ = rc.SetWriteDeadline(end)
+		var err error
+		switch {
+		case rt.stream != nil:
+			err = c.streamTo(w, r, has, rt.stream)
+		case within == unbounded:
+			err = rt.serve(w, r)
+		default:
 			ctx, cancel := context.WithDeadline(r.Context(), end)
 			defer cancel()
-			r = r.WithContext(ctx)
+			err = rt.serve(w, r.WithContext(ctx))
 		}
-		if err := rt.serve(w, r); err != nil {
+		if err != nil {
 			refuse(w, err)
 		}
 	})

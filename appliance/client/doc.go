@@ -35,6 +35,14 @@
 // whose code is for programs and whose error is for people. What is no HTTP gets a 400 in plain
 // text, and the connection is closed.
 //
+// # Streams
+//
+// Some answers go on until the client ends them, or the appliance: chunk by chunk, each sent as it
+// comes. A client that wants no more closes the connection, or shuts down its sending
+// direction (shutdown(2) with SHUT_WR) and reads on: then it gets what is still to be said, and
+// the last chunk, within a second. The same comes when the appliance stops. An answer without its last chunk was
+// cut off. Nothing waits for a client that does not read: what it misses is counted and told.
+//
 // # Who may ask
 //
 // Root and the user that bitw runs as may do everything. The members of control_group may
@@ -49,4 +57,6 @@
 // as much as it can need: none for most, 4 KiB for tap, 1 KiB for trace-levels,
 // 256 KiB for keys, 512 KiB for explain. To apply takes at most 32 MiB, and a minute. There are at most 128
 // connections, and 32 requests at a time of those who may only read.
+// Of streams there are at most 16, 8 of them of those who may only read; a request for one
+// more is refused.
 package client
