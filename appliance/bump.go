@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -173,11 +174,13 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 	a.since = time.Unix(0, a.opt.clock())
 	a.bump.Store(b)
 	a.trace.log.watch(b.watch)
+	known := b.kernelKnows(a.opt.netNS)
 	if from != nil {
-		b.learn(from)
+		b.count(from)
+		known = from.hops()
 	}
 	// A NIC drops what it is given before it is up, so the readers come to wait first.
-	if err := b.attach(); err != nil {
+	if err := b.attach(known); err != nil {
 		return nil, err
 	}
 	if b.device != nil {
@@ -362,13 +365,35 @@ func (b *bump) activate(from *successor) error {
 	return nil
 }
 
+// kernelKnows are the neighbours that the host's kernel has found while its frames met them
+// directly, so that those that are under way need not wait for an answer once more.
+func (b *bump) kernelKnows(netNS string) []hostnet.Neighbor {
+	if b.device == nil || b.twoNIC() {
+		return nil // of two NICs the kernel has no part in the traffic
+	}
+	host := b.host.Load()
+	list, err := hostnet.Neighbors(netNS, host.index)
+	if err != nil {
+		b.log.WithError(err).Warn("what the kernel knows of its neighbours cannot be read; they are asked")
+	}
+	return slices.DeleteFunc(list, func(n hostnet.Neighbor) bool {
+		// A bitw that answered in their place may have left its word for them.
+		return tcpip.LinkAddress(n.MAC) == host.mac || b.own(n.Address)
+	})
+}
+
 // attach makes the NICs, whose links begin to read. The wire comes first, so
-// that what the host sends finds its way.
-func (b *bump) attach() error {
+// that what the host sends finds its way, by neighbours that are known.
+func (b *bump) attach(known []hostnet.Neighbor) error {
 	if err := b.stack.CreateNICWithOptions(ipsec.RightNIC, b.right, stack.NICOptions{Name: "dev"}); err != nil {
 		return fmt.Errorf("right NIC: %v", err)
 	}
 	b.follow()
+	for _, n := range known {
+		if err := b.resolver.Learn(n.Address, tcpip.LinkAddress(n.MAC)); err != nil {
+			return err
+		}
+	}
 	if err := b.staticNeighbors(); err != nil {
 		return err
 	}

@@ -14,8 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"gvisor.dev/gvisor/pkg/tcpip"
-
+	"bitw/appliance/hostnet"
 	"bitw/config"
 	"bitw/netstack/ethtap"
 	"bitw/sa"
@@ -146,8 +145,8 @@ func (s *successor) close() {
 	_ = s.c.conn.Close()
 }
 
-// learn takes over counters and neighbours.
-func (b *bump) learn(s *successor) {
+// count takes over counters.
+func (b *bump) count(s *successor) {
 	for _, p := range b.engine.SPD().Policies() {
 		if c, ok := s.last.Policies[p.Name]; ok {
 			for i := range c {
@@ -158,11 +157,16 @@ func (b *bump) learn(s *successor) {
 	for side := range s.last.Drops {
 		b.drops[side].AddSnapshot(s.last.Drops[side])
 	}
+}
+
+// hops are the next hops that the old process knew.
+func (s *successor) hops() (list []hostnet.Neighbor) {
 	for text, mac := range s.last.Hops {
 		if a, err := netip.ParseAddr(text); err == nil && len(mac) == 6 {
-			b.resolver.Learn(a, tcpip.LinkAddress(mac))
+			list = append(list, hostnet.Neighbor{Address: a, MAC: mac})
 		}
 	}
+	return list
 }
 
 // takeOver begins with the device, in the states that the old process left.

@@ -103,6 +103,55 @@ func TestR20_R21_R22_Neighbors(t *testing.T) {
 	}
 }
 
+// TestR22_R48_KernelsNeighbors starts bitw where the kernel knows its neighbours already:
+// the first packet leaves at once, and nobody is asked for what is known.
+func TestR22_R48_KernelsNeighbors(t *testing.T) {
+	for _, neighbors := range []string{"proxy", "relay"} {
+		t.Run(neighbors, func(t *testing.T) {
+			pair := netlab.New(t).Pair(netlab.PairOptions{})
+			p := &plan{settings: "neighbors: " + neighbors + "\n", flows: []*flow{
+				newFlow("four", "transport", "aes128gcm16", 0x1001, a4, b4),
+				newFlow("six", "transport", "aes128gcm16", 0x1002, a6, b6),
+			}}
+			a, b := newBox(t, pair.A, p.yaml(true)), newBox(t, pair.B, p.yaml(false))
+			for _, to := range []netip.Addr{b4, b6} {
+				pings(t, pair.A, to, netlab.PingOptions{})
+			}
+			c := pair.Wire.Capture(netlab.CaptureOptions{})
+			b.up()
+			a.up()
+			for _, ends := range [][2]netip.Addr{{a4, b4}, {a6, b6}} {
+				pings(t, pair.A, ends[1], netlab.PingOptions{})
+			}
+			if _, err := c.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			for _, ends := range [][2]netip.Addr{{a4, b4}, {a6, b6}} {
+				sent := false
+				for _, f := range c.Frames() {
+					if f.Class == netlab.ESP && f.Flow.Src == ends[0] {
+						sent = true
+						break
+					}
+					if bytes.Equal(f.Data[6:12], mac(t, pair.A)) && asking(ends[1])(&f) {
+						t.Errorf("%v was asked for before the first packet to it", ends[1])
+						break
+					}
+				}
+				if !sent {
+					t.Errorf("no ESP from %v", ends[0])
+				}
+			}
+			// What bitw told the kernel is nothing to start with.
+			a.down()
+			a.up()
+			for _, to := range []netip.Addr{b4, b6} {
+				pings(t, pair.A, to, netlab.PingOptions{})
+			}
+		})
+	}
+}
+
 // TestR21_DuplicateAddressDetection gives a host behind bitw an address that another
 // one has, and one that is free; the other is behind bitw or not.
 func TestR21_DuplicateAddressDetection(t *testing.T) {

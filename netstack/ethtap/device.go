@@ -160,10 +160,12 @@ func (d *Device) apply(kernel, wire State) {
 		t *Tap
 		s State
 	}{{d.kernel, kernel}, {d.wire, wire}}
+	f := d.cut.flow()
+	f.kernelWrite, f.wireWrite = f.kernelWrite || kernel == Active, f.wireWrite || wire == Active
+	d.cut.setFlow(f)
 	for _, n := range next {
-		if n.s != Active {
-			n.t.writable.Store(false)
-		}
+		// Before the first frame of a new state is read it can be written.
+		n.t.writable.Store(n.s == Active)
 		if n.s != Closed && !n.t.readable.Load() {
 			n.t.discard()
 			n.t.wake(false)
@@ -173,7 +175,6 @@ func (d *Device) apply(kernel, wire State) {
 	d.cut.setFlow(flowOf(kernel, wire))
 	for _, n := range next {
 		n.t.state.Store(uint32(n.s))
-		n.t.writable.Store(n.s == Active)
 		if n.s == Closed && n.t.readable.Load() {
 			n.t.readable.Store(false)
 			n.t.wake(true)

@@ -312,6 +312,70 @@ func TestR23_StaticNeighbor(t *testing.T) {
 	}
 }
 
+// What somebody else has found is used at once, by nobody's leave, and confirmed by the
+// station itself later; when that is silent it is lost.
+func TestR22_LearnedNeighbor(t *testing.T) {
+	for _, a := range []netip.Addr{peer4, peer6} {
+		t.Run(a.String(), func(t *testing.T) {
+			b := newBump(t)
+			b.host(b.dev, macPeer, peer4, peer6)
+			b.run(2 * time.Second)
+			take(&b.fromRight)
+			if err := b.resolver.Learn(a, macPeer); err != nil {
+				t.Fatal(err)
+			}
+			b.send(b.kern, datagramTo(a))
+			// What follows answers the station, which asks for the host.
+			if l := take(&b.fromRight); len(l) == 0 || !bytes.Equal(l[0][6:], datagramTo(a)[6:]) || string(l[0][:6]) != string(macPeer) {
+				t.Errorf("on the wire: %x; expected the datagram first", l)
+			}
+			toAll, toIt := 0, 0
+			for range 20 {
+				b.send(b.kern, datagramTo(a))
+				b.run(time.Second)
+			}
+			for _, f := range take(&b.fromRight) {
+				switch {
+				case !isSolicitationFor(f, a):
+				case string(f[:6]) == string(macPeer):
+					toIt++
+				default:
+					toAll++
+				}
+			}
+			if mac, ok := b.resolver.Lookup(a); toIt == 0 || toAll > 0 || mac != macPeer || !ok {
+				t.Errorf("asked %d times, all others %d times; %q is known", toIt, toAll, mac)
+			}
+			if err := b.s.ClearNeighbors(2, protocolOf(a)); err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := b.resolver.Lookup(a); ok {
+				t.Error("still known after a flush")
+			}
+			if err := b.s.AddStaticNeighbor(2, protocolOf(a), addressOf(a), macPeer); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.resolver.Learn(a, macEvil); err != nil {
+				t.Fatal(err)
+			}
+			if mac, _ := b.resolver.Lookup(a); mac != macPeer {
+				t.Errorf("a static neighbour was changed to %q", mac)
+			}
+		})
+	}
+	b := newBump(t) // nobody else is there
+	if err := b.resolver.Learn(none4, macPeer); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		b.send(b.kern, datagramTo(none4))
+		b.run(time.Second)
+	}
+	if _, ok := b.resolver.Lookup(none4); ok {
+		t.Error("a silent station is still known")
+	}
+}
+
 // An announcement with a new Ethernet address makes us ask, not believe.
 func TestAnnouncedNeighborIsAskedAgain(t *testing.T) {
 	b := newBump(t)

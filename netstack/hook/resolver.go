@@ -1,6 +1,7 @@
 package hook
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"sync"
@@ -381,18 +382,39 @@ func (r *Resolver) Waiting() (n int) {
 	return n
 }
 
-// Learn makes a next hop known that another process has found. The first packet to it
-// has the cache ask whether it is still true.
-func (r *Resolver) Learn(next netip.Addr, mac tcpip.LinkAddress) {
+// A Learner is a network endpoint that hands its NIC's neighbour cache what somebody else
+// knows of a station, as one that is yet to be confirmed (stack.Stale).
+type Learner interface {
+	LearnNeighbor(a tcpip.Address, mac tcpip.LinkAddress) tcpip.Error
+}
+
+// Learn makes a next hop known that somebody else has found, another process or the
+// kernel: nobody is asked before the first packet to it goes, and the cache asks the
+// station itself later, as of all those in use (RFC 4861 §7.3.3). A static entry stays. The
+// NIC is there, and its network endpoint is a Learner.
+func (r *Resolver) Learn(next netip.Addr, mac tcpip.LinkAddress) error {
+	e, err := r.s.GetNetworkEndpoint(r.nic, protocolOf(next))
+	if err != nil {
+		return fmt.Errorf("next hop %v: %v", next, err)
+	}
+	l, ok := e.(Learner)
+	if !ok {
+		return fmt.Errorf("next hop %v: a %T learns no neighbours", next, e)
+	}
+	if err := l.LearnNeighbor(addressOf(next), mac); err != nil {
+		return fmt.Errorf("next hop %v: %v", next, err)
+	}
+	mac, ok = r.Peek(next) // what the cache made of it
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if (*r.hops.Load())[next] != nil {
-		return
+	if !ok || (*r.hops.Load())[next] != nil {
+		return nil
 	}
 	h := new(nextHop)
 	h.mac.Store(&mac)
-	h.touched.Store(r.now() - int64(touchEvery))
+	h.touched.Store(r.now() - int64(touchEvery)) // the first packet has the cache watch it
 	r.change(func(m map[netip.Addr]*nextHop) { m[next] = h })
+	return nil
 }
 
 // Known returns the next hops whose addresses are known.

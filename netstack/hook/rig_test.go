@@ -292,6 +292,10 @@ func (e *passEndpoint) HandlePacket(pkt *stack.PacketBuffer) {
 	b.resolver.Enqueue(in.Dst, pkt)
 }
 
+func (e *passEndpoint) LearnNeighbor(a tcpip.Address, mac tcpip.LinkAddress) tcpip.Error {
+	return e.nic.HandleNeighborProbe(e.p.number, a, mac)
+}
+
 func (*passEndpoint) Enable() tcpip.Error               { return nil }
 func (*passEndpoint) Enabled() bool                     { return true }
 func (*passEndpoint) Disable()                          {}

@@ -93,6 +93,7 @@ type endpoint struct {
 
 var _ stack.NetworkEndpoint = (*endpoint)(nil)
 var _ stack.AddressableEndpoint = (*endpoint)(nil)
+var _ hook.Learner = (*endpoint)(nil)
 
 // HandlePacket implements stack.NetworkEndpoint.
 func (e *endpoint) HandlePacket(pkt *stack.PacketBuffer) {
@@ -142,6 +143,11 @@ func (*endpoint) WriteHeaderIncludedPacket(*stack.Route, *stack.PacketBuffer) tc
 }
 
 func (e *endpoint) Stats() stack.NetworkEndpointStats { return &e.stats }
+
+// LearnNeighbor implements hook.Learner.
+func (e *endpoint) LearnNeighbor(a tcpip.Address, mac tcpip.LinkAddress) tcpip.Error {
+	return e.nic.HandleNeighborProbe(e.protocol.number, a, mac)
+}
 
 // endpointStats is empty: the engine counts by its own list of reasons.
 type endpointStats struct{}
