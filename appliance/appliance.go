@@ -13,7 +13,6 @@ import (
 
 	"bitw/config"
 	"bitw/netstack/ethtap"
-	"bitw/netstack/trace"
 	"bitw/sa"
 	"bitw/sa/keyer"
 )
@@ -47,15 +46,13 @@ type Appliance struct {
 	// openOnStop says that stopping restores the direct flow even where the
 	// configuration says shut.
 	openOnStop atomic.Bool
-	// moveLogged is when a peer's move was logged last, nanoseconds since 1970.
-	moveLogged atomic.Int64
-
 	// bump is what runs between start and stop; nil before, kept after for Status.
 	bump  atomic.Pointer[bump]
 	state atomic.Pointer[string]
 	// stalled are the sides that the watchdog has found without progress.
 	stalled [2]atomic.Bool
 	trace   *traceLevels
+	events  *eventHub
 }
 
 // New checks cfg and makes an appliance that does not run yet. It touches nothing
@@ -71,6 +68,7 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 	for _, o := range opts {
 		o(&a.opt)
 	}
+	a.events = newEventHub(a.opt.clock)
 	complete(&a.cfg)
 	a.live.Store(&a.cfg)
 	a.openOnStop.Store(a.opt.openOnStop)
@@ -123,7 +121,6 @@ func complete(cfg *Config) {
 func (a *Appliance) databases(store sa.SequenceStore, resume *sa.Resume) (*keyers, *sa.SPD, error) {
 	own, err := keyer.NewSAUser(keyer.SAUserConfig{
 		Specs: specs(&a.cfg), Algorithms: allowedAlgorithms(a.cfg.AllowInsecure), Store: store, Resume: resume, Clock: a.opt.clock,
-		Events: a.keyEvent,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -161,6 +158,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 		return errors.New("appliance: it runs once, and has run")
 	}
 	defer close(a.done)
+	defer a.logEvents()()
 	defer a.trace.log.close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -186,6 +184,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			b.tick()
+			a.events.tick()
 		case <-dummies:
 			b.engine.SendDummies()
 		case <-a.reloaded:
@@ -260,9 +259,7 @@ func (a *Appliance) fail(err error) {
 
 func (a *Appliance) setState(s string) {
 	a.state.Store(&s)
-	if a.trace.nodes[trace.Init].On(trace.MajorEvents) {
-		a.log.WithField("node", trace.Init.String()).Info("state " + s)
-	}
+	a.tell(Event{Kind: StateChanged, Level: "debug", Text: "state " + s, State: s})
 	if a.opt.state != nil {
 		a.opt.state(s)
 	}

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"gvisor.dev/gvisor/pkg/tcpip"
 
 	"bitw/config"
@@ -47,6 +46,20 @@ const pauseLimit = time.Second
 // The interfaces, neighbors, on_failure, control, state_dir and what else stands in the
 // error that wraps ErrNeedsRestart cannot change.
 func (a *Appliance) Apply(cfg Config, dry bool) ([]config.Change, error) {
+	changes, err := a.apply(cfg, dry)
+	if err != nil && !dry {
+		a.Refused(err)
+	}
+	return changes, err
+}
+
+// Refused tells, as Apply does of one that it refuses, that a configuration could not even
+// be read: it is an event and in the log.
+func (a *Appliance) Refused(err error) {
+	a.tell(Event{Kind: ConfigurationRefused, Level: "warning", Text: "a configuration was refused, and nothing was changed", Error: err.Error()})
+}
+
+func (a *Appliance) apply(cfg Config, dry bool) ([]config.Change, error) {
 	complete(&cfg)
 	if a.opt.graph != nil {
 		return nil, errors.New("a graph composes this appliance, so no configuration can be applied; its keys change with bitw keys")
@@ -256,8 +269,13 @@ func (a *Appliance) tellApplied(cfg *Config, changes []config.Change) {
 	if slices.ContainsFunc(changes, func(c config.Change) bool { return c.Subject == config.SAEdit }) {
 		a.warnInsecure()
 	}
-	a.log.WithFields(logrus.Fields{"changes": len(changes), "policies": len(cfg.Policies), "sas": len(cfg.SAs)}).Info("configuration applied")
-	for _, c := range changes {
-		a.log.WithField("change", c.String()).Info("changed")
+	ev := Event{Kind: ConfigurationApplied, Level: "info", Text: fmt.Sprintf("configuration applied, %d changes", len(changes))}
+	for i, c := range changes {
+		if i == maxEventChanges {
+			ev.Changes = append(ev.Changes, fmt.Sprintf("and %d more", len(changes)-i))
+			break
+		}
+		ev.Changes = append(ev.Changes, c.String())
 	}
+	a.tell(ev)
 }

@@ -97,6 +97,9 @@ func (a *Appliance) applyText(req *ApplyRequest) *ApplyResult {
 	res := &ApplyResult{DryRun: req.DryRun, Changes: []ApplyChange{}}
 	cfg, warnings, err := config.Parse(req.File, []byte(req.Text), opt)
 	res.Warnings = applyNotes(warnings)
+	if err != nil && !req.DryRun {
+		a.Refused(err)
+	}
 	if err == nil {
 		var changes []config.Change
 		changes, err = a.Apply(*cfg, req.DryRun)

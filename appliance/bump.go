@@ -33,6 +33,7 @@ type bump struct {
 	cfg     *Config                 // as it was started with
 	live    *atomic.Pointer[Config] // in force
 	log     logrus.FieldLogger
+	tell    func(Event)
 	clock   func() int64
 	fail    func(error)
 	device  *ethtap.Device // nil with WithLinks
@@ -106,7 +107,8 @@ func (h *hostState) has(a netip.Addr) bool {
 // start builds everything, and makes the taps Active last. After an error nothing
 // is left of it.
 func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error) {
-	b := &bump{cfg: &a.cfg, live: &a.live, log: a.log, clock: a.opt.clock, fail: a.fail, sad: sa.NewSAD()}
+	b := &bump{cfg: &a.cfg, live: &a.live, log: a.log, tell: a.tell, clock: a.opt.clock, fail: a.fail, sad: sa.NewSAD()}
+	b.sad.Observe(a.saEvent)
 	defer func() {
 		if err != nil {
 			b.undo = b.device != nil && !b.device.TookOver() && !b.device.TookOverOpen()

@@ -3,8 +3,8 @@ package appliance
 import (
 	"errors"
 	"fmt"
+	"strings"
 
-	"github.com/sirupsen/logrus"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 
@@ -47,24 +47,30 @@ func (b *bump) hostChanged(i *hostnet.Interface, ev hostnet.Event) {
 
 // logChange tells what happened to the interface.
 func (b *bump) logChange(now *hostState, ev hostnet.Event) {
-	log := b.log.WithFields(logrus.Fields{
-		"event": ev.String(), "name": now.name, "mac": now.mac.String(), "mtu": now.mtu,
-		"addresses": len(now.own), "routes": len(now.routes),
-	})
-	open := b.cfg.OnFailure == config.Open
+	x := interfaceEvent(now, ev)
+	x.Level = "warning"
 	switch {
 	case ev.Has(hostnet.Gone):
-		log.Warn("the interface is gone; waiting for one of that name")
-	case ev.Has(hostnet.Recreated) && open:
-		log.Warn("the interface was created anew; on_failure is open, so its traffic passed in the clear until now")
+		x.Kind, x.Text = InterfaceGone, "the interface is gone; waiting for one of that name"
+	case ev.Has(hostnet.Recreated) && b.cfg.OnFailure == config.Open:
+		x.Kind, x.Text = InterfaceRecreated, "the interface was created anew; on_failure is open, so its traffic passed in the clear until now"
 	case ev.Has(hostnet.Recreated):
-		log.Warn("the interface was created anew")
+		x.Kind, x.Text = InterfaceRecreated, "the interface was created anew"
 	case ev.Has(hostnet.Renamed):
-		log.Warn("the interface has another name; it stays cut")
+		x.Text = "the interface has another name; it stays cut"
 	case ev.Has(hostnet.CarrierLost), ev.Has(hostnet.Carrier):
-		log.Warn("the interface's carrier changed")
+		x.Text = "the interface's carrier changed"
 	default:
-		log.Info("the interface changed")
+		x.Level = "info"
+	}
+	b.tell(x)
+}
+
+// interfaceEvent is the event of a change of the interface.
+func interfaceEvent(now *hostState, ev hostnet.Event) Event {
+	return Event{
+		Kind: InterfaceChanged, Level: "info", Text: "the interface changed", Changes: strings.Split(ev.String(), ","),
+		Name: now.name, MAC: now.mac.String(), MTU: now.mtu,
 	}
 }
 
@@ -96,11 +102,11 @@ func (b *bump) followDevice(now *hostState) {
 	case err != nil && b.device.Info().Inside != "":
 		b.fail(fmt.Errorf("%w; bitw must be started anew", err))
 	case err != nil && !was:
-		b.log.WithError(err).Error("the interface cannot be cut; trying again")
+		b.tell(Event{Kind: InterfaceUncut, Level: "error", Text: "the interface cannot be cut; trying again", Name: now.name, Error: err.Error()})
 	case err != nil:
 		b.log.WithError(err).Debug("the interface still cannot be cut")
 	case was && now.index != 0:
-		b.log.WithFields(logrus.Fields{"name": now.name, "cut": b.cut()}).Warn("the interface is cut again")
+		b.tell(Event{Kind: InterfaceCut, Level: "warning", Text: "the interface is cut again, by " + b.cut(), Name: now.name})
 	}
 }
 
@@ -121,9 +127,9 @@ func (b *bump) keepCut() {
 	switch restored, err := b.device.CheckGuard(); {
 	case errors.Is(err, ethtap.ErrClosed):
 	case err != nil:
-		b.log.WithError(err).Error("the guard was removed, and cannot be made anew")
+		b.tell(Event{Kind: GuardMissing, Level: "error", Text: "the guard was removed, and cannot be made anew", Error: err.Error()})
 	case restored:
-		b.log.Warn("the guard was removed by somebody, and is made anew: does reloading a firewall flush all of nftables?")
+		b.tell(Event{Kind: GuardRestored, Level: "warning", Text: "the guard was removed by somebody, and is made anew: does reloading a firewall flush all of nftables?"})
 	}
 }
 

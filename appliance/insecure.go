@@ -2,8 +2,6 @@ package appliance
 
 import (
 	"slices"
-
-	"github.com/sirupsen/logrus"
 )
 
 // warnInsecure says in the log which SAs have an algorithm that had to be allowed.
@@ -16,7 +14,7 @@ func (a *Appliance) warnInsecure() {
 		if err != nil || len(alg.Insecure) == 0 {
 			continue // of the former New has made no appliance
 		}
-		a.log.WithFields(logrus.Fields{"sa": s.Name, "algorithm": s.Algorithm, "why": alg.Weak}).Warn("insecure algorithm")
+		a.tell(Event{Kind: InsecureAlgorithm, Level: "warning", SA: s.Name, Algorithm: s.Algorithm, Text: "insecure algorithm: " + alg.Weak})
 	}
 }
 

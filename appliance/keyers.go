@@ -3,11 +3,7 @@ package appliance
 import (
 	"errors"
 	"fmt"
-	"time"
 
-	"github.com/sirupsen/logrus"
-
-	"bitw/netstack/trace"
 	"bitw/sa"
 	"bitw/sa/keyer"
 )
@@ -91,24 +87,56 @@ func (k *keyers) Close() error {
 	return errors.Join(append(errs, k.SAUser.Close())...)
 }
 
-// keyEvent is told what happens to the SAs of the configuration. It is on the packet
-// path, so it hands the logging to another goroutine; these events are rare, but for the
-// moves of a peer between two NATs, or between it and somebody who copies its packets.
-// Of those at most one a second is logged.
-func (a *Appliance) keyEvent(ev sa.Event) {
-	log := a.log.WithFields(logrus.Fields{"sa": ev.Lineage.Name, "event": ev.Kind.String()})
-	if ev.Kind != sa.PeerMoved && a.trace.nodes[trace.KM].On(trace.Events) {
-		go log.WithField("node", trace.KM.String()).Info("an event of an SA")
+// saEvent is told what happens to SAs, also on the packet path.
+func (a *Appliance) saEvent(x sa.Event) {
+	kind, ok := saKinds[x.Kind]
+	if !ok || !a.events.admits(kind) {
+		return
 	}
-	switch ev.Kind {
-	case sa.ExpireSoft, sa.ExpireHard:
-		go log.Warn("lifetime of an SA is over")
+	ev := Event{Kind: kind, Level: "debug", onPath: true}
+	if x.Lineage != nil {
+		ev.SA = x.Lineage.Name
+	}
+	if s := x.SA; s != nil {
+		ev.SA, ev.Direction, ev.Destination = s.Name, s.Direction.String(), s.Key.Dst.String()
+		ev.SPI, ev.Algorithm = spiText(s.Key.SPI), s.Algorithm.Name
+	}
+	if x.Old != nil {
+		ev.OldSPI = spiText(x.Old.Key.SPI)
+	}
+	switch x.Kind {
+	case sa.Added:
+		ev.Text = "an SA was added"
+	case sa.Replaced:
+		ev.Text = "an SA has taken the place of another"
+	case sa.Switched:
+		ev.Text = "outbound packets go by this SA now"
+	case sa.Retired:
+		ev.Text = "an SA is kept for a grace time only"
+	case sa.Revived:
+		ev.Text = "an SA that was kept for a grace time is in use again"
+	case sa.Deleted:
+		ev.Text = "an SA was deleted"
+	case sa.ExpireSoft:
+		ev.Level, ev.Text = "warning", "the soft lifetime of an SA is over"
+	case sa.ExpireHard:
+		ev.Level, ev.Text = "warning", "the hard lifetime of an SA is over, it drops everything"
 	case sa.SequenceLow:
-		go log.Warn("an SA has few sequence numbers left")
+		ev.Level, ev.Text = "warning", "an SA has few sequence numbers left"
 	case sa.PeerMoved:
-		now, last := a.opt.clock(), a.moveLogged.Load()
-		if now-last >= int64(time.Second) && a.moveLogged.CompareAndSwap(last, now) {
-			go log.WithField("peer", ev.Peer.String()).Info("the peer of an SA has moved")
-		}
+		ev.Level, ev.Text, ev.Peer = "info", "the peer of an SA has moved", x.Peer.String()
+	case sa.Dead:
+		ev.Level, ev.Text = "warning", "packets leave by an SA, and none comes back"
+	case sa.PathMTU:
+		ev.Level, ev.Text, ev.PathMTU = "info", "a path MTU was learned", x.PMTU
+	case sa.Acquire:
+		ev.Text, ev.Policy, ev.Packet = "a packet needs an SA", x.Policy.Name, x.Flow.String()
 	}
+	a.events.put(&ev)
+}
+
+var saKinds = map[sa.EventKind]EventKind{
+	sa.Acquire: Acquire, sa.ExpireSoft: ExpireSoft, sa.ExpireHard: ExpireHard, sa.SequenceLow: SequenceLow, sa.PeerMoved: PeerMoved,
+	sa.Dead: PeerDead, sa.Added: SAAdded, sa.Replaced: SAReplaced, sa.Switched: SASwitched, sa.Retired: SARetired, sa.Revived: SARevived,
+	sa.Deleted: SADeleted, sa.PathMTU: PathMTULearned,
 }

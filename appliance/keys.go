@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sirupsen/logrus"
-
 	"bitw/config"
 	"bitw/config/graphcomp"
 	"bitw/sa"
@@ -170,7 +168,7 @@ func (a *Appliance) alterKey(name, how string, plain func(*bump) error, mapped f
 
 func (a *Appliance) keyChanged(name, how string, err error) error {
 	if err == nil {
-		a.log.WithFields(logrus.Fields{"key": name, "change": how}).Info("a key was changed by hand")
+		a.tell(Event{Kind: KeyChanged, Level: "info", Text: "a key was " + how + " by hand", Key: name})
 	}
 	return err
 }

@@ -44,12 +44,12 @@ func (a *Appliance) serveKeys(w http.ResponseWriter, _ *http.Request) error {
 }
 
 // serveKeyValues answers POST /v1/keys/values.
-func (a *Appliance) serveKeyValues(w http.ResponseWriter, _ *http.Request) error {
+func (a *Appliance) serveKeyValues(w http.ResponseWriter, r *http.Request) error {
 	list, err := a.Keys(true)
 	if err != nil {
 		return err
 	}
-	a.log.Warn("the values of all keys were shown to who asked by the control socket")
+	a.tell(Event{Kind: KeysShown, Level: "warning", Text: "the values of all keys were shown", By: who(r.Context())})
 	return answer(w, KeyList{list})
 }
 

@@ -121,7 +121,7 @@ func timeOf(ns int64) time.Time {
 
 func saStatus(x *sa.SA, now int64) SAStatus {
 	st := SAStatus{
-		Name: x.Name, Direction: x.Direction.String(), Protocol: "esp", SPI: fmt.Sprintf("0x%08x", x.Key.SPI),
+		Name: x.Name, Direction: x.Direction.String(), Protocol: "esp", SPI: spiText(x.Key.SPI),
 		Destination: x.Key.Dst.String(), Mode: x.Mode.String(), Algorithm: x.Algorithm.Name,
 		ESN: x.ESN, PathMTU: x.PMTU(now), ReplayWindow: x.ReplayWindow, Lifetime: lifetime(x), Weak: x.Algorithm.Weak,
 		Insecure: len(x.Algorithm.Insecure) > 0, NoSequence: x.Algorithm.NoSequence,
@@ -247,7 +247,7 @@ func droppedFlow(f *ipsec.DroppedFlow) DroppedFlow {
 	}
 	switch {
 	case f.SPI != 0:
-		d.SPI = fmt.Sprintf("0x%08x", f.SPI)
+		d.SPI = spiText(f.SPI)
 	case f.HasPorts:
 		d.Source, d.Destination = netip.AddrPortFrom(f.Src, f.SrcPort).String(), netip.AddrPortFrom(f.Dst, f.DstPort).String()
 	case f.Proto == wire.ProtoICMP || f.Proto == wire.ProtoICMPv6:
@@ -308,3 +308,6 @@ func (b *bump) neighborStatus() []NeighborStatus {
 	sort.Slice(list, func(i, j int) bool { return list[i].Address < list[j].Address })
 	return list
 }
+
+// spiText writes an SPI.
+func spiText(spi uint32) string { return fmt.Sprintf("0x%08x", spi) }

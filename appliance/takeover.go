@@ -10,8 +10,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"bitw/netstack/ethtap"
 	"bitw/netstack/hook"
 	"bitw/netstack/wire"
@@ -218,7 +216,7 @@ func (a *Appliance) leave(b *bump, c *handoverConn) error {
 	// It waits for this before it changes what becomes of the cut when it fails.
 	_ = c.conn.Close()
 	a.setState("stopped")
-	a.log.WithFields(logrus.Fields{"process": pid}).Info("handed over")
+	a.tell(Event{Kind: HandedOver, Level: "info", Text: fmt.Sprintf("handed over to process %d", pid)})
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrHandedOver, err)
 	}

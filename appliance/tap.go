@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"bitw/netstack/ethtap"
 	"bitw/sa"
 )
@@ -114,7 +112,7 @@ func (a *Appliance) SetTaps(ctx context.Context, r TapRequest) (Taps, error) {
 		if !b.taps.ended {
 			a.setState(t.Flow)
 		}
-		a.log.WithFields(logrus.Fields{"kernel": t.Kernel, "wire": t.Wire, "flow": t.Flow}).Warn("taps set by hand")
+		a.tell(Event{Kind: TapsSet, Level: "warning", Text: "taps set by hand", Kernel: t.Kernel, Wire: t.Wire, Flow: t.Flow, By: who(ctx)})
 	}
 	return t, err
 }

@@ -197,6 +197,18 @@ func (t *traceLevels) on(id trace.ID, l trace.Level, algorithm string) (name str
 	return "", false
 }
 
+// ofEvent names the node that tells more of events of a kind, if it is to.
+func (t *traceLevels) ofEvent(kind EventKind) (node string, on bool) {
+	id, level := trace.NumIDs, trace.Events
+	switch kind {
+	case StateChanged:
+		id, level = trace.Init, trace.MajorEvents
+	case SAAdded, SAReplaced, SASwitched, SARetired, SARevived, SADeleted, ExpireSoft, ExpireHard, SequenceLow, Acquire, PeerDead, KeyChanged:
+		id = trace.KM
+	}
+	return id.String(), id < trace.NumIDs && t.nodes[id].On(level)
+}
+
 // ofPackets says whether any node may tell something of a packet.
 func (t *traceLevels) ofPackets() bool {
 	for i := range t.list {
@@ -231,7 +243,7 @@ func (a *Appliance) SetTraceLevel(node, level string) error {
 	if err := a.trace.set(node, l); err != nil {
 		return err
 	}
-	a.log.WithFields(logrus.Fields{"node": node, "level": level}).Info("a trace level was set by hand")
+	a.tell(Event{Kind: TraceLevelSet, Level: "info", Text: "the trace level of " + node + " was set to " + level + " by hand"})
 	if b := a.bump.Load(); b != nil {
 		a.trace.log.watch(b.watch)
 	}

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/sirupsen/logrus"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
@@ -112,7 +111,9 @@ func (b *bump) nicChanged(n *nic, i *hostnet.Interface, ev hostnet.Event) {
 		return
 	}
 	b.apply(now)
-	b.log.WithFields(logrus.Fields{"nic": i.Name, "event": ev.String(), "mtu": now.mtu}).Info("the interface changed")
+	x := interfaceEvent(now, ev)
+	x.Name = i.Name
+	b.tell(x)
 }
 
 // find readies the search for the hosts on the left.

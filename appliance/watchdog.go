@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -93,8 +94,8 @@ func (w *watchdog) look(ctx context.Context) {
 		}
 		well = false
 		if !w.a.stalled[side].Swap(true) {
-			w.a.log.WithFields(logrus.Fields{"event": "stalled", "side": hook.Side(side).String()}).Errorf(
-				"no progress for %v with frames from the %s", time.Duration(w.looks)*w.every, sideWords[side])
+			w.a.tell(Event{Kind: Stalled, Level: "error", Side: hook.Side(side).String(),
+				Text: fmt.Sprintf("no progress for %v with frames from the %s", time.Duration(w.looks)*w.every, sideWords[side])})
 		}
 	}
 	if w.a.trace.nodes[trace.Watchdog].On(trace.FullTrace) {
@@ -133,6 +134,10 @@ func (w *watchdog) stalled() bool {
 
 // move tells what became of the taps.
 func (w *watchdog) move(ctx context.Context, err error, what string) {
+	ev := Event{Kind: FailState, Level: "warning"}
+	if !w.out {
+		ev.Kind = Resumed
+	}
 	if w.b.taps == nil {
 		what = "no taps to move"
 		if !w.out {
@@ -141,16 +146,12 @@ func (w *watchdog) move(ctx context.Context, err error, what string) {
 	} else if flow := flowWord(w.b.taps.states()); ctx.Err() == nil {
 		w.a.setState(flow)
 		what += ", the flow is " + flow
+		ev.Flow = flow
 	}
-	event := "fail state"
-	if !w.out {
-		event = "resumed"
+	if ev.Text = what; err != nil {
+		ev.Error = err.Error()
 	}
-	log := w.a.log.WithField("event", event)
-	if err != nil {
-		log = log.WithError(err)
-	}
-	log.Warn(what)
+	w.a.tell(ev)
 }
 
 // sideWords says where the frames of a side come from.

@@ -233,7 +233,7 @@ func TestR12_InterfaceChangesUnderTraffic(t *testing.T) {
 		}
 	}
 	works("after the operator looked")
-	for _, said := range []string{"event=mac", "event=mtu", "carrier_lost", "event=renamed", "name=wan"} {
+	for _, said := range []string{"event=interface-changed", "changes=mac", "changes=mtu", "carrier_lost", "changes=renamed", "name=wan"} {
 		if !strings.Contains(a.out.String(), said) {
 			t.Errorf("the log does not say %s", said)
 		}

@@ -50,6 +50,9 @@ func (l *Lineage) Outbound() *SA { return l.out.Load() }
 // made for another lineage.
 func (l *Lineage) Switch(next *SA) (old *SA, err error) {
 	if old, err = l.exchange(next); err == nil && next != nil {
+		if next != old {
+			next.observe(Event{Kind: Switched, SA: next, Old: old, Lineage: l})
+		}
 		l.answer(true)
 	}
 	return old, err

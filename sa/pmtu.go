@@ -38,7 +38,11 @@ func (s *SA) SetPMTU(mtu int, now int64) bool {
 			return false
 		}
 		if s.pmtu.CompareAndSwap(word, next) {
-			return mtu != old
+			if mtu == old {
+				return false
+			}
+			s.observe(Event{Kind: PathMTU, SA: s, Lineage: s.Lineage, PMTU: mtu})
+			return true
 		}
 	}
 }

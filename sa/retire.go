@@ -37,6 +37,7 @@ func (d *SAD) Retire(s *SA, grace time.Duration) error {
 		return fmt.Errorf("SA %q (%v) cannot retire while its lineage sends by it: switch first", s.Name, s.Key)
 	}
 	d.keepUntil(s, grace)
+	d.tell(Retired, s, nil)
 	return nil
 }
 
@@ -50,6 +51,7 @@ func (d *SAD) Withdraw(s *SA, grace time.Duration) error {
 		return fmt.Errorf("SA %q (%v) is not in the SAD", s.Name, s.Key)
 	}
 	d.keepUntil(s, grace)
+	d.tell(Retired, s, nil)
 	return nil
 }
 
@@ -63,6 +65,7 @@ func (d *SAD) Revive(s *SA) bool {
 	}
 	delete(d.retiring, s)
 	s.state.And(^uint32(stateRetiring))
+	d.tell(Revived, s, nil)
 	return true
 }
 
@@ -108,7 +111,9 @@ func (d *SAD) Tick(now int64) error {
 		}
 	}
 	for _, l := range silent {
-		l.life.check(l, now)
+		if l.life.check(l, now) && d.observer != nil {
+			d.observer(Event{Kind: Dead, Lineage: l})
+		}
 	}
 	var over []*SA
 	d.mu.Lock()
@@ -130,13 +135,17 @@ func (d *SAD) Tick(now int64) error {
 func (d *SAD) bury(s *SA) error {
 	d.mu.Lock()
 	_, still := d.retiring[s]
-	if still && d.exchange(s, nil) {
+	was := still && d.exchange(s, nil)
+	if was {
 		d.encap.remove(s)
 	}
 	delete(d.retiring, s)
 	d.mu.Unlock()
 	if !still {
 		return nil
+	}
+	if was {
+		d.tell(Deleted, s, nil)
 	}
 	if s.Direction == Outbound && s.Lineage != nil {
 		s.Lineage.retire(s, true)
@@ -167,8 +176,8 @@ func (f *life) note(l *Lineage, s *SA, list []*Lineage) []*Lineage {
 	return append(list, l)
 }
 
-// check tells whether the other end is dead.
-func (f *life) check(l *Lineage, now int64) {
+// check tells that the other end is dead, and returns true, if it has become so.
+func (f *life) check(l *Lineage, now int64) bool {
 	f.noted = false
 	switch {
 	case f.in >= f.out || f.waiting != 0 && f.in >= f.waiting:
@@ -179,8 +188,10 @@ func (f *life) check(l *Lineage, now int64) {
 	case f.waiting == 0:
 		f.waiting = f.out
 	}
-	if f.waiting != 0 && !f.dead && now-f.waiting >= int64(l.DeadAfter) {
-		f.dead = true
-		l.tell(Event{Kind: Dead})
+	if f.waiting == 0 || f.dead || now-f.waiting < int64(l.DeadAfter) {
+		return false
 	}
+	f.dead = true
+	l.tell(Event{Kind: Dead})
+	return true
 }

@@ -164,6 +164,8 @@ type SA struct {
 
 	keyID   string // fingerprint of the key, empty without
 	pmtuAge time.Duration
+	// observer is that of the database, once s is in one that has one.
+	observer atomic.Pointer[func(Event)]
 }
 
 // Bits of SA.state.

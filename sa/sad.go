@@ -21,6 +21,8 @@ type SAD struct {
 	encap encapIndex
 	// shadow is the one that this is, or nil.
 	shadow *Shadow
+	// observer is told what happens, see Observe; nil for nobody.
+	observer func(Event)
 
 	retiring map[*SA]int64 // until when; guarded by mu
 	ticks    sync.Mutex    // held by Tick
@@ -110,27 +112,46 @@ func (d *SAD) set(dir Direction, k *Key, s *SA) {
 // Add puts s into the database. It returns an error that wraps ErrDuplicateSA, and
 // names both SAs, if one with the same key and direction is there.
 func (d *SAD) Add(s *SA) error {
+	if err := d.add(s); err != nil {
+		return err
+	}
+	d.tell(Added, s, nil)
+	return nil
+}
+
+func (d *SAD) add(s *SA) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if old := d.find(s.Direction, &s.Key); old != nil {
 		return fmt.Errorf("SA %q and SA %q are both %v: %w", old.Name, s.Name, s.Key, ErrDuplicateSA)
 	}
+	d.enter(s)
 	d.set(s.Direction, &s.Key, s)
 	d.encap.add(s)
 	return nil
+}
+
+// enter lets s tell the observer from now on.
+func (d *SAD) enter(s *SA) {
+	if d.observer != nil {
+		s.observer.Store(&d.observer)
+	}
 }
 
 // Remove takes s out, and says whether it was there. Workers that looked it up
 // before may still hold it; Close stops them.
 func (d *SAD) Remove(s *SA) bool {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	delete(d.retiring, s)
-	if !d.exchange(s, nil) {
-		return false
+	was := d.exchange(s, nil)
+	if was {
+		d.encap.remove(s)
 	}
-	d.encap.remove(s)
-	return true
+	d.mu.Unlock()
+	if was {
+		d.tell(Deleted, s, nil)
+	}
+	return was
 }
 
 // Replace puts next in the place of old at once, so that no packet finds neither.
@@ -140,15 +161,24 @@ func (d *SAD) Replace(old, next *SA) error {
 		return fmt.Errorf("SA %q (%v, %v) cannot take the place of SA %q (%v, %v)",
 			next.Name, next.Key, next.Direction, old.Name, old.Key, old.Direction)
 	}
+	if !d.replace(old, next) {
+		return fmt.Errorf("SA %q is not in the SAD", old.Name)
+	}
+	d.tell(Replaced, next, old)
+	return nil
+}
+
+func (d *SAD) replace(old, next *SA) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.enter(next)
 	if !d.exchange(old, next) {
-		return fmt.Errorf("SA %q is not in the SAD", old.Name)
+		return false
 	}
 	d.encap.add(next)
 	d.encap.remove(old)
 	delete(d.retiring, old)
-	return nil
+	return true
 }
 
 // exchange puts next, which may be nil, in the place of old if that is there.

@@ -119,7 +119,7 @@ func appliedText(file string, res *appliance.ApplyResult) string {
 }
 
 // reload reads the configuration that bitw up was given anew, and applies it. What comes
-// of it is in the log.
+// of it is in the log and an event.
 func (p *program) reload(a runner, file string, log *logrus.Logger) {
 	cfg, warnings, err := p.load(file)
 	noteWarnings(log, warnings)
@@ -127,10 +127,8 @@ func (p *program) reload(a runner, file string, log *logrus.Logger) {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			log.Error(line)
 		}
-		log.WithField("file", file).Error("the configuration is wrong, so nothing was changed")
+		a.Refused(err)
 		return
 	}
-	if _, err := a.Apply(*cfg, false); err != nil {
-		log.WithError(err).WithField("file", file).Error("the configuration is not applied, and nothing was changed")
-	}
+	_, _ = a.Apply(*cfg, false) // it tells itself
 }

@@ -59,6 +59,7 @@ type program struct {
 type runner interface {
 	Run(context.Context) error
 	Apply(cfg appliance.Config, dry bool) ([]config.Change, error)
+	Refused(error)
 	Ready() <-chan struct{}
 	Close() error
 }

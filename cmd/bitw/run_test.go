@@ -26,7 +26,11 @@ type fakeAppliance struct {
 	// applied gets each configuration that is applied; refuse, if not nil, is the answer.
 	applied chan appliance.Config
 	refuse  error
+	// refused gets what is told of configurations that cannot be read.
+	refused chan error
 }
+
+func (f *fakeAppliance) Refused(err error) { f.refused <- err }
 
 func (f *fakeAppliance) Apply(cfg appliance.Config, _ bool) ([]config.Change, error) {
 	f.applied <- cfg

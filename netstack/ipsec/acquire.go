@@ -173,7 +173,7 @@ func (e *Engine) acquire(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 		w.noteSA(nil, "waits for one")
 	}
 	if first && reason == wire.DropNone {
-		l.NeedSA(p, &w.flow)
+		e.sad.NeedSA(l, p, &w.flow)
 	}
 	return false
 }
@@ -284,7 +284,7 @@ func (e *Engine) drain(q *holdQueue) {
 			q.state, q.since = holdWaiting, e.clock()
 			e.await(q)
 			h.mu.Unlock()
-			q.lineage.NeedSA(q.policy, &q.flow)
+			e.sad.NeedSA(q.lineage, q.policy, &q.flow)
 			return
 		}
 		x := h.take(q)
