@@ -179,7 +179,8 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 	known := b.kernelKnows(a.opt.netNS)
 	if from != nil {
 		b.count(from)
-		known = from.hops()
+		b.nics.learn(&from.last)
+		known = neighbors(from.last.Hops)
 	}
 	// A NIC drops what it is given before it is up, so the readers come to wait first.
 	if err := b.attach(known); err != nil {
@@ -195,7 +196,7 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 			return nil, err
 		}
 	}
-	if err := b.nics.mirror.begin(b.setLink); err != nil {
+	if err := b.nics.mirror.begin(b.setLink, from != nil); err != nil {
 		return nil, err
 	}
 	if from != nil {

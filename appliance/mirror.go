@@ -46,8 +46,9 @@ func newLinkMirror(cfg *config.Config, log logrus.FieldLogger, inside, outside *
 }
 
 // begin starts it. Both interfaces are set up first: an earlier process may have ended
-// while it held one down. set is how.
-func (m *linkMirror) begin(set func(index int, up bool) error) error {
+// while it held one down. One that this process has taken over from has left it down for
+// as long as the other has no carrier. set is how.
+func (m *linkMirror) begin(set func(index int, up bool) error, tookOver bool) error {
 	if m == nil {
 		return nil
 	}
@@ -55,7 +56,12 @@ func (m *linkMirror) begin(set func(index int, up bool) error) error {
 	m.set = set
 	for i := range m.sides {
 		s := &m.sides[i]
-		if cur := s.current(); !cur.Up {
+		cur, other := s.current(), m.sides[1-i].current()
+		switch {
+		case cur.Up:
+		case tookOver && other.Up && !other.Carrier:
+			s.down = true
+		default:
 			s.since = m.now()
 			if err := set(cur.Index, true); err != nil {
 				m.mu.Unlock()
@@ -108,6 +114,16 @@ func (m *linkMirror) change(i *hostnet.Interface, up bool, why string) {
 		return
 	}
 	log.Warnf("link set %s", word)
+}
+
+// leave stops it and leaves down what it had set down to another process.
+func (m *linkMirror) leave() {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ended = true
 }
 
 // end stops it and sets up what it had set down.

@@ -114,8 +114,6 @@ func (b *bump) offer(c *handoverConn, hello helloMessage) error {
 	switch name := b.device.Info().Name; {
 	case hello.Version != TakeoverVersion:
 		return fmt.Errorf("the takeover is of version %d, this process's of version %d; end it with bitw down instead, and start the new one", hello.Version, TakeoverVersion)
-	case b.twoNIC():
-		return errors.New("what it has learned of the hosts between two interfaces cannot be handed over; end it with bitw down instead, and start the new one")
 	case hello.Interface != b.cfg.Interface && hello.Interface != name:
 		return fmt.Errorf("it cuts %s, not %s", name, hello.Interface)
 	}
@@ -172,6 +170,9 @@ func (b *bump) giveUp(c *handoverConn) (closed bool, err error) {
 	for next, mac := range b.resolver.Known() {
 		m.Hops[next.String()] = net.HardwareAddr(mac)
 	}
+	if b.twoNIC() {
+		m.Hosts, m.Stations = b.nics.heard()
+	}
 	return true, c.send(msgGo, m)
 }
 
@@ -184,7 +185,7 @@ func (b *bump) hold(ctx context.Context) error {
 		if err := b.device.Hold(ctx); err != nil {
 			return err
 		}
-		waiting := b.engine.Incomplete() + b.resolver.Waiting()
+		waiting := b.engine.Incomplete() + b.resolver.Waiting() + b.nics.waiting()
 		if waiting == 0 {
 			break
 		}
@@ -212,6 +213,7 @@ func (a *Appliance) leave(b *bump, c *handoverConn) error {
 	pid, _, _ := c.peer()
 	a.setState("stopping")
 	b.handed = true
+	b.nics.mirror.leave()
 	err := b.stop(false)
 	// It waits for this before it changes what becomes of the cut when it fails.
 	_ = c.conn.Close()

@@ -159,9 +159,9 @@ func (b *bump) count(s *successor) {
 	}
 }
 
-// hops are the next hops that the old process knew.
-func (s *successor) hops() (list []hostnet.Neighbor) {
-	for text, mac := range s.last.Hops {
+// neighbors are those of a message.
+func neighbors(m map[string]net.HardwareAddr) (list []hostnet.Neighbor) {
+	for text, mac := range m {
 		if a, err := netip.ParseAddr(text); err == nil && len(mac) == 6 {
 			list = append(list, hostnet.Neighbor{Address: a, MAC: mac})
 		}

@@ -72,6 +72,9 @@ type goMessage struct {
 	Policies  map[string][2]counterState  `json:"policies,omitempty"` // by name and sa.Direction
 	Drops     [2]map[string]uint64        `json:"drops"`              // by hook.Side
 	Hops      map[string]net.HardwareAddr `json:"next_hops,omitempty"`
+	// Of two NICs: the hosts on the inside, and the Ethernet addresses heard there.
+	Hosts    map[string]net.HardwareAddr `json:"hosts,omitempty"`
+	Stations []net.HardwareAddr          `json:"stations,omitempty"`
 }
 
 // counterState is an sa.Counters.

@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -133,6 +134,43 @@ func (n *nics) neighbors() ipsec.Neighbors {
 		return nil
 	}
 	return n.hosts
+}
+
+// waiting is how many datagrams wait for a host on the inside.
+func (n *nics) waiting() int {
+	if n.hosts == nil {
+		return 0
+	}
+	return n.hosts.Waiting()
+}
+
+// heard is what was heard of the hosts on the inside.
+func (n *nics) heard() (hosts map[string]net.HardwareAddr, stations []net.HardwareAddr) {
+	hosts = make(map[string]net.HardwareAddr)
+	for _, h := range n.hosts.List() {
+		if h.MAC != "" {
+			hosts[h.Address.String()] = net.HardwareAddr(h.MAC)
+		}
+	}
+	for _, mac := range n.left.Stations() {
+		stations = append(stations, mac[:])
+	}
+	return hosts, stations
+}
+
+// learn takes over what another process has heard of them.
+func (n *nics) learn(last *goMessage) {
+	if n.hosts == nil {
+		return
+	}
+	for _, h := range neighbors(last.Hosts) {
+		n.hosts.Heard(h.Address, tcpip.LinkAddress(h.MAC))
+	}
+	for _, mac := range last.Stations {
+		if len(mac) == 6 {
+			n.left.Note([6]byte(mac))
+		}
+	}
 }
 
 // between wraps the link of one side: on the left for hosts of which there may be

@@ -78,16 +78,23 @@ type box struct {
 func boxes(t testing.TB, pair *netlab.Pair, onFailure string, yaml [2]string, args ...string) (b [2]*box) {
 	t.Helper()
 	for i, h := range []*netlab.Host{pair.A, pair.B} {
-		dir := t.TempDir()
-		b[i] = &box{t: t, host: h, file: filepath.Join(dir, "bitw.yaml")}
-		text := fmt.Sprintf("interface: eth0\non_failure: %s\ncontrol: %s\nstate_dir: %s\n%s",
-			onFailure, filepath.Join(dir, "c.sock"), filepath.Join(dir, "state"), yaml[i])
-		if err := os.WriteFile(b[i].file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		b[i].up(args...)
-		t.Cleanup(b[i].giveBack)
+		b[i] = boxOn(t, h, onFailure, yaml[i], args...)
 	}
+	return b
+}
+
+// boxOn puts bitw on one host.
+func boxOn(t testing.TB, h *netlab.Host, onFailure, yaml string, args ...string) *box {
+	t.Helper()
+	dir := t.TempDir()
+	b := &box{t: t, host: h, file: filepath.Join(dir, "bitw.yaml")}
+	text := fmt.Sprintf("interface: eth0\non_failure: %s\ncontrol: %s\nstate_dir: %s\n%s",
+		onFailure, filepath.Join(dir, "c.sock"), filepath.Join(dir, "state"), yaml)
+	if err := os.WriteFile(b.file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.up(args...)
+	t.Cleanup(b.giveBack)
 	return b
 }
 

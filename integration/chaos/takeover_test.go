@@ -20,28 +20,43 @@ import (
 // takeovers is how often the interface of each test goes from one process to the next.
 const takeovers = 4
 
-// TestR48_Takeover has one bitw after the other take the interface over from the living
-// one before, on either side, while traffic goes on: no probe is lost, nothing is in the
-// clear, no sequence number is used twice, and what was received is not received again.
-func TestR48_Takeover(t *testing.T) {
+// TestR13_R48_Takeover has one bitw after the other take over from the living one before,
+// on either side, while traffic goes on: no probe is lost, nothing is in the clear, no
+// sequence number is used twice, and what was received is not received again. On the one
+// side there is one NIC or there are two.
+func TestR13_R48_Takeover(t *testing.T) {
 	for _, c := range []struct {
 		name, onFailure, hook string
 		esn                   bool
+		between               string // of two NICs: a config.Neighbors
 	}{
-		{"shut, tcx", "shut", "tcx", false},
-		{"open, tcx", "open", "tcx", true},
-		{"shut, clsact", "shut", "clsact", true},
-		{"open, clsact", "open", "clsact", false},
+		{"shut, tcx", "shut", "tcx", false, ""},
+		{"open, tcx", "open", "tcx", true, ""},
+		{"shut, clsact", "shut", "clsact", true, ""},
+		{"open, clsact", "open", "clsact", false, ""},
+		{"two NICs, shut, tcx", "shut", "tcx", false, "proxy"},
+		{"two NICs, open, clsact", "open", "clsact", false, "relay"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			pair := netlab.New(t).Pair(netlab.PairOptions{})
 			yaml := protect()
 			if c.esn {
 				for i := range yaml {
 					yaml[i] = strings.ReplaceAll(yaml[i], "replay_window: 4096", "replay_window: 4096, esn: true")
 				}
 			}
-			b := boxes(t, pair, c.onFailure, yaml, "--hook", c.hook)
+			var (
+				pair *netlab.Pair
+				b    [2]*box
+				port = "port-a" // where what A sends comes to the wire
+			)
+			if c.between == "" {
+				pair = netlab.New(t).Pair(netlab.PairOptions{})
+				b = boxes(t, pair, c.onFailure, yaml, "--hook", c.hook)
+			} else {
+				pair, b[0] = between(t, c.between, c.onFailure, yaml[0], "--hook", c.hook)
+				b[1] = boxOn(t, pair.B, c.onFailure, yaml[1], "--hook", c.hook)
+				port = "port-x"
+			}
 			seen := watch(pair)
 			all := pair.Wire.Capture(netlab.CaptureOptions{SnapLen: 256})
 			tr := start(t, pair)
@@ -55,7 +70,7 @@ func TestR48_Takeover(t *testing.T) {
 			}
 			old := all.Frames()
 			before := b[1].status()
-			again := inject(t, pair, old, pair.B)
+			again := inject(t, pair, old, port, pair.B)
 			eventually(t, "the drops of what was sent again", func() bool {
 				now := b[1].status()
 				// With ESN an old number is taken for one of the next 2^32, which the ICV refutes.
@@ -279,8 +294,9 @@ func numbersOnce(t testing.TB, frames []netlab.Frame) {
 	}
 }
 
-// inject sends to a host what it has got before, and returns how many frames these were.
-func inject(t testing.TB, pair *netlab.Pair, frames []netlab.Frame, to *netlab.Host) (n int) {
+// inject sends to a host what it has got before from a port of the wire, and returns how
+// many frames these were.
+func inject(t testing.TB, pair *netlab.Pair, frames []netlab.Frame, port string, to *netlab.Host) (n int) {
 	t.Helper()
 	link, err := pair.Wire.Netlink().LinkByName("port-" + to.Name())
 	if err != nil {
@@ -297,7 +313,7 @@ func inject(t testing.TB, pair *netlab.Pair, frames []netlab.Frame, to *netlab.H
 	for i := range frames {
 		f := &frames[i]
 		// Some of all times, of before the first takeover too.
-		if _, ok := espNumber(f); !ok || f.Port != "port-a" || f.Length != len(f.Data) || i%7 != 0 {
+		if _, ok := espNumber(f); !ok || f.Port != port || f.Length != len(f.Data) || i%7 != 0 {
 			continue
 		}
 		if err := unix.Sendto(fd, f.Data, 0, &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index}); err != nil {

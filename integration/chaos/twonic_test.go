@@ -12,7 +12,7 @@ import (
 )
 
 // between puts bitw between two NICs of a box x: A is on the inside, B on the outside.
-func between(t testing.TB, neighbors string) (*netlab.Pair, *box) {
+func between(t testing.TB, neighbors, onFailure, yaml string, args ...string) (*netlab.Pair, *box) {
 	t.Helper()
 	l := netlab.New(t)
 	pair := &netlab.Pair{Wire: l.Wire("out"), A: l.Host("a"), B: l.Host("b")}
@@ -38,15 +38,15 @@ func between(t testing.TB, neighbors string) (*netlab.Pair, *box) {
 outside: eth0
 protected: [%v, "%v"]
 routes: [{destination: 192.0.2.0/24}, {destination: "2001:db8::/64"}]
-on_failure: open
+on_failure: %s
 neighbors: %s
 control: %s
 state_dir: %s
-%s`, a4, a6, neighbors, filepath.Join(dir, "c.sock"), filepath.Join(dir, "state"), bypass)
+%s`, a4, a6, onFailure, neighbors, filepath.Join(dir, "c.sock"), filepath.Join(dir, "state"), yaml)
 	if err := os.WriteFile(b.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b.up()
+	b.up(args...)
 	t.Cleanup(func() {
 		b.proc.Kill()
 		if out, err := x.Run(deadline(t, patience), program(t), "recover", "eth0", "--release"); err != nil {
@@ -65,7 +65,7 @@ func TestR13_R48_TwoNICStopAndStart(t *testing.T) {
 		six             bool
 	}{{"proxy, IPv4", "proxy", false}, {"proxy, IPv6", "proxy", true}, {"relay, IPv4", "relay", false}} {
 		t.Run(c.name, func(t *testing.T) {
-			pair, b := between(t, c.neighbors)
+			pair, b := between(t, c.neighbors, "open", bypass)
 			from, to := a4, b4
 			if c.six {
 				from, to = a6, b6
@@ -97,7 +97,7 @@ func TestR13_R48_TwoNICStopAndStart(t *testing.T) {
 
 // TestR13_R07_TwoNICKilledOpen kills bitw between two NICs under "open".
 func TestR13_R07_TwoNICKilledOpen(t *testing.T) {
-	pair, b := between(t, "relay")
+	pair, b := between(t, "relay", "open", bypass)
 	tr := start(t, pair)
 	var lost [2][]int
 	for range crashes {

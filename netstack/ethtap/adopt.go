@@ -19,7 +19,7 @@ import (
 // Adopt makes a device of what another, living process has handed over. It changes
 // nothing of the cut; until Begin each Read waits, and Close, Release, Leave and Yield
 // only let go. Of o the number of queues is ignored, and so is Hook if it is HookAuto: these
-// remain as they are. OnFailure may be another than before, but not in the two-NIC form. h is used up.
+// remain as they are. OnFailure may be another than before. h is used up.
 //
 // The errors are those of Open, ErrOccupied for a cut that this process cannot go on with.
 func Adopt(o Options, h *Handover) (*Device, error) {
@@ -167,9 +167,7 @@ func (d *Device) adoptCut(fd int, u *undo) error {
 	if i := d.cut.get(offEthIndex); int(i) != d.info.Index {
 		return because(ErrOccupied, "the map that was handed over is of interface %d, not of %d", i, d.info.Index)
 	}
-	if was := FailState(d.cut.get(offFail)); d.twoNIC() && was != d.opts.OnFailure {
-		return because(ErrOccupied, "the cut between %s and %s fails %v, which a takeover cannot change", d.info.Inside, d.info.Name, was)
-	}
+	d.fails = FailState(d.cut.get(offFail))
 	return fits(d.cut, d.info.Name, d.opts.Inside, d.info.InsideIndex)
 }
 
@@ -281,18 +279,56 @@ func (d *Device) settleAdopted() error {
 	switch was := FailState(d.cut.get(offFail)); {
 	case was == d.opts.OnFailure:
 	case was == FailShut:
-		if err := d.unshut(); err != nil {
+		d.fails = FailOpen
+		err := d.attachDirect()
+		if err == nil {
+			err = d.unshut()
+		}
+		if err != nil {
 			d.reshut()
-			return err
+			d.fails = FailShut
+			return errors.Join(err, d.detachDirect())
 		}
 		d.feed()
 	default:
 		if err := d.shut(); err != nil {
 			return err
 		}
+		d.fails = FailShut
+		if err := d.detachDirect(); err != nil {
+			return err
+		}
 	}
 	d.raiseGuard()
 	return errors.Join(d.forbidBypass(), d.settleBan(), d.dropGuards(formerly))
+}
+
+// attachDirect attaches what only a cut has that fails open: of two NICs by tcx the plain
+// pair.
+func (d *Device) attachDirect() error {
+	h := d.byHook(d.info.Hook)
+	for _, p := range d.points()[len(d.attached):] {
+		a, err := h.attach(p)
+		if err != nil {
+			return err
+		}
+		d.attached = append(d.attached, a)
+		if err := a.keep(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// detachDirect takes off what attachDirect has attached.
+func (d *Device) detachDirect() error {
+	var errs []error
+	n := len(d.points())
+	for _, a := range d.attached[n:] {
+		errs = append(errs, a.detach())
+	}
+	d.attached = d.attached[:n]
+	return errors.Join(errs...)
 }
 
 // shut makes a cut that ended with its process outlive this one.

@@ -83,11 +83,14 @@ type Device struct {
 	insideLock *lockFile
 	insidePins string
 	leftOpen   bool // what was taken over had been left open
-	cut        *cut
-	progs      *programs
-	attached   []attachment
-	kernel     *Tap
-	wire       *Tap
+	// fails is the fail state that the attached programs are for: of an adopted device,
+	// until Settle, the one of before.
+	fails    FailState
+	cut      *cut
+	progs    *programs
+	attached []attachment
+	kernel   *Tap
+	wire     *Tap
 
 	// held is not nil while the readers wait for a handover, and is closed at its end.
 	held atomic.Pointer[chan struct{}]

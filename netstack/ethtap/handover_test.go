@@ -65,62 +65,114 @@ func succeed(t testing.TB, old *Device, o Options) *Device {
 	return next
 }
 
-// TestR48_Handover hands a cut over again and again while datagrams pass: none is
+// form is a cut of one interface, or of two.
+type form struct {
+	*lab
+	cut     *host // whose eth0 it is
+	options func(Options) Options
+	traces  func(testing.TB) []string
+}
+
+// forms runs fn with either form.
+func forms(t *testing.T, fn func(t *testing.T, f form)) {
+	t.Run("one NIC", func(t *testing.T) {
+		l := newLab(t)
+		t.Cleanup(func() { Recover(l.a.options(Options{})) })
+		fn(t, form{l, l.a, l.a.options, l.a.traces})
+	})
+	t.Run("two NICs", func(t *testing.T) {
+		r := newRow(t)
+		fn(t, form{&r.lab, r.box, r.options, r.traces})
+	})
+}
+
+// TestR13_R48_Handover hands a cut over again and again while datagrams pass: none is
 // lost, and what the fail state is afterwards is what the last one asked for.
-func TestR48_Handover(t *testing.T) {
+func TestR13_R48_Handover(t *testing.T) {
 	hooks(t, func(t *testing.T, hook Hook) {
 		for _, fails := range [][]FailState{{FailShut, FailShut, FailShut}, {FailOpen, FailOpen}, {FailShut, FailOpen, FailShut}} {
 			t.Run(fmt.Sprint(fails), func(t *testing.T) {
-				l := newLab(t)
-				t.Cleanup(func() { Recover(l.a.options(Options{})) })
-				o := Options{Hook: hook, OnFailure: fails[0], Queues: 2, DeadMan: 150 * time.Millisecond}
-				d := l.a.open(t, o)
-				set(t, d, Active, Active)
-				startPump(t, d)
-				ua, ub := l.a.udp(t, l.a.addr4), l.b.udp(t, l.b.addr4)
-				probe(t, ua, ub, "before")
-				stop, ways := make(chan struct{}), new(sync.WaitGroup)
-				var lost [2]int
-				for i, way := range [][2]*net.UDPConn{{ua, ub}, {ub, ua}} {
-					ways.Go(func() { lost[i] = number(way[0], way[1], stop) })
-				}
-				for _, f := range fails[1:] {
-					time.Sleep(30 * time.Millisecond)
-					o.OnFailure = f
-					d = succeed(t, d, l.a.options(o))
-					if !d.TookOver() || d.Kernel().State() != Active || d.Wire().State() != Active {
-						t.Errorf("took over %v, taps %v and %v", d.TookOver(), d.Kernel().State(), d.Wire().State())
-					}
-				}
-				if d.opts.OnFailure == FailOpen {
-					// The dead man's switch of the last one is fed.
-					for range 2 {
-						at := d.cut.count(offDeadline)
-						until(t, "the dead man's switch to be fed", func() bool { return d.cut.count(offDeadline) > at })
-					}
-				} else if d.cut.count(offDeadline) != 0 {
-					t.Error("a dead man's switch is on")
-				}
-				close(stop)
-				ways.Wait()
-				if lost != [2]int{} {
-					t.Errorf("datagrams lost: %v", lost)
-				}
-				if _, err := Open(l.a.options(o)); !errors.Is(err, ErrBusy) {
-					t.Errorf("a third Open: %v, expected ErrBusy", err)
-				}
-				pinned := len(pinsOf(t, l.a))
-				if want := d.opts.OnFailure == FailShut || hook == HookCLSACT; want != (pinned > 0) {
-					t.Errorf("%v: %d pins", d.opts.OnFailure, pinned)
-				}
-				if err := d.Close(); err != nil {
-					t.Error(err)
-				}
-				wantClean(t, l.a)
-				passes(t, l)
+				forms(t, func(t *testing.T, f form) { handOver(t, f, hook, fails) })
 			})
 		}
 	})
+}
+
+func handOver(t *testing.T, on form, hook Hook, fails []FailState) {
+	o := on.options(Options{Hook: hook, OnFailure: fails[0], Queues: 2, DeadMan: 150 * time.Millisecond})
+	d := on.cut.open(t, o)
+	set(t, d, Active, Active)
+	startPump(t, d)
+	ua, ub := on.a.udp(t, on.a.addr4), on.b.udp(t, on.b.addr4)
+	probe(t, ua, ub, "before")
+	stop, ways := make(chan struct{}), new(sync.WaitGroup)
+	var lost [2]int
+	for i, way := range [][2]*net.UDPConn{{ua, ub}, {ub, ua}} {
+		ways.Go(func() { lost[i] = number(way[0], way[1], stop) })
+	}
+	for _, f := range fails[1:] {
+		time.Sleep(30 * time.Millisecond)
+		o.OnFailure = f
+		d = succeed(t, d, o)
+		if !d.TookOver() || d.Kernel().State() != Active || d.Wire().State() != Active {
+			t.Errorf("took over %v, taps %v and %v", d.TookOver(), d.Kernel().State(), d.Wire().State())
+		}
+	}
+	if d.opts.OnFailure == FailOpen {
+		// The dead man's switch of the last one is fed.
+		for range 2 {
+			at := d.cut.count(offDeadline)
+			until(t, "the dead man's switch to be fed", func() bool { return d.cut.count(offDeadline) > at })
+		}
+	} else if d.cut.count(offDeadline) != 0 {
+		t.Error("a dead man's switch is on")
+	}
+	close(stop)
+	ways.Wait()
+	if lost != [2]int{} {
+		t.Errorf("datagrams lost: %v", lost)
+	}
+	if _, err := Open(o); !errors.Is(err, ErrBusy) {
+		t.Errorf("a third Open: %v, expected ErrBusy", err)
+	}
+	pinned, direct := pinsOf(t, on.cut), 0
+	for _, e := range pinned {
+		if n := e.Name(); n == pinInsideDirect || n == pinOutsideDirect {
+			direct++
+		}
+	}
+	if want := d.opts.OnFailure == FailShut || hook == HookCLSACT || d.twoNIC(); want != (len(pinned) > 0) {
+		t.Errorf("%v: %d pins", d.opts.OnFailure, len(pinned))
+	}
+	if want := d.opts.OnFailure == FailOpen && hook == HookTCX && d.twoNIC(); want != (direct == 2) || !want && direct > 0 {
+		t.Errorf("%v: %d pins of programs that pass frames by themselves", d.opts.OnFailure, direct)
+	}
+	if d.twoNIC() {
+		// The end of the process: the flow is direct, or nothing passes.
+		if err := d.Release(); err != nil {
+			t.Error(err)
+		}
+		if d.opts.OnFailure == FailShut {
+			send(t, ua, ub, "a leak")
+			if s, err := nextWithin(ub, 100*time.Millisecond); err == nil {
+				t.Errorf("%q passes", s)
+			}
+		} else {
+			probe(t, ua, ub, "past it")
+			probe(t, ub, ua, "past it")
+		}
+		if err := Remove(o); err != nil {
+			t.Error(err)
+		}
+	} else if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if left := on.traces(t); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if !d.twoNIC() {
+		passes(t, on.lab)
+	}
 }
 
 func pinsOf(t testing.TB, h *host) []os.DirEntry {
@@ -168,53 +220,57 @@ func number(from, to *net.UDPConn, stop <-chan struct{}) (lost int) {
 }
 
 // A handover that comes to nothing changes nothing.
-func TestR48_HandoverTakenBack(t *testing.T) {
-	hooks(t, func(t *testing.T, hook Hook) {
-		l := newLab(t)
-		for _, f := range []FailState{FailShut, FailOpen} {
-			d := l.a.open(t, Options{Hook: hook, OnFailure: f})
-			set(t, d, Active, Active)
-			startPump(t, d)
-			ua, ub := l.a.udp(t, l.a.addr4), l.b.udp(t, l.b.addr4)
-			probe(t, ua, ub, "before")
-			for _, end := range []func(*Device) error{(*Device).Close, (*Device).Release, (*Device).Leave, (*Device).Yield} {
-				next, err := Adopt(l.a.options(Options{OnFailure: f}), sent(t, d))
-				if err != nil {
-					t.Fatal(err)
-				}
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
-				if err := d.Hold(ctx); err != nil {
-					t.Fatal(err)
-				}
-				cancel()
-				send(t, ua, ub, "waits")
-				if err := end(next); err != nil {
-					t.Error(err)
-				}
-				d.Resume()
-				if s := next2(t, ub, "before"); s != "waits" {
-					t.Errorf("%q comes, expected what waited", s)
-				}
-				probe(t, ub, ua, "after")
+func TestR13_R48_HandoverTakenBack(t *testing.T) {
+	hooks(t, func(t *testing.T, hook Hook) { forms(t, func(t *testing.T, f form) { takenBack(t, f, hook) }) })
+}
+
+func takenBack(t *testing.T, on form, hook Hook) {
+	for _, f := range []FailState{FailShut, FailOpen} {
+		o := on.options(Options{Hook: hook, OnFailure: f})
+		d := on.cut.open(t, o)
+		set(t, d, Active, Active)
+		startPump(t, d)
+		ua, ub := on.a.udp(t, on.a.addr4), on.b.udp(t, on.b.addr4)
+		probe(t, ua, ub, "before")
+		for _, end := range []func(*Device) error{(*Device).Close, (*Device).Release, (*Device).Leave, (*Device).Yield} {
+			next, err := Adopt(o, sent(t, d))
+			if err != nil {
+				t.Fatal(err)
 			}
-			// Nobody reads: the hold does not come about, and all goes on.
-			if err := d.Close(); err != nil {
-				t.Error(err)
-			}
-			idle := l.a.open(t, Options{Hook: hook, OnFailure: f})
-			set(t, idle, Passive, Passive)
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-			if err := idle.Hold(ctx); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("a hold without readers: %v", err)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			if err := d.Hold(ctx); err != nil {
+				t.Fatal(err)
 			}
 			cancel()
-			set(t, idle, Closed, Closed)
-			if err := idle.Close(); err != nil {
+			send(t, ua, ub, "waits")
+			if err := end(next); err != nil {
 				t.Error(err)
 			}
-			wantClean(t, l.a)
+			d.Resume()
+			if s := next2(t, ub, "before"); s != "waits" {
+				t.Errorf("%q comes, expected what waited", s)
+			}
+			probe(t, ub, ua, "after")
 		}
-	})
+		// Nobody reads: the hold does not come about, and all goes on.
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+		idle := on.cut.open(t, o)
+		set(t, idle, Passive, Passive)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if err := idle.Hold(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a hold without readers: %v", err)
+		}
+		cancel()
+		set(t, idle, Closed, Closed)
+		if err := idle.Close(); err != nil {
+			t.Error(err)
+		}
+		if left := on.traces(t); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	}
 }
 
 // next2 reads the next datagram that is not what was sent again and again before.

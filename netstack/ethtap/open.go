@@ -39,7 +39,7 @@ func Open(o Options) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{opts: o, ns: ns}
+	d := &Device{opts: o, ns: ns, fails: o.OnFailure}
 	d.info.NetNS = ino
 	if err := inNamespace(ns, func() error {
 		var u undo
@@ -306,7 +306,7 @@ func (d *Device) attachAll(u *undo) error {
 func (d *Device) points() []point {
 	if d.twoNIC() {
 		// A clsact filter has no other behind it, and needs none: it stays.
-		direct := d.opts.OnFailure == FailOpen && d.info.Hook == HookTCX
+		direct := d.fails == FailOpen && d.info.Hook == HookTCX
 		return pointsBetween(d.progs, d.info.InsideIndex, d.info.Index, d.kernel.tap.index, d.wire.tap.index, direct)
 	}
 	return points(d.progs, d.info.Index, d.kernel.tap.index, d.wire.tap.index)

@@ -301,6 +301,16 @@ func (h *Hosts) ask(a netip.Addr, mac tcpip.LinkAddress) {
 	writeOne(h.to, pkt)
 }
 
+// Waiting returns how many packets wait for the address of their host.
+func (h *Hosts) Waiting() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, x := range *h.table.Load() {
+		n += len(x.waiting)
+	}
+	return n
+}
+
 // A Host is one entry of a List.
 type Host struct {
 	Address netip.Addr

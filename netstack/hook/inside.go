@@ -3,6 +3,7 @@ package hook
 import (
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -92,7 +93,7 @@ func (i *Inside) data(pkt *stack.PacketBuffer, b []byte) bool {
 		return true // the next one counts it
 	}
 	if mac := eth[6:12]; isStation(mac) {
-		i.note([6]byte(mac))
+		i.Note([6]byte(mac))
 		if i.o.Own(src) {
 			i.o.Hosts.Seen(src, mac)
 		}
@@ -115,7 +116,11 @@ func (i *Inside) seen(mac [6]byte) bool {
 	return ok
 }
 
-func (i *Inside) note(mac [6]byte) {
+// Stations are the Ethernet addresses that were heard on the inside.
+func (i *Inside) Stations() [][6]byte { return slices.Collect(maps.Keys(*i.stations.Load())) }
+
+// Note adds one of them.
+func (i *Inside) Note(mac [6]byte) {
 	if i.seen(mac) {
 		return
 	}
