@@ -10,6 +10,7 @@ import (
 
 	"bitw/appliance"
 	"bitw/netstack/ethtap"
+	"bitw/netstack/pcapng"
 	"bitw/netstack/wire"
 	"bitw/sa"
 )
@@ -51,7 +52,7 @@ type observer struct {
 
 	mu     sync.Mutex // of what is below, which both readers use
 	table  *table
-	record *recorder
+	record *pcapng.Writer
 	failed error // of record
 }
 
@@ -153,7 +154,7 @@ func open(o *Options) (_ *observer, _ func() error, err error) {
 	}
 	ob.table = newTable(j, info.MAC, o.MaxFlows)
 	if o.Record != nil {
-		if ob.record, err = newRecorder(o.Record); err != nil {
+		if ob.record, err = pcapng.NewWriter(o.Record, ethtap.MaxFrame); err != nil {
 			return nil, nil, fmt.Errorf("record: %w", err)
 		}
 		ob.table.words = true
@@ -184,7 +185,10 @@ func (ob *observer) see(dir sa.Direction, b []byte) {
 	now := time.Now()
 	comment := ob.table.see(dir, b, now)
 	if ob.record != nil && ob.failed == nil && len(b) > wire.VirtioNetLen {
-		ob.failed = ob.record.write(dir, b[wire.VirtioNetLen:], comment, now)
+		frame := b[wire.VirtioNetLen:]
+		ob.failed = ob.record.Write(&pcapng.Frame{
+			At: now, Interface: int(dir), Sent: dir == sa.Outbound, Data: frame, Length: len(frame), Comment: comment,
+		})
 	}
 }
 
@@ -196,7 +200,7 @@ func (ob *observer) flush() error {
 		return nil
 	}
 	if ob.failed == nil {
-		ob.failed = ob.record.flush()
+		ob.failed = ob.record.Flush()
 	}
 	if ob.failed != nil {
 		return fmt.Errorf("record: %w", ob.failed)

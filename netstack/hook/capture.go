@@ -7,10 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
-	"github.com/gopacket/gopacket/pcapgo"
-
+	"bitw/netstack/pcapng"
 	"bitw/netstack/trace"
 )
 
@@ -40,10 +37,11 @@ type CaptureStats struct {
 	Lost    [2]uint64 `json:"lost"`
 }
 
-// A Capture copies the frames of both sides to a pcapng file, as its interfaces 0
-// "inside" and 1 "outside". A superframe is written as it is, its virtio-net header
+// A Capture copies the frames of both sides to a file as package pcapng writes it, where
+// Left is inside. A superframe is written as it is, its virtio-net header
 // is not. What became of a packet, trace.Trail.Verdict, is the comment of the frame that
-// brought it and of those that it became.
+// brought it and of those that it became. What is lost is counted, and told with the next
+// frame of its side.
 type Capture struct {
 	watch *Watch
 
@@ -69,12 +67,12 @@ func (c *Capture) Start(w io.Writer, o CaptureOptions) error {
 	if o.Queue <= 0 {
 		o.Queue = DefaultCaptureQueue
 	}
-	ng, err := newCaptureFile(w, o.Snaplen)
+	file, err := pcapng.NewWriter(w, o.Snaplen)
 	if err != nil {
 		return err
 	}
 	r := &captureRun{
-		ng: ng, snaplen: o.Snaplen, filter: o.Filter, queue: make(chan captured, o.Queue),
+		file: file, snaplen: o.Snaplen, filter: o.Filter, queue: make(chan captured, o.Queue),
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	go func() {
@@ -105,6 +103,17 @@ func (c *Capture) Stop() (CaptureStats, error) {
 	return r.stats(), r.err
 }
 
+// Ended returns a channel that is closed once nothing more is written: after Stop, or after a
+// write that failed, which Stop tells. It is nil without a capture.
+func (c *Capture) Ended() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.run == nil {
+		return nil
+	}
+	return c.run.done
+}
+
 // Stats returns what the capture came to so far.
 func (c *Capture) Stats() CaptureStats {
 	c.mu.Lock()
@@ -115,26 +124,10 @@ func (c *Capture) Stats() CaptureStats {
 	return c.run.stats()
 }
 
-func newCaptureFile(w io.Writer, snaplen int) (*pcapgo.NgWriter, error) {
-	intf := func(name string) pcapgo.NgInterface {
-		return pcapgo.NgInterface{Name: name, LinkType: layers.LinkTypeEthernet, SnapLength: uint32(snaplen)}
-	}
-	ng, err := pcapgo.NewNgWriterInterface(w, intf("inside"), pcapgo.NgWriterOptions{
-		SectionInfo: pcapgo.NgSectionInfo{Application: "bitw"},
-	})
-	if err != nil {
-		return nil, err
-	}
-	if _, err := ng.AddInterface(intf("outside")); err != nil {
-		return nil, err
-	}
-	return ng, ng.Flush()
-}
-
 // captureRun is one capture: the packet path puts copies into its queue, one goroutine
 // takes them out.
 type captureRun struct {
-	ng      *pcapgo.NgWriter
+	file    *pcapng.Writer
 	snaplen int
 	filter  *trace.Filter
 	queue   chan captured
@@ -142,18 +135,15 @@ type captureRun struct {
 	buffers sync.Pool    // of *[]byte
 	written [2]atomic.Uint64
 	lost    [2]atomic.Uint64
+	told    [2]uint64 // how many of the lost the file tells of
 
 	stop, done chan struct{}
 	err        error // valid after done
 }
 
 type captured struct {
-	at      time.Time
-	data    *[]byte
-	length  int // on the link
-	side    Side
-	dir     pcapgo.NgEpbFlag
-	comment string
+	pcapng.Frame
+	memory *[]byte // of its data
 }
 
 var _ Observer = (*captureRun)(nil)
@@ -164,6 +154,15 @@ func (r *captureRun) Snaplen() int { return r.snaplen }
 // Packet implements Observer.
 func (r *captureRun) Packet(t *trace.Trail) {
 	if !r.filter.Match(t) {
+		return
+	}
+	for left, n := range t.Missing {
+		r.lost[sideOf(left == 1)].Add(uint64(n))
+	}
+	if len(r.queue) == cap(r.queue) { // no comment is made for it
+		for i := range t.Frames {
+			r.lost[sideOf(t.Frames[i].Left)].Add(1)
+		}
 		return
 	}
 	comment := t.Verdict()
@@ -181,20 +180,19 @@ func (r *captureRun) Loose(f *trace.Frame) {
 
 // add copies a frame into the queue, or counts it as lost.
 func (r *captureRun) add(f *trace.Frame, comment string) {
-	c := captured{at: f.At, length: f.Length, side: Right, dir: pcapgo.NgEpbFlagDirectionInbound, comment: comment}
-	if f.Left {
-		c.side = Left
-	}
-	if f.Written {
-		c.dir = pcapgo.NgEpbFlagDirectionOutbound
-	}
+	side := sideOf(f.Left)
 	n := min(len(f.Data), r.snaplen)
 	// No copy is made for a queue that looks full already.
 	if r.octets.Add(int64(n)) <= maxCaptureOctets && len(r.queue) < cap(r.queue) {
-		if c.data, _ = r.buffers.Get().(*[]byte); c.data == nil {
-			c.data = new([]byte)
+		memory, _ := r.buffers.Get().(*[]byte)
+		if memory == nil {
+			memory = new([]byte)
 		}
-		*c.data = append((*c.data)[:0], f.Data[:n]...)
+		*memory = append((*memory)[:0], f.Data[:n]...)
+		c := captured{pcapng.Frame{
+			At: f.At, Interface: int(side), Sent: f.Written, Data: *memory, Length: f.Length, Comment: comment,
+			Lost: r.lost[side].Load(),
+		}, memory}
 		select {
 		case r.queue <- c:
 			return
@@ -202,7 +200,14 @@ func (r *captureRun) add(f *trace.Frame, comment string) {
 		}
 	}
 	r.octets.Add(-int64(n))
-	r.lost[c.side].Add(1)
+	r.lost[side].Add(1)
+}
+
+func sideOf(left bool) Side {
+	if left {
+		return Left
+	}
+	return Right
 }
 
 // write takes frames out of the queue until stop, and flushes when it is empty, so
@@ -217,7 +222,7 @@ func (r *captureRun) write() error {
 			continue
 		default:
 		}
-		if err := r.ng.Flush(); err != nil {
+		if err := r.file.Flush(); err != nil {
 			return err
 		}
 		select {
@@ -238,30 +243,26 @@ func (r *captureRun) finish() error {
 			return err
 		}
 	}
+	now := time.Now()
 	for side := range r.lost {
-		err := r.ng.WriteInterfaceStats(side, pcapgo.NgInterfaceStatistics{
-			PacketsReceived: r.written[side].Load() + r.lost[side].Load(),
-			PacketsDropped:  r.lost[side].Load(),
-		})
-		if err != nil {
+		lost := r.lost[side].Load()
+		if err := r.file.Count(side, r.written[side].Load()+lost, lost, now); err != nil {
 			return err
 		}
 	}
-	return r.ng.Flush()
+	return r.file.Flush()
 }
 
-func (r *captureRun) writeOne(f captured) error {
-	opts := pcapgo.NgPacketOptions{Flags: &pcapgo.NgEpbFlags{Direction: f.dir}}
-	if f.comment != "" {
-		opts.Comments = []string{f.comment}
-	}
-	err := r.ng.WritePacketWithOptions(gopacket.CaptureInfo{
-		Timestamp: f.at, CaptureLength: len(*f.data), Length: f.length, InterfaceIndex: int(f.side),
-	}, *f.data, opts)
-	r.octets.Add(-int64(len(*f.data)))
-	r.buffers.Put(f.data)
+func (r *captureRun) writeOne(c captured) error {
+	side := c.Interface
+	lost := max(c.Lost, r.told[side]) // others may have come in between
+	c.Lost = lost - r.told[side]
+	err := r.file.Write(&c.Frame)
+	r.octets.Add(-int64(len(c.Data)))
+	r.buffers.Put(c.memory)
 	if err == nil {
-		r.written[f.side].Add(1)
+		r.told[side] = lost
+		r.written[side].Add(1)
 	}
 	return err
 }

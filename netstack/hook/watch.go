@@ -118,13 +118,18 @@ func (w *Watch) begin(now *watching, pkt *stack.PacketBuffer, left bool) *trace.
 	t.Reset(w.clock.Now(), left)
 	t.Snaplen = now.snaplen
 	noteFrame(t, pkt, left, false, t.At)
-	t.Flow.EtherType = uint16(pkt.NetworkProtocolNumber)
-	var in wire.Info
-	if b := datagram(pkt); wire.Parse(b, &in) == wire.DropNone {
-		t.Flow.SetInfo(&in, b)
-	}
+	setFlow(&t.Flow, pkt)
 	t.Add(trace.Step{Station: trace.Link, Octets: frameLen(pkt), Left: left})
 	return t
+}
+
+// setFlow says what a packet brings.
+func setFlow(f *trace.Flow, pkt *stack.PacketBuffer) {
+	f.EtherType = uint16(pkt.NetworkProtocolNumber)
+	var in wire.Info
+	if b := datagram(pkt); wire.Parse(b, &in) == wire.DropNone {
+		f.SetInfo(&in, b)
+	}
 }
 
 // WritePackets implements stack.LinkEndpoint.
@@ -150,6 +155,7 @@ func (h *WatchHook) written(now *watching, pkt *stack.PacketBuffer) {
 	t.Reset(h.w.clock.Now(), h.left)
 	t.Snaplen = now.snaplen
 	noteFrame(t, pkt, h.left, true, t.At)
+	setFlow(&t.Frames[0].Flow, pkt)
 	for _, o := range now.observers {
 		if o.Snaplen() > 0 {
 			o.Loose(&t.Frames[0])

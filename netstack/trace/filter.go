@@ -34,24 +34,42 @@ type Filter struct {
 
 type term struct {
 	not bool
-	// flow is nil for a term about the trail.
+	// Of these one is there: what it says of the datagram, of where it came from, or of
+	// what became of it.
 	flow  func(*Flow) bool
+	left  func(bool) bool
 	trail func(*Trail) bool
 }
 
+// empty says that there was no word.
+func (t *term) empty() bool { return t.flow == nil && t.left == nil && t.trail == nil }
+
+// A FilterError says what is wrong with the text of a filter.
+type FilterError struct {
+	// Column is where, in octets from 1; that of a word that is missing is behind the end.
+	Column int
+	// Message says what was expected and what was found.
+	Message string
+}
+
+func (e *FilterError) Error() string {
+	return fmt.Sprintf("filter, column %d: %s", e.Column, e.Message)
+}
+
 // ParseFilter reads a filter as FilterGrammar has it. The empty text is nil, all packets.
+// The error is a *FilterError.
 func ParseFilter(text string) (*Filter, error) {
 	if len(text) > maxFilter {
-		return nil, fmt.Errorf("expected a filter of at most %d octets, found %d", maxFilter, len(text))
+		return nil, &FilterError{maxFilter + 1, fmt.Sprintf("expected a filter of at most %d octets, found %d", maxFilter, len(text))}
 	}
-	p := &filterReader{words: strings.Fields(text)}
+	p := &filterReader{text: text}
 	f := new(Filter)
-	for len(p.words) > 0 {
+	for p.more() {
 		t, err := p.term()
 		if err != nil {
-			return nil, fmt.Errorf("filter: %w", err)
+			return nil, err
 		}
-		if t.flow != nil || t.trail != nil {
+		if !t.empty() {
 			f.terms = append(f.terms, t)
 			f.verdict = f.verdict || t.trail != nil
 		}
@@ -64,35 +82,25 @@ func ParseFilter(text string) (*Filter, error) {
 
 // Match says whether a trail whose packet has ended its way is one of the filter's.
 func (f *Filter) Match(t *Trail) bool {
-	return f == nil || f.match(&t.Flow, t) || t.HasInner && f.match(&t.Inner, t)
+	return f == nil || f.match(&t.Flow, t.Left, t) || t.HasInner && f.match(&t.Inner, t.Left, t)
 }
 
-// MatchFrame says whether a frame without a trail is one of the filter's: none is if the
-// filter asks what became of a packet.
+// MatchFrame says whether a frame that was written and has no trail is one of the filter's:
+// none is if the filter asks what became of a packet.
 func (f *Filter) MatchFrame(frame *Frame) bool {
-	if f == nil {
-		return true
-	}
-	if f.verdict || len(frame.Data) < wire.EthernetLen {
-		return false
-	}
-	var flow Flow
-	b := frame.Data[wire.EthernetLen:]
-	flow.EtherType = uint16(frame.Data[12])<<8 | uint16(frame.Data[13])
-	var in wire.Info
-	if wire.Parse(b, &in) == wire.DropNone {
-		flow.SetInfo(&in, b)
-	}
-	return f.match(&flow, nil)
+	return f == nil || !f.verdict && f.match(&frame.Flow, !frame.Left, nil)
 }
 
-func (f *Filter) match(flow *Flow, t *Trail) bool {
+func (f *Filter) match(flow *Flow, left bool, t *Trail) bool {
 	for i := range f.terms {
 		x := &f.terms[i]
 		var fits bool
-		if x.flow != nil {
+		switch {
+		case x.flow != nil:
 			fits = x.flow(flow)
-		} else {
+		case x.left != nil:
+			fits = x.left(left)
+		default:
 			fits = x.trail(t)
 		}
 		if fits == x.not {
@@ -103,22 +111,46 @@ func (f *Filter) match(flow *Flow, t *Trail) bool {
 }
 
 // filterReader reads the words of a filter.
-type filterReader struct{ words []string }
+type filterReader struct {
+	text string
+	at   int // of what was not read
+	last int // of the word that was read last
+}
+
+// peek returns the next word and where it is, "" at the end.
+func (p *filterReader) peek() (word string, at int) {
+	for at = p.at; at < len(p.text) && isSpace(p.text[at]); at++ {
+	}
+	end := at
+	for end < len(p.text) && !isSpace(p.text[end]) {
+		end++
+	}
+	return p.text[at:end], at
+}
+
+func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
+
+func (p *filterReader) more() bool {
+	word, _ := p.peek()
+	return word != ""
+}
 
 func (p *filterReader) next() string {
-	if len(p.words) == 0 {
-		return ""
-	}
-	w := p.words[0]
-	p.words = p.words[1:]
-	return w
+	word, at := p.peek()
+	p.at, p.last = at+len(word), at
+	return word
+}
+
+// errorf is about the word that was read last.
+func (p *filterReader) errorf(format string, args ...any) error {
+	return &FilterError{p.last + 1, fmt.Sprintf(format, args...)}
 }
 
 func (p *filterReader) term() (t term, err error) {
 	word := p.next()
 	if word == "not" {
-		if t, err = p.term(); err == nil && t.flow == nil && t.trail == nil {
-			return t, fmt.Errorf("expected a word after not")
+		if t, err = p.term(); err == nil && t.empty() {
+			return t, p.errorf("expected a word after not")
 		}
 		t.not = !t.not
 		return t, err
@@ -131,7 +163,7 @@ func (p *filterReader) term() (t term, err error) {
 	case "", "and":
 		return t, nil
 	case "out", "in":
-		t.trail = func(x *Trail) bool { return x.Left == (word == "out") }
+		t.left = func(left bool) bool { return left == (word == "out") }
 	case "arp":
 		t.flow = func(f *Flow) bool { return f.EtherType == 0x0806 }
 	case "proto":
@@ -160,22 +192,21 @@ func (p *filterReader) term() (t term, err error) {
 	case "rule", "sa":
 		name := p.next()
 		if name == "" {
-			return t, fmt.Errorf("expected a name after %s", word)
+			return t, p.errorf("expected a name after %s", word)
 		}
 		t.trail = func(x *Trail) bool { return x.any(func(s *Step) bool { return s.has(word, name) }) }
 	case "drop":
 		t.trail = func(x *Trail) bool { return x.Reason != wire.DropNone }
-		if len(p.words) > 0 {
-			if reason, ok := wire.ParseDropReason(p.words[0]); ok {
-				p.next()
-				t.trail = func(x *Trail) bool { return x.Reason == reason }
-			}
+		next, _ := p.peek()
+		if reason, ok := wire.ParseDropReason(next); ok {
+			p.next()
+			t.trail = func(x *Trail) bool { return x.Reason == reason }
 		}
 	default:
-		if len(p.words) > 1 && p.words[0] == ">" {
+		if next, _ := p.peek(); next == ">" {
 			return p.ends(word)
 		}
-		return t, fmt.Errorf("%q is not known here; known are out, in, tcp, udp, icmp, esp, ah, arp, proto, host, src, dst, port, sport, dport, rule, sa, spi, drop, not, and SRC > DST", word)
+		return t, p.errorf("%q is not known here; known are out, in, tcp, udp, icmp, esp, ah, arp, proto, host, src, dst, port, sport, dport, rule, sa, spi, drop, not, and SRC > DST", word)
 	}
 	return t, nil
 }
@@ -216,7 +247,7 @@ func (p *filterReader) number(after string, most uint64) (uint64, error) {
 	w := p.next()
 	n, err := strconv.ParseUint(w, 0, 64)
 	if err != nil || n > most {
-		return 0, fmt.Errorf("expected a number from 0 to %d after %s, found %q", most, after, w)
+		return 0, p.errorf("expected a number from 0 to %d after %s, found %q", most, after, w)
 	}
 	return n, nil
 }
@@ -228,19 +259,19 @@ func (p *filterReader) prefix(after string) (netip.Prefix, error) {
 	}
 	x, err := netip.ParsePrefix(w)
 	if err != nil {
-		return x, fmt.Errorf("expected an address or prefix after %s, found %q", after, w)
+		return x, p.errorf("expected an address or prefix after %s, found %q", after, w)
 	}
 	return x.Masked(), nil
 }
 
 // ends reads "SRC > DST", of which src has been read.
 func (p *filterReader) ends(src string) (t term, err error) {
-	p.next()
-	from, err := parseEnd(src)
+	from, err := p.end(src)
 	if err != nil {
 		return t, err
 	}
-	to, err := parseEnd(p.next())
+	p.next()
+	to, err := p.end(p.next())
 	t.flow = func(f *Flow) bool { return from.fits(f, f.Src, f.SrcPort) && to.fits(f, f.Dst, f.DstPort) }
 	return t, err
 }
@@ -251,7 +282,8 @@ type end struct {
 	has  bool
 }
 
-func parseEnd(word string) (e end, err error) {
+// end reads one end, which is the word that was read last.
+func (p *filterReader) end(word string) (e end, err error) {
 	if word == "any" {
 		return e, nil
 	}
@@ -259,7 +291,7 @@ func parseEnd(word string) (e end, err error) {
 		return end{x.Addr(), x.Port(), true}, nil
 	}
 	if e.addr, err = netip.ParseAddr(strings.Trim(word, "[]")); err != nil || e.addr.Zone() != "" {
-		return e, fmt.Errorf("expected an address, maybe with a port, or any, found %q", word)
+		return e, p.errorf("expected an address, maybe with a port, or any, found %q", word)
 	}
 	return e, nil
 }

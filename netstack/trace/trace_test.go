@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -131,19 +132,45 @@ func TestR50_Filter(t *testing.T) {
 			t.Errorf("%q: %v, want %v and %v", c.text, got, c.out, c.inner)
 		}
 	}
-	for text, says := range map[string]string{
-		"tpc":                       "known are",
-		"host":                      `after host, found ""`,
-		"host x":                    "expected an address or prefix",
-		"port 65536":                "0 to 65535",
-		"proto tcp":                 "0 to 255",
-		"rule":                      "expected a name after rule",
-		"not":                       "expected a word after not",
-		"1.2.3.4 > x":               "or any",
-		strings.Repeat("udp ", 300): "at most 1024",
+	for _, c := range []struct {
+		text   string
+		column int
+		says   string
+	}{
+		{"tpc", 1, "known are"},
+		{"udp  tpc", 6, `"tpc" is not known`},
+		{"udp host", 9, `after host, found ""`},
+		{"host x", 6, "expected an address or prefix"},
+		{"tcp port 65536 out", 10, "0 to 65535"},
+		{"proto tcp", 7, "0 to 255"},
+		{"rule", 5, "expected a name after rule"},
+		{"not", 4, "expected a word after not"},
+		{"1.2.3.4 > x", 11, "or any"},
+		{"out x > 1.2.3.4", 5, "or any"},
+		{strings.Repeat("udp ", 300), 1025, "at most 1024"},
 	} {
-		if _, err := ParseFilter(text); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%q: error %v, want one that says %q", text, err, says)
+		var e *FilterError
+		if _, err := ParseFilter(c.text); !errors.As(err, &e) || e.Column != c.column || !strings.Contains(e.Message, c.says) {
+			t.Errorf("%q: error %v, want column %d and %q", c.text, err, c.column, c.says)
+		}
+	}
+}
+
+// A frame of no one packet has what it brings and a direction, but no verdict.
+func TestR50_FilterFrame(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		fits bool
+	}{
+		{"", true}, {"udp port 2000", true}, {"tcp", false}, {"in", true}, {"out", false}, {"in not tcp", true},
+		{"drop", false}, {"not drop", false}, {"rule to-b", false},
+	} {
+		f, err := ParseFilter(c.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.MatchFrame(&Frame{Left: true, Written: true, Flow: example().Flow}); got != c.fits {
+			t.Errorf("%q: %v", c.text, got)
 		}
 	}
 }
@@ -156,7 +183,7 @@ func FuzzParseFilter(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, text string) {
 		if g, err := ParseFilter(text); err == nil {
 			g.Match(x)
-			g.MatchFrame(&Frame{Data: []byte(text)})
+			g.MatchFrame(&Frame{Flow: x.Flow})
 		}
 	})
 }

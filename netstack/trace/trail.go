@@ -105,6 +105,8 @@ type Frame struct {
 	Left, Written bool
 	Data          []byte // from the Ethernet header on, maybe cut short
 	Length        int    // octets of the whole
+	// Flow is what it brings, if it has no trail that says so.
+	Flow Flow
 }
 
 // A Trail is the way of one packet that came by a link. It belongs to one goroutine at a
@@ -118,6 +120,8 @@ type Trail struct {
 	Reason      wire.DropReason // of the drop, DropNone if it was not dropped
 	// Frames are that frame, and those that it became; only if frames are wanted.
 	Frames []Frame
+	// Missing is how many more there were, those on the right and those on the left.
+	Missing [2]int
 	// Snaplen is how many octets of each frame are kept, 0 if frames are not wanted.
 	Snaplen int
 
@@ -146,6 +150,7 @@ func (t *Trail) Reset(at time.Time, left bool) {
 	}
 	t.At, t.Left, t.n, t.more, t.Snaplen = at, left, 0, 0, 0
 	t.Flow, t.Inner, t.HasInner, t.Reason, t.Frames = Flow{}, Flow{}, false, wire.DropNone, t.Frames[:0]
+	t.Missing = [2]int{}
 }
 
 // Steps are the stations in the order in which the packet met them; they stay the trail's.
@@ -189,10 +194,11 @@ func (t *Trail) Opened(in *wire.Info, b []byte) {
 }
 
 // AddFrame notes a frame for captures and returns memory of at most n octets for its copy, or
-// nil if there are too many frames.
+// nil if there are too many frames, and then counts it as missing.
 func (t *Trail) AddFrame(at time.Time, left, written bool, length int) []byte {
 	i := len(t.Frames)
 	if i == maxFrames {
+		t.Missing[index(left)]++
 		return nil
 	}
 	if i == len(t.data) {
