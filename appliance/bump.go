@@ -165,6 +165,11 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 			return nil, err
 		}
 	}
+	if a.opt.confine != nil {
+		if err := a.opt.confine(); err != nil {
+			return nil, fmt.Errorf("confine: %w", err)
+		}
+	}
 	if from != nil {
 		if err := from.ready(); err != nil {
 			return nil, err

@@ -52,6 +52,7 @@ type options struct {
 	keyManagers []keyer.Manager
 	state       func(string)
 	applied     func(*Config)
+	confine     func() error
 
 	iface string // where a graph names none
 	graph *graph
@@ -113,6 +114,11 @@ func WithStates(f func(state string)) Option { return func(o *options) { o.state
 // WithApplied has f called with each configuration that Apply has put in force, so that
 // what is the program's own, such as LogLevel, can follow.
 func WithApplied(f func(*Config)) Option { return func(o *options) { o.applied = f } }
+
+// WithConfine has f called once the interface is cut, and all that the appliance starts
+// with is open, before it reads a frame or answers a request: the program can let go of
+// what it needed for that. An error ends the start.
+func WithConfine(f func() error) Option { return func(o *options) { o.confine = f } }
 
 // WithHeartbeat has beat called about as often as said, from Ready on, as long as all
 // sides make progress and the appliance itself does. It falls silent when a side is

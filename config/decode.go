@@ -75,6 +75,9 @@ func (d *decoder) decode(root *node) {
 	if n := f.by["watchdog"]; n != nil {
 		c.Watchdog = d.watchdog(n)
 	}
+	if n := f.by["confine"]; n != nil {
+		c.Confine = enum(d.source, n, ConfineFull, ConfineCapabilities, ConfineOff)
+	}
 	d.bypass(f)
 	d.limits(f)
 	if n := f.by["mtu"]; n != nil {

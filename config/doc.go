@@ -19,6 +19,7 @@
 //	log_level: info                   # error | warn | info (default) | debug | trace
 //	trace: {}                         # default; what parts tell the log of each packet, such as {spiint: TR_FUNCTIONAL_TRACE}: see bitw trace-level
 //	watchdog: 5s                      # default; a side without progress for so long puts the taps into their fail state | off
+//	confine: full                     # default; once the interface is cut bitw gives up capabilities and system calls | capabilities: not the calls | off
 //	forbid_bypass: false              # true: no process, or none of the cgroup bypass_cgroup: DIR, may make a socket that sends past the cut
 //	fragment_memory: 8MiB             # default; for datagrams of which fragments are missing, on each side
 //	fragment_timeout: 30s             # default; how long one may stay incomplete

@@ -90,7 +90,7 @@ func TestExample(t *testing.T) {
 	a := netip.MustParseAddr
 	want := &Config{
 		Interface: "eth0", OnFailure: Shut, Control: "/run/bitw/eth0.sock", ControlGroup: "adm", ControlAdminGroup: "root",
-		Metrics: netip.MustParseAddrPort("127.0.0.1:9469"), StateDir: "/var/lib/bitw", LogLevel: "info", ICMPErrors: ICMPAccept, Watchdog: 5 * time.Second, MTU: 1500,
+		Metrics: netip.MustParseAddrPort("127.0.0.1:9469"), StateDir: "/var/lib/bitw", LogLevel: "info", ICMPErrors: ICMPAccept, Watchdog: 5 * time.Second, Confine: ConfineFull, MTU: 1500,
 		Limits: Limits{8 << 20, 30 * time.Second, AcquireLimits{64, 256 << 10, 8 << 20, 10 * time.Second}},
 		Classes: []Class{
 			{Name: "dhcp", Action: Bypass}, {Name: "lldp", Action: Bypass}, {Name: "ethertype 0x8899", EtherType: 0x8899, Action: Discard}},
@@ -121,8 +121,8 @@ func TestExample(t *testing.T) {
 		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
 		t.Errorf("the example means something else (-want +got):\n%s", d)
 	}
-	if p := c.SAs[1].Pos; p != (Position{"bitw.yaml", 43, 5}) {
-		t.Errorf("expected from-b at bitw.yaml:43:5, found %v", p)
+	if p := c.SAs[1].Pos; p != (Position{"bitw.yaml", 44, 5}) {
+		t.Errorf("expected from-b at bitw.yaml:44:5, found %v", p)
 	}
 	if e := c.ErrorAt("interface", "no interface eth0", "", nil).Error(); e != "bitw.yaml:1:12: no interface eth0" {
 		t.Errorf("ErrorAt: %s", e)

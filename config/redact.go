@@ -26,6 +26,7 @@ func (c *Config) Redacted() string {
 		w.line(0, "icmp_errors", string(c.ICMPErrors))
 	}
 	w.always(0, "watchdog", watchdogText(c.Watchdog))
+	w.line(0, "confine", string(c.Confine))
 	if c.ForbidBypass {
 		w.line(0, "forbid_bypass", "true")
 	}

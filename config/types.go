@@ -31,6 +31,19 @@ const (
 	Relay Neighbors = "relay"
 )
 
+// Confine says what the program keeps to itself once the interface is cut.
+type Confine string
+
+// What is taken from the process (package appliance/confine).
+const (
+	// ConfineFull takes the capabilities and the system calls that it does not need.
+	ConfineFull Confine = "full"
+	// ConfineCapabilities takes capabilities, but no system calls.
+	ConfineCapabilities Confine = "capabilities"
+	// ConfineOff takes nothing.
+	ConfineOff Confine = "off"
+)
+
 // Direction is seen from the host behind bitw: Out is towards the wire.
 type Direction string
 
@@ -119,6 +132,9 @@ type Config struct {
 	ICMPErrors ICMPErrors
 	// Watchdog is how long a side may make no progress while frames wait; 0 is off.
 	Watchdog time.Duration
+	// Confine is what the program bitw lets go of once the interface is cut; empty stands for
+	// ConfineFull. An appliance in another program has no part in it.
+	Confine Confine
 	// ForbidBypass keeps processes from making sockets that send past the cut, those of
 	// the cgroup (version 2) whose directory BypassCgroup is, or all where that is empty.
 	ForbidBypass bool
@@ -305,6 +321,7 @@ func Default() Config {
 		LogLevel:   "info",
 		ICMPErrors: ICMPAccept,
 		Watchdog:   5 * time.Second,
+		Confine:    ConfineFull,
 	}
 }
 

@@ -133,6 +133,7 @@ func fileKeys() []Key {
 		{Name: "trace", Doc: "what parts tell the log of each packet, see bitw trace-level", Default: "{}", Value: Value{Words: "NODE: LEVEL", Entries: &Entry{Names: trace.NodeNames(), Value: words(trace.LevelNames()...)}}},
 		{Name: "icmp_errors", Doc: "ICMP errors in the clear from the wire: as policies say (accept), only about clear traffic (verify), or none", Default: "accept", Value: words(ICMPAccept, ICMPVerify, ICMPDiscard)},
 		{Name: "watchdog", Doc: "how long a side may make no progress before the taps go to their fail state", Default: "5s", Value: either("a time such as 5s, or off", timeIs(), off, Value{Bool: true})},
+		{Name: "confine", Doc: "once the interface is cut bitw gives up, for good, what it does not need: capabilities and system calls (full), only capabilities, or nothing", Default: "full", Value: words(ConfineFull, ConfineCapabilities, ConfineOff)},
 		{Name: "forbid_bypass", Doc: "refuse sockets that send past the cut", Default: "false", Value: boolean()},
 		{Name: "bypass_cgroup", Doc: "with forbid_bypass: only to processes of this cgroup", Default: "all", Value: text("an absolute path", `^/`)},
 		{Name: "allow_insecure", Doc: "parts of names of algorithms that may be used although they should not", Default: "[]", Value: oneOrMoreOf("such as des", text("", `.`))},

@@ -201,8 +201,10 @@ type box struct {
 	file string // its configuration
 	// graph is the graph that it is composed by in the place of a configuration.
 	graph string
-	proc  *netlab.Process
-	out   *output
+	// prepare, if any, changes the thread that bitw up is started from.
+	prepare func() error
+	proc    *netlab.Process
+	out     *output
 }
 
 // newBox writes a configuration for the host; the lines for control socket and
@@ -235,7 +237,7 @@ func (b *box) up(args ...string) {
 	b.out = new(output)
 	cmd := exec.Command(bitwPath(b.t), append(append([]string{"up"}, b.from()...), args...)...)
 	cmd.Stdout, cmd.Stderr = b.out, b.out
-	proc, err := b.host.Start(cmd)
+	proc, err := b.start(cmd)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -256,6 +258,13 @@ func (b *box) up(args ...string) {
 			b.t.Logf("bitw up on %s wrote:\n%s", b.host.Name(), out)
 		}
 	})
+}
+
+func (b *box) start(cmd *exec.Cmd) (*netlab.Process, error) {
+	if b.prepare == nil {
+		return b.host.Start(cmd)
+	}
+	return b.host.StartPrepared(cmd, b.prepare)
 }
 
 // from is what the box is made of.

@@ -38,7 +38,7 @@ func (r *Report) privileges() {
 	for _, c := range []struct {
 		bit  uint
 		name string
-	}{{capNetAdmin, "CAP_NET_ADMIN"}, {capNetRaw, "CAP_NET_RAW"}, {capSysAdmin, "CAP_SYS_ADMIN"}, {capBPF, "CAP_BPF"}} {
+	}{{capNetAdmin, "CAP_NET_ADMIN"}, {capNetRaw, "CAP_NET_RAW"}, {capBPF, "CAP_BPF"}} {
 		// Who has CAP_SYS_ADMIN needs no CAP_BPF (capabilities(7)).
 		if has&(1<<c.bit) == 0 && !(c.bit == capBPF && has&(1<<capSysAdmin) != 0) {
 			missing = append(missing, c.name)

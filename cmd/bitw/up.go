@@ -1,21 +1,25 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 
 	"bitw/appliance"
+	"bitw/appliance/confine"
 	"bitw/config"
 )
 
 type upFlags struct {
 	origin
 	logLevel, hook      string
+	confine             string
 	logJSON, openOnStop bool
 	takeover            bool
 }
@@ -54,8 +58,13 @@ With --graph the configuration is a graph in the language of the x-kernel instea
 the files rom, prottbl and km/* beside it. 'bitw graph FILE' shows what it composes,
 'bitw keys' its keys.
 
-It needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN), /dev/net/tun, and a kernel with tcx
-(Linux 6.6) or clsact (Linux 5.8).`,
+It needs root, or CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF and folders of its own, as
+bitw@.service has it; /dev/net/tun; and a kernel with tcx (Linux 6.6) or clsact (5.8).
+
+Once the interface is cut it gives up, for good, all other capabilities and the system
+calls that it does not need. One of those fails with EPERM then, and to execute a
+program or trace another ends it, as a crash does; the kernel's log names the call.
+--confine capabilities and --confine off are for a machine on which that goes wrong.`,
 		Example: `  bitw up -c /etc/bitw/eth0.yaml
   bitw up -c eth0.yaml --open-on-stop
   bitw up -c eth0.yaml --takeover
@@ -69,10 +78,16 @@ It needs root (CAP_NET_ADMIN and CAP_SYS_ADMIN), /dev/net/tun, and a kernel with
 	cmd.Flags().BoolVar(&f.logJSON, "log-json", false, "log in JSON")
 	cmd.Flags().BoolVar(&f.openOnStop, "open-on-stop", false, "give the interface back, without protection, when ended cleanly")
 	cmd.Flags().BoolVar(&f.takeover, "takeover", false, "take the interface over from the bitw that runs there, if one does")
+	cmd.Flags().StringVar(&f.confine, "confine", "", "what it gives up once the interface is cut: full, capabilities or off (`WHAT`; default: the configuration's)")
 	cmd.Flags().StringVar(&f.hook, "hook", "auto", "attach to the interface by `HOOK`: auto, tcx or clsact")
 	complete(cmd, "log-level", logLevels()...)
 	complete(cmd, "hook", "auto", "tcx", "clsact")
+	complete(cmd, "confine", confines()...)
 	return cmd
+}
+
+func confines() []string {
+	return []string{string(config.ConfineFull), string(config.ConfineCapabilities), string(config.ConfineOff)}
 }
 
 func logLevels() []string { return []string{"error", "warn", "info", "debug", "trace"} }
@@ -84,6 +99,11 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	}
 	if f.logLevel != "" {
 		if err := oneOf("log-level", f.logLevel, logLevels()...); err != nil {
+			return err
+		}
+	}
+	if f.confine != "" {
+		if err := oneOf("confine", f.confine, confines()...); err != nil {
 			return err
 		}
 	}
@@ -105,6 +125,9 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	}
 	if f.logLevel == "" {
 		opts = append(opts, appliance.WithApplied(func(c *config.Config) { followLevel(log, c.LogLevel) }))
+	}
+	if what := cmp.Or(config.Confine(f.confine), cfg.Confine, config.ConfineFull); what != config.ConfineOff {
+		opts = append(opts, appliance.WithConfine(func() error { return giveUpRights(what, log) }))
 	}
 	open := f.openOnStop || cfg.OnFailure == config.Open
 	waits, err := p.managerWaits()
@@ -159,6 +182,19 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	default: // it never held the interface
 	}
 	return err
+}
+
+// giveUpRights confines the process, and logs how.
+func giveUpRights(what config.Confine, log *logrus.Logger) error {
+	r, err := confine.Process(confine.Options{Seccomp: what == config.ConfineFull})
+	if err != nil {
+		return err
+	}
+	if r.NoSeccomp != nil {
+		log.WithError(r.NoSeccomp).Warn("all system calls remain allowed")
+	}
+	log.WithFields(logrus.Fields{"capabilities": strings.Join(r.Capabilities, " "), "seccomp": r.Seccomp}).Info("confined")
+	return nil
 }
 
 // noteWarnings logs what is doubtful in a configuration.

@@ -15,7 +15,7 @@ import (
 // wraps one of them in a sentence that names what was found. It is meant for the
 // operator, so it does not begin with the name of a package.
 var (
-	// ErrPermission: the caller lacks CAP_NET_ADMIN, or CAP_BPF and CAP_SYS_ADMIN.
+	// ErrPermission: the caller lacks CAP_NET_ADMIN, CAP_NET_RAW or CAP_BPF.
 	ErrPermission = errors.New("not permitted")
 	// ErrNoTUN: the kernel offers no /dev/net/tun.
 	ErrNoTUN = errors.New("no TUN/TAP driver")
@@ -65,13 +65,16 @@ func checkCapabilities() error {
 	if !has(unix.CAP_NET_ADMIN) {
 		missing = append(missing, "CAP_NET_ADMIN")
 	}
+	if !has(unix.CAP_NET_RAW) {
+		missing = append(missing, "CAP_NET_RAW")
+	}
 	if !has(unix.CAP_SYS_ADMIN) && !has(unix.CAP_BPF) {
-		missing = append(missing, "CAP_SYS_ADMIN")
+		missing = append(missing, "CAP_BPF")
 	}
 	if missing == nil {
 		return nil
 	}
-	return because(ErrPermission, "cutting an interface needs root or the capabilities CAP_NET_ADMIN and CAP_SYS_ADMIN; missing %s", strings.Join(missing, " and "))
+	return because(ErrPermission, "cutting an interface needs root or the capabilities CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF; missing %s", strings.Join(missing, " and "))
 }
 
 // kernelRelease is the running kernel's version for error texts.

@@ -31,7 +31,11 @@ func pinPath(dir string, k key) string {
 // makePinDir makes the directory, mounting a bpf filesystem where every
 // distribution has it if none is there.
 func makePinDir(dir string) error {
-	if err := hostMounts(); err != nil {
+	on, top, err := onBPF(dir)
+	if err != nil {
+		return err
+	}
+	if err := hostMounts(on, top); err != nil {
 		return err
 	}
 	run, err := lockRunDir()
@@ -39,8 +43,7 @@ func makePinDir(dir string) error {
 		return err
 	}
 	defer run.Close()
-	on, err := onBPF(dir)
-	if err != nil {
+	if on, _, err = onBPF(dir); err != nil {
 		return err
 	}
 	if !on {
@@ -73,16 +76,16 @@ func lockRunDir() (*os.File, error) {
 }
 
 // onBPF tells whether dir, or what exists of the way to it, is on a bpf
-// filesystem.
-func onBPF(dir string) (bool, error) {
+// filesystem. top is what exists.
+func onBPF(dir string) (on bool, top string, err error) {
 	for {
 		var st unix.Statfs_t
 		err := unix.Statfs(dir, &st)
 		if err == nil {
-			return st.Type == unix.BPF_FS_MAGIC, nil
+			return st.Type == unix.BPF_FS_MAGIC, dir, nil
 		}
 		if !errors.Is(err, unix.ENOENT) || dir == "/" {
-			return false, fmt.Errorf("statfs %s: %w", dir, err)
+			return false, "", fmt.Errorf("statfs %s: %w", dir, err)
 		}
 		dir = filepath.Dir(dir)
 	}
@@ -90,17 +93,21 @@ func onBPF(dir string) (bool, error) {
 
 // hostMounts refuses a mount namespace that may end with this process, because
 // its pins would end too and the interface would be open. "ip netns exec" makes
-// such a one. Where process 1 cannot be looked at, the question stays open.
-func hostMounts() error {
+// such a one. A service manager's has the bpf filesystem of process 1, if any.
+// Where process 1 cannot be looked at, the question stays open.
+func hostMounts(on bool, top string) error {
 	var own, first unix.Stat_t
 	if unix.Stat("/proc/self/ns/mnt", &own) != nil || unix.Stat("/proc/1/ns/mnt", &first) != nil || own.Ino == first.Ino {
 		return nil
 	}
-	return because(ErrOccupied, "failing shut needs pins that outlive the process, but this mount namespace is not that of process 1 (ip netns exec makes its own); give the namespace by its path instead")
+	if on && unix.Stat(top, &own) == nil && unix.Stat("/proc/1/root"+top, &first) == nil && own.Dev == first.Dev {
+		return nil
+	}
+	return because(ErrOccupied, "failing shut needs pins that outlive the process, but this mount namespace is not that of process 1 (ip netns exec makes its own) and has not its bpf filesystem; give the namespace by its path instead")
 }
 
 // removePinDir removes the interface's directory with all that is in it, and
-// its parent if that is empty.
+// its parent if that is empty and not another user's, who has made it for more than this.
 func removePinDir(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -119,6 +126,9 @@ func removePinDir(dir string) error {
 		errs = append(errs, os.Remove(filepath.Join(dir, e.Name())))
 	}
 	errs = append(errs, os.Remove(dir))
-	os.Remove(filepath.Dir(dir))
+	var st unix.Stat_t
+	if parent := filepath.Dir(dir); unix.Stat(parent, &st) == nil && int(st.Uid) == os.Geteuid() {
+		os.Remove(parent)
+	}
 	return errors.Join(errs...)
 }

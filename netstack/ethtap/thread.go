@@ -48,11 +48,20 @@ func onOwnThread(ns *os.File, fn func() error, done chan<- error) {
 		done <- <-next
 		return
 	}
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-		done <- fmt.Errorf("enter the network namespace %s: %w", ns.Name(), permission(err))
-		return
+	// Entering takes CAP_SYS_ADMIN even where one is already.
+	if !sameFile("/proc/thread-self/ns/net", ns) {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("enter the network namespace %s: %w", ns.Name(), permission(err))
+			return
+		}
 	}
 	err := errors.New("the function ended its goroutine")
 	defer func() { done <- err }()
 	err = fn()
+}
+
+// sameFile tells whether path leads to the file that is open.
+func sameFile(path string, open *os.File) bool {
+	var a, b unix.Stat_t
+	return unix.Stat(path, &a) == nil && unix.Fstat(int(open.Fd()), &b) == nil && a.Dev == b.Dev && a.Ino == b.Ino
 }
