@@ -21,11 +21,23 @@ func newFrame(dst, src tcpip.LinkAddress, etherType uint16, n int) (*stack.Packe
 	copy(b[wire.VirtioNetLen:], dst)
 	copy(b[wire.VirtioNetLen+6:], src)
 	binary.BigEndian.PutUint16(b[wire.VirtioNetLen+12:], etherType)
+	return packetIn(v), b[headerLen:]
+}
+
+// packetIn makes a packet of the frame in v, which it takes over.
+func packetIn(v *buffer.View) *stack.PacketBuffer {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
 	pkt.VirtioNetHeader().Consume(wire.VirtioNetLen)
-	pkt.LinkHeader().Consume(ethernetLen)
-	pkt.NetworkProtocolNumber = tcpip.NetworkProtocolNumber(etherType)
-	return pkt, b[headerLen:]
+	eth, _ := pkt.LinkHeader().Consume(ethernetLen)
+	pkt.NetworkProtocolNumber = tcpip.NetworkProtocolNumber(binary.BigEndian.Uint16(eth[12:]))
+	return pkt
+}
+
+// packetFrom makes a packet of a copy of frame, which begins with its virtio-net header.
+func packetFrom(frame []byte) *stack.PacketBuffer {
+	v := buffer.NewView(len(frame))
+	_, _ = v.Write(frame)
+	return packetIn(v)
 }
 
 // datagram returns all data of pkt as one slice, which stays pkt's.

@@ -151,6 +151,21 @@ func (h *WatchHook) written(now *watching, pkt *stack.PacketBuffer) {
 	if now.snaplen == 0 {
 		return
 	}
+	train := wire.TrainOf(pkt.Owner)
+	if train == nil || pkt.Size() > 0 {
+		h.loose(now, pkt)
+	}
+	if train != nil {
+		for _, f := range train.Frames {
+			p := packetFrom(f)
+			h.loose(now, p)
+			p.DecRef()
+		}
+	}
+}
+
+// loose tells the observers of a frame that was written and is of no one packet.
+func (h *WatchHook) loose(now *watching, pkt *stack.PacketBuffer) {
 	t := h.w.trails.Get().(*trace.Trail)
 	t.Reset(h.w.clock.Now(), h.left)
 	t.Snaplen = now.snaplen

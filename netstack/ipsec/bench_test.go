@@ -19,14 +19,16 @@ type counter struct {
 	stack.LinkEndpoint
 	frames, octets int
 	keep           [][]byte // filled up to its capacity
+	list           [][]byte
 }
 
 func (c *counter) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	for _, pkt := range list.AsSlice() {
-		c.frames++
-		c.octets += pkt.Size()
-		if len(c.keep) < cap(c.keep) {
-			if b, ok := link.Frame(pkt); ok {
+		c.list, _ = link.AppendFrames(c.list[:0], pkt)
+		for _, b := range c.list {
+			c.frames++
+			c.octets += len(b)
+			if len(c.keep) < cap(c.keep) {
 				c.keep = append(c.keep, bytes.Clone(b[link.HeaderLen:]))
 			}
 		}

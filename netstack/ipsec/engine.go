@@ -234,7 +234,10 @@ type work struct {
 	plan     bundle
 	open     opening
 	out      stack.PacketBufferList
-	wireInfo wire.Info // of a datagram that has to be fragmented
+	train    wire.Train
+	puller   *stack.PacketBuffer // that pulls train; it has no octets
+	room     []byte              // in which the frames of train are sealed
+	wireInfo wire.Info           // of a datagram that has to be fragmented
 	// fragmentID is the identification of the IPv6 fragments that the host sent, else 0.
 	fragmentID uint32
 	icmp       []byte

@@ -34,20 +34,39 @@ func newFrame(n int) (*buffer.View, []byte) {
 // over. The Ethernet destination is left open.
 func packetOf(v *buffer.View, start, end int, src tcpip.LinkAddress) *stack.PacketBuffer {
 	b := v.AsSlice()
-	proto := header.IPv4ProtocolNumber
-	if b[start]>>4 == 6 {
-		proto = header.IPv6ProtocolNumber
-	}
-	clear(b[start-frameHead : start])
-	copy(b[start-8:], src)
-	binary.BigEndian.PutUint16(b[start-2:], uint16(proto))
+	head := b[start-frameHead : start]
+	clear(head)
+	putEthernet(head, []byte(src), b[start]>>4)
 	v.CapLength(end)
 	v.TrimFront(start - frameHead)
+	return packetIn(v)
+}
+
+// packetIn makes a packet of the frame in v, which it takes over.
+func packetIn(v *buffer.View) *stack.PacketBuffer {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
 	pkt.VirtioNetHeader().Consume(wire.VirtioNetLen)
-	pkt.LinkHeader().Consume(ethernetLen)
-	pkt.NetworkProtocolNumber = proto
+	eth, _ := pkt.LinkHeader().Consume(ethernetLen)
+	pkt.NetworkProtocolNumber = tcpip.NetworkProtocolNumber(binary.BigEndian.Uint16(eth[12:]))
 	return pkt
+}
+
+// packetFrom makes a packet of a copy of frame.
+func packetFrom(frame []byte) *stack.PacketBuffer {
+	v := buffer.NewView(len(frame))
+	_, _ = v.Write(frame)
+	return packetIn(v)
+}
+
+// putEthernet writes source and type for a datagram of that IP version into the frameHead
+// octets in front of it. The destination is left open.
+func putEthernet(head, src []byte, version uint8) {
+	copy(head[frameHead-8:], src)
+	proto := header.IPv4ProtocolNumber
+	if version == 6 {
+		proto = header.IPv6ProtocolNumber
+	}
+	binary.BigEndian.PutUint16(head[frameHead-2:], uint16(proto))
 }
 
 // setDestination writes the Ethernet destination of a packet made by packetOf
@@ -103,6 +122,40 @@ func (e *Engine) toLeft(w *work, dst netip.Addr) {
 		return
 	}
 	e.flush(w, hook.Left)
+}
+
+// frameToLeft is toLeft for one frame, which is borrowed for the call.
+func (e *Engine) frameToLeft(w *work, frame []byte, dst netip.Addr) {
+	mac, known := e.hostMAC(), true
+	eth := frame[wire.VirtioNetLen:]
+	if e.hosts != nil {
+		mac, known = e.hosts.Lookup(dst)
+		if !e.named {
+			copy(eth[6:12], e.hostMAC())
+		}
+	}
+	if !known {
+		pkt := packetFrom(frame)
+		e.hosts.Enqueue(dst, pkt)
+		pkt.DecRef()
+		return
+	}
+	copy(eth, mac)
+	w.train.Frames = append(w.train.Frames[:0], frame)
+	e.sendTrain(w, hook.Left)
+}
+
+// sendTrain sends the frames of w.train to one side.
+func (e *Engine) sendTrain(w *work, to hook.Side) {
+	if w.puller == nil {
+		w.puller = stack.NewPacketBuffer(stack.PacketBufferOptions{})
+		w.puller.Owner = &w.train
+	}
+	w.puller.Hash = w.queue
+	w.out.PushBack(w.puller.IncRef())
+	_, _ = e.links[to].WritePackets(w.out)
+	w.out.Reset()
+	clear(w.train.Frames)
 }
 
 // behind adds w.d to the batch for the left. A host's own kernel takes it whole, but a

@@ -43,14 +43,21 @@ type sink struct {
 func (s *sink) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, pkt := range list.AsSlice() {
-		b, ok := link.Frame(pkt)
-		if !ok {
-			panic("a packet that is not one contiguous frame")
-		}
+	for _, b := range framesOf(list) {
 		s.frames = append(s.frames, bytes.Clone(b))
 	}
 	return list.Len(), nil
+}
+
+// framesOf returns all frames that are written with list.
+func framesOf(list stack.PacketBufferList) (frames [][]byte) {
+	for _, pkt := range list.AsSlice() {
+		var ok bool
+		if frames, ok = link.AppendFrames(frames, pkt); !ok {
+			panic("a packet that is not one contiguous frame")
+		}
+	}
+	return frames
 }
 
 // take returns the datagrams that were written since the last take, and checks

@@ -173,11 +173,7 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 			return
 		}
 	}
-	d.Net = nil   // it spoke of the outer datagram
-	memory := pkt // in which d.Bytes lies
-	if set != nil {
-		memory = nil
-	}
+	d.Net = nil // it spoke of the outer datagram
 	last := w.open.removed[w.open.n-1]
 	fragmented := d.Info.IsFragment
 	if fragmented {
@@ -189,7 +185,6 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 			return
 		}
 		defer inner.release()
-		memory = nil
 		if d.Bytes, reason = inner.join(&d.Info); reason != wire.DropNone {
 			e.dropped(w, hook.Right, reason, nil, last)
 			return
@@ -221,7 +216,7 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		e.dropped(w, hook.Right, wire.DropNoRoute, p, last)
 		return
 	}
-	if e.coalesce(w, pkt, memory) {
+	if e.coalesce(w, pkt) {
 		if w.trail != nil {
 			w.trail.Add(trace.Step{Station: trace.Out, Verdict: "at the end of the batch, maybe joined to others", Octets: len(d.Bytes), Left: true})
 		}

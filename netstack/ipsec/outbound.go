@@ -171,6 +171,9 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 		e.drop(w, hook.Left, reason, p, s)
 		return
 	}
+	if n > 1 && e.protectTrain(w, p, hop, size.piece, n) {
+		return
+	}
 	octets := 0
 	room := b.room(size.piece)
 	for i := range n {
@@ -200,15 +203,19 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 // protected sends the batch of n sealed datagrams, of octets before protection, and
 // counts them.
 func (e *Engine) protected(w *work, p *sa.Policy, hop route, n, octets int) {
-	for i := range w.plan.steps[:w.plan.n] {
-		w.plan.steps[i].sa.Used(n, octets, w.now)
-	}
-	p.Counters[sa.Outbound].Add(n, octets, w.now)
+	e.countProtected(w, p, n, octets)
 	if w.trail != nil {
 		w.noteSealed(octets)
 	}
 	e.turned(w, hook.Right, len(w.d.Bytes))
 	e.toWire(w, hop)
+}
+
+func (e *Engine) countProtected(w *work, p *sa.Policy, n, octets int) {
+	for i := range w.plan.steps[:w.plan.n] {
+		w.plan.steps[i].sa.Used(n, octets, w.now)
+	}
+	p.Counters[sa.Outbound].Add(n, octets, w.now)
 }
 
 // toWire sends the batch to the station that the host has named or to the next hop,

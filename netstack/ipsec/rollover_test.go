@@ -33,8 +33,7 @@ type joined struct {
 }
 
 func (j *joined) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
-	for _, pkt := range list.AsSlice() {
-		f, _ := link.Frame(pkt)
+	for _, f := range framesOf(list) {
 		in := parse(j.t, f[link.HeaderLen:])
 		spi, seq, ok := spiAndSeq(f[link.HeaderLen:], &in)
 		if in.Proto != wire.ProtoESP || !ok {
@@ -65,8 +64,7 @@ type gathering struct {
 }
 
 func (g *gathering) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
-	for _, pkt := range list.AsSlice() {
-		f, _ := link.Frame(pkt)
+	for _, f := range framesOf(list) {
 		d := f[link.HeaderLen:]
 		in := parse(g.t, d)
 		if in.Proto != wire.ProtoTCP {

@@ -96,6 +96,23 @@ func Frame(pkt *stack.PacketBuffer) ([]byte, bool) {
 	return views.Front().AsSlice()[off:], true
 }
 
+// AppendFrames appends to list the frames that pkt stands for: its own, if it has octets,
+// and those of its train. It returns false if its own cannot be had without a copy.
+func AppendFrames(list [][]byte, pkt *stack.PacketBuffer) ([][]byte, bool) {
+	train := wire.TrainOf(pkt.Owner)
+	if train == nil || pkt.Size() > 0 {
+		f, ok := Frame(pkt)
+		if !ok {
+			return list, false
+		}
+		list = append(list, f)
+	}
+	if train != nil {
+		list = append(list, train.Frames...)
+	}
+	return list, true
+}
+
 // appendFrame appends pkt as one frame to b, with a virtio-net header of zeros and
 // an Ethernet header from the egress route where it has none.
 func appendFrame(b []byte, pkt *stack.PacketBuffer) []byte {

@@ -48,9 +48,11 @@ func (e *base) write(d Device, frames [][]byte) (sent int, last wire.DropReason)
 	for len(frames) > 0 {
 		n, err := d.WriteFrames(frames)
 		n = max(0, min(n, len(frames)))
+		octets := 0
 		for _, f := range frames[:n] {
-			e.octetsOut.Add(uint64(len(f) - wire.VirtioNetLen))
+			octets += len(f) - wire.VirtioNetLen
 		}
+		e.octetsOut.Add(uint64(octets))
 		e.framesOut.Add(uint64(n))
 		sent += n
 		if frames = frames[n:]; len(frames) == 0 {
@@ -89,21 +91,26 @@ func writeResult(sent int, last wire.DropReason) (int, tcpip.Error) {
 	return 0, &tcpip.ErrNoBufferSpace{}
 }
 
-// gather appends pkt's frame to b: the packet's own octets where it is contiguous,
-// else put together in a buffer of b's. The frame is valid while pkt and b are.
-// A packet that no link could carry is counted and left out.
+// gather appends pkt's frame and those of its train to b: the packet's own octets where
+// it is contiguous, else put together in a buffer of b's. The frames are valid while pkt
+// and b are. What no link could carry is counted and left out.
 func (e *base) gather(b *batch, pkt *stack.PacketBuffer) {
-	f, ok := Frame(pkt)
-	if !ok {
+	at := len(b.frames)
+	var ok bool
+	if b.frames, ok = AppendFrames(b.frames, pkt); !ok {
 		if pkt.Size()+HeaderLen > MaxFrameLen {
 			e.drops.Add(wire.DropBadFrame)
 			return
 		}
-		f = appendFrame(b.room(), pkt)
+		b.frames = append(b.frames, appendFrame(b.room(), pkt))
 	}
-	if len(f) < HeaderLen || len(f) > MaxFrameLen {
-		e.drops.Add(wire.DropBadFrame)
-		return
+	good := b.frames[:at]
+	for _, f := range b.frames[at:] {
+		if len(f) < HeaderLen || len(f) > MaxFrameLen {
+			e.drops.Add(wire.DropBadFrame)
+			continue
+		}
+		good = append(good, f)
 	}
-	b.frames = append(b.frames, f)
+	b.frames = good
 }

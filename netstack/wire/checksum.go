@@ -127,7 +127,7 @@ func checksumPlace(in *Info, off VirtioNet, l2Len int) (start, field int, r Drop
 
 // finishChecksum sums b, whose checksum field holds the sum of the pseudo header.
 func finishChecksum(b []byte, field int) {
-	putChecksum(b[field:], ^checksum.Checksum(b, 0))
+	putChecksum(b[field:], ^sumUp(b, 0))
 }
 
 // putChecksum writes a checksum of TCP or UDP. A zero is sent as all ones: UDP
@@ -166,7 +166,7 @@ func VerifyL4(datagram []byte, in *Info) bool {
 		}
 		u = u[:n]
 	case ProtoICMP:
-		return in.Version == 4 && len(u) >= 4 && checksum.Checksum(u, 0) == 0xffff
+		return in.Version == 4 && len(u) >= 4 && sumUp(u, 0) == 0xffff
 	case ProtoICMPv6:
 		if in.Version != 6 || len(u) < 4 {
 			return false
@@ -174,5 +174,5 @@ func VerifyL4(datagram []byte, in *Info) bool {
 	default:
 		return false
 	}
-	return checksum.Checksum(u, PseudoChecksum(in.Src, FinalDst(datagram, in), in.Proto, len(u))) == 0xffff
+	return sumUp(u, PseudoChecksum(in.Src, FinalDst(datagram, in), in.Proto, len(u))) == 0xffff
 }

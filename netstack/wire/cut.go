@@ -199,14 +199,12 @@ func (c *Cutter) Next(dst []byte) int {
 	n := c.hdrLen + len(payload)
 	dst = dst[:n]
 	copy(dst, c.src[:c.hdrLen])
-	copy(dst[c.hdrLen:], payload)
 	if c.version == 4 {
 		c.finishIPv4(dst, c.id+uint16(i))
 	} else {
 		SetIPv6PayloadLen(dst, n-ipv6Len)
 	}
-	// Summed where it was just written, the payload is read from the cache.
-	s := checksum.Checksum(dst[c.hdrLen:], combineLen(c.l4Sum, n-c.l4At))
+	s := copySum(dst[c.hdrLen:], payload, combineLen(c.l4Sum, n-c.l4At))
 	if c.proto == ProtoTCP {
 		c.finishTCP(dst[c.l4At:], s, at, i)
 	} else {

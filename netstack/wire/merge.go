@@ -1,9 +1,9 @@
 package wire
 
 import (
-	"bytes"
 	"encoding/binary"
 
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
@@ -14,38 +14,46 @@ const (
 	tcpSumAt   = header.TCPChecksumOffset
 )
 
-// A Merger finds out which TCP segments of one flow follow each other closely
-// enough to be one superframe: the reverse of a Cutter. Cut again at the same size,
-// the superframe gives the segments back, but for IPv4 identifications and the place
-// of PSH, as with any receiver's coalescing.
+// A Merger puts TCP segments of one flow, of which each follows the one before, together
+// to one superframe: the reverse of a Cutter. Cut again at the same size, the superframe
+// gives the segments back, but for IPv4 identifications and the place of PSH, as with any
+// receiver's coalescing.
 //
-// It keeps the first segment that it was given, which must stay unchanged until the
-// next Start, and copies nothing before Write. The zero value needs Start.
+// Each segment's data are copied once, in the pass that checks its checksum. The zero
+// value needs Start.
 type Merger struct {
-	first    []byte
-	in       Info
-	size     int    // payload of a segment, in octets
-	next     uint32 // sequence number that has to follow
-	total    int    // octets of the superframe as a datagram
-	n        int
-	push     bool
-	ended    bool // nothing may follow
-	verified bool // the first one's checksum
+	dst     []byte // of which the first total octets are the superframe
+	in      Info
+	head    int    // length of the headers
+	size    int    // payload of a segment, in octets
+	next    uint32 // sequence number that has to follow
+	total   int    // octets of the superframe as a datagram
+	n       int
+	pseudo  uint16 // sum of the pseudo header but for the length
+	push    bool
+	ended   bool // nothing may follow
+	correct bool // the first one's checksum
 }
 
-// Start begins with datagram, of which in is Parse's result. It returns false if
-// nothing can be joined to it: it is no plain TCP segment with data, or has
+// Start begins with datagram, of which in is Parse's result, in dst, which has room for
+// the longest superframe that is to become of it. It returns false, and has written
+// nothing, if nothing can be joined to it: it is no plain TCP segment with data, or has
 // something to tell by itself.
-func (m *Merger) Start(datagram []byte, in *Info) bool {
-	m.n, m.ended, m.verified = 0, true, false
-	if !mergeable(datagram, in) {
+func (m *Merger) Start(datagram []byte, in *Info, dst []byte) bool {
+	m.n, m.ended = 0, true
+	if !mergeable(datagram, in) || in.TotalLen > len(dst) {
 		return false
 	}
-	tcp := datagram[in.HeaderLen:]
-	m.first, m.in = datagram, *in
-	m.size = in.TotalLen - in.HeaderLen - in.L4HeaderLen
-	m.next = binary.BigEndian.Uint32(tcp[4:]) + uint32(m.size)
+	m.dst, m.in = dst, *in
+	m.head = in.HeaderLen + in.L4HeaderLen
+	m.size = in.TotalLen - m.head
 	m.total, m.n = in.TotalLen, 1
+	m.pseudo = PseudoChecksum(in.Src, in.Dst, ProtoTCP, 0)
+	copy(dst[:m.head], datagram)
+	tcp := dst[in.HeaderLen:m.head]
+	s := sumUp(tcp, combineLen(m.pseudo, in.TotalLen-in.HeaderLen))
+	m.correct = copySum(dst[m.head:in.TotalLen], datagram[m.head:in.TotalLen], s) == 0xffff
+	m.next = binary.BigEndian.Uint32(tcp[4:]) + uint32(m.size)
 	m.push = tcp[tcpFlagsAt]&tcpPSH != 0
 	m.ended = m.push
 	return true
@@ -68,78 +76,102 @@ func (m *Merger) Same(in *Info) bool {
 		m.in.Src == in.Src && m.in.Dst == in.Dst
 }
 
-// Add joins datagram to the others if it is Same, follows immediately, differs in
-// nothing but its data, its checksum is right, and the superframe stays within limit
-// octets. Otherwise it returns false and changes nothing but that it may refuse
-// whatever comes later, too.
-func (m *Merger) Add(datagram []byte, in *Info, limit int) bool {
-	if m.ended || !m.Same(in) || !mergeable(datagram, in) {
+// Add joins datagram, of which in is Parse's result, as Join does.
+func (m *Merger) Add(datagram []byte, in *Info) bool {
+	return mergeable(datagram, in) && m.Join(datagram[:in.HeaderLen], datagram[in.HeaderLen:in.TotalLen])
+}
+
+// Join joins a TCP segment with the IP header ip in front of it, if it is of the flow,
+// follows immediately, differs in nothing but its data, its checksum is right, and there
+// is room. Otherwise it returns false, and nothing has changed.
+//
+// ip has no options and no extension headers and is no fragment. What it says of length,
+// protocol and identification, and its own checksum, are not looked at.
+func (m *Merger) Join(ip, tcp []byte) bool {
+	if m.ended || !m.correct {
 		return false
 	}
-	n := in.TotalLen - in.HeaderLen - in.L4HeaderLen
-	h, tcp, first := m.in.HeaderLen, datagram[in.HeaderLen:], m.first[m.in.HeaderLen:]
-	if n > m.size || m.total+n > limit || in.L4HeaderLen != m.in.L4HeaderLen ||
-		binary.BigEndian.Uint32(tcp[4:]) != m.next ||
-		in.TOS != m.in.TOS || in.TTL != m.in.TTL || in.DF != m.in.DF ||
-		!bytes.Equal(tcp[8:12], first[8:12]) || // acknowledgement
-		tcp[12] != first[12] || !bytes.Equal(tcp[14:16], first[14:16]) || // reserved bits, window
-		!bytes.Equal(tcp[18:in.L4HeaderLen], first[18:in.L4HeaderLen]) || // urgent pointer, options
-		in.Version == 6 && !bytes.Equal(datagram[:4], m.first[:4]) { // flow label
+	first, n := m.dst[m.in.HeaderLen:m.head], len(tcp)-(m.head-m.in.HeaderLen)
+	if n <= 0 || n > m.size || m.total+n > len(m.dst) || !m.sameIP(ip) {
 		return false
 	}
-	if !m.verified {
-		if !VerifyL4(m.first[:m.in.TotalLen], &m.in) {
-			m.ended = true
-			return false
-		}
-		m.verified = true
+	h, data := tcp[:len(first)], tcp[len(first):]
+	if !m.sameTCP(h, first) {
+		return false
 	}
-	if !VerifyL4(datagram[:h+len(tcp)], in) {
+	s := sumUp(h, combineLen(m.pseudo, len(tcp)))
+	if copySum(m.dst[m.total:m.total+n], data, s) != 0xffff {
 		return false
 	}
 	m.n++
 	m.total += n
 	m.next += uint32(n)
-	m.push = tcp[tcpFlagsAt]&tcpPSH != 0
+	m.push = h[tcpFlagsAt]&tcpPSH != 0
 	// A short one is the last of a superframe, and PSH stands in the last only.
 	m.ended = m.push || n < m.size
 	return true
 }
 
+// sameIP compares what must be the same in the IP headers of all segments.
+func (m *Merger) sameIP(ip []byte) bool {
+	first, le := m.dst[:m.in.HeaderLen], binary.LittleEndian
+	if len(ip) != len(first) {
+		return false
+	}
+	if m.in.Version == 4 {
+		return ip[0] == first[0] && ip[1] == first[1] && // TOS
+			ip[6] == first[6] && ip[7] == first[7] && ip[8] == first[8] && // DF, TTL
+			le.Uint64(ip[12:]) == le.Uint64(first[12:])
+	}
+	return le.Uint32(ip) == le.Uint32(first) && ip[7] == first[7] && // traffic class, flow label, hop limit
+		le.Uint64(ip[8:]) == le.Uint64(first[8:]) && le.Uint64(ip[16:]) == le.Uint64(first[16:]) &&
+		le.Uint64(ip[24:]) == le.Uint64(first[24:]) && le.Uint64(ip[32:]) == le.Uint64(first[32:])
+}
+
+// sameTCP compares what must be the same in the TCP headers of all segments.
+func (m *Merger) sameTCP(h, first []byte) bool {
+	le := binary.LittleEndian
+	return le.Uint32(h) == le.Uint32(first) && // ports
+		binary.BigEndian.Uint32(h[4:]) == m.next &&
+		le.Uint32(h[8:]) == le.Uint32(first[8:]) && // acknowledgement
+		h[12] == first[12] && h[tcpFlagsAt]&^tcpPSH == tcpACK && // data offset, reserved bits
+		le.Uint16(h[14:]) == le.Uint16(first[14:]) && // window
+		string(h[18:]) == string(first[18:]) // urgent pointer, options
+}
+
 // Segments returns how many datagrams were joined, 0 before Start.
 func (m *Merger) Segments() int { return m.n }
 
-// Len returns the length in octets of the superframe as a datagram.
-func (m *Merger) Len() int { return m.total }
-
-// Write writes the superframe to dst, which has room for Len octets, and describes
-// it in off, whose offsets count from the start of an Ethernet header of 14 octets.
-// parts are the datagrams that Start and Add took, in order. With one alone it is
-// that one, and off says nothing.
-func (m *Merger) Write(dst []byte, parts [][]byte, off VirtioNet) {
+// Finish completes the superframe, returns it, and describes it in off, whose offsets
+// count from the start of an Ethernet header of 14 octets. With one datagram alone it is
+// that one, and off says nothing. Nothing can be joined to it any more.
+func (m *Merger) Finish(off VirtioNet) []byte {
 	clear(off[:VirtioNetLen])
-	at := copy(dst, m.first[:m.in.TotalLen])
+	m.ended = true
 	if m.n < 2 {
-		return
+		return m.dst[:m.total]
 	}
-	head := m.in.HeaderLen + m.in.L4HeaderLen
-	for _, p := range parts[1:] {
-		at += copy(dst[at:], p[head:])
-	}
-	SetLength(dst, int(m.in.Version), m.total)
-	tcp := dst[m.in.HeaderLen:]
+	SetLength(m.dst, int(m.in.Version), m.total)
+	tcp := m.dst[m.in.HeaderLen:]
 	if m.push {
 		tcp[tcpFlagsAt] |= tcpPSH
 	}
-	binary.BigEndian.PutUint16(tcp[tcpSumAt:],
-		PseudoChecksum(m.in.Src, m.in.Dst, ProtoTCP, m.total-m.in.HeaderLen))
+	binary.BigEndian.PutUint16(tcp[tcpSumAt:], combineLen(m.pseudo, m.total-m.in.HeaderLen))
 	off.SetFlags(VirtioNetNeedsCsum)
 	off.SetGSOType(GSOTCPv4)
 	if m.in.Version == 6 {
 		off.SetGSOType(GSOTCPv6)
 	}
-	off.SetHdrLen(uint16(ethernetLen + head))
+	off.SetHdrLen(uint16(ethernetLen + m.head))
 	off.SetGSOSize(uint16(m.size))
 	off.SetCsumStart(uint16(ethernetLen + m.in.HeaderLen))
 	off.SetCsumOffset(tcpSumAt)
+	return m.dst[:m.total]
+}
+
+// CorrectIPv4 says whether ip is the header of an IPv4 datagram without options that is
+// no fragment, of which b holds all, and its checksum is right.
+func CorrectIPv4(b []byte) bool {
+	return len(b) >= ipv4MinLen && b[0] == 0x45 && int(binary.BigEndian.Uint16(b[2:])) <= len(b) &&
+		binary.BigEndian.Uint16(b[6:])&0x3fff == 0 && checksum.Checksum(b[:ipv4MinLen], 0) == 0xffff
 }

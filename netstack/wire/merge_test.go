@@ -29,12 +29,13 @@ func segments(t rapid.TB, v6 bool, payload []byte, mss int, options []byte, flag
 func merge(t rapid.TB, parts [][]byte, limit int) (int, []byte, VirtioNet) {
 	var m Merger
 	off := make(VirtioNet, VirtioNetLen)
+	dst := make([]byte, limit)
 	for i, p := range parts {
 		var in Info
 		if r := Parse(p, &in); r != DropNone {
 			t.Fatal(r)
 		}
-		if i == 0 && !m.Start(p, &in) || i > 0 && !m.Add(p, &in, limit) {
+		if i == 0 && !m.Start(p, &in, dst) || i > 0 && !m.Add(p, &in) {
 			parts = parts[:i]
 			break
 		}
@@ -45,9 +46,7 @@ func merge(t rapid.TB, parts [][]byte, limit int) (int, []byte, VirtioNet) {
 	if len(parts) == 0 {
 		return 0, nil, nil
 	}
-	dst := make([]byte, m.Len())
-	m.Write(dst, parts, off)
-	return len(parts), dst, off
+	return len(parts), m.Finish(off), off
 }
 
 // TestMergerIsCutterReversed cuts superframes, joins the segments, and cuts again.
@@ -178,11 +177,11 @@ func TestMergerAllocs(t *testing.T) {
 	dst, off := make([]byte, 65535), make(VirtioNet, VirtioNetLen)
 	var m Merger
 	if n := testing.AllocsPerRun(100, func() {
-		m.Start(parts[0], &infos[0])
+		m.Start(parts[0], &infos[0], dst)
 		for i := range parts[1:] {
-			m.Add(parts[i+1], &infos[i+1], 65535)
+			m.Add(parts[i+1], &infos[i+1])
 		}
-		m.Write(dst, parts, off)
+		m.Finish(off)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -198,11 +197,11 @@ func FuzzMerger(f *testing.F) {
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		var m Merger
 		var ai, bi Info
-		if Parse(a, &ai) != DropNone || Parse(b, &bi) != DropNone || !m.Start(a, &ai) || !m.Add(b[:bi.TotalLen], &bi, 65535) {
+		if Parse(a, &ai) != DropNone || Parse(b, &bi) != DropNone || !m.Start(a, &ai, make([]byte, 65535)) || !m.Add(b[:bi.TotalLen], &bi) {
 			return
 		}
-		dst, off := make([]byte, m.Len()), make(VirtioNet, VirtioNetLen)
-		m.Write(dst, [][]byte{a[:ai.TotalLen], b[:bi.TotalLen]}, off)
+		off := make(VirtioNet, VirtioNetLen)
+		dst := m.Finish(off)
 		var in Info
 		if r := Parse(dst, &in); r != DropNone || off.Check(ethernetLen+len(dst)) != DropNone {
 			t.Fatalf("joined to something wrong: %v", r)
@@ -220,10 +219,10 @@ func BenchmarkMerger(b *testing.B) {
 	b.SetBytes(60000)
 	var m Merger
 	for b.Loop() {
-		m.Start(parts[0], &infos[0])
+		m.Start(parts[0], &infos[0], dst)
 		for i := range parts[1:] {
-			m.Add(parts[i+1], &infos[i+1], 65535)
+			m.Add(parts[i+1], &infos[i+1])
 		}
-		m.Write(dst, parts, off)
+		m.Finish(off)
 	}
 }

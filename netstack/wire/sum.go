@@ -1,0 +1,57 @@
+package wire
+
+import (
+	"encoding/binary"
+	"math/bits"
+
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+)
+
+// sumUp adds b to the ones' complement sum s; b begins at an even octet of what is summed.
+func sumUp(b []byte, s uint16) uint16 {
+	if len(b) < vectorLen || !haveVectors {
+		return checksum.Checksum(b, s)
+	}
+	n := len(b) &^ (vectorLen - 1)
+	return addTail(b[n:], sumVectors(&b[0], n), s)
+}
+
+// copySum copies src to dst, which is as long, in the pass that adds it to s. What a
+// checksum needs of every octet hides behind what a copy needs.
+func copySum(dst, src []byte, s uint16) uint16 {
+	if len(src) < vectorLen || !haveVectors {
+		copy(dst, src)
+		return checksum.Checksum(src, s)
+	}
+	_ = dst[len(src)-1]
+	n := len(src) &^ (vectorLen - 1)
+	copy(dst[n:], src[n:])
+	return addTail(src[n:], copySumVectors(&dst[0], &src[0], n), s)
+}
+
+// addTail adds b, shorter than vectorLen, and s to acc, a sum of words of 32 bits in the
+// order of octets that amd64 has.
+func addTail(b []byte, acc uint64, s uint16) uint16 {
+	for len(b) >= 8 {
+		x := binary.LittleEndian.Uint64(b)
+		acc += x>>32 + x&0xffffffff
+		b = b[8:]
+	}
+	if len(b) >= 4 {
+		acc += uint64(binary.LittleEndian.Uint32(b))
+		b = b[4:]
+	}
+	if len(b) >= 2 {
+		acc += uint64(binary.LittleEndian.Uint16(b))
+		b = b[2:]
+	}
+	if len(b) == 1 {
+		acc += uint64(b[0])
+	}
+	acc += uint64(bits.ReverseBytes16(s))
+	acc = acc>>32 + acc&0xffffffff
+	acc = acc>>16 + acc&0xffff
+	acc = acc>>16 + acc&0xffff
+	acc = acc>>16 + acc&0xffff
+	return bits.ReverseBytes16(uint16(acc))
+}
