@@ -47,7 +47,7 @@ config() {
 		sa ab in 0x1001 "$2" "$1" "$ab_enc" "$ab_int"
 		sa ba out 0x2001 "$1" "$2" "$ba_enc" "$ba_int"
 	fi
-	printf 'policies:\n  - {name: all, local: %s, remote: %s, action: protect, out: [%s], in: [%s]}\n' "$1" "$2" "$3" "$4"
+	printf 'policies:\n  - {name: all, local: %s, remote: %s, action: protect, mss_clamp: pmtu, out: [%s], in: [%s]}\n' "$1" "$2" "$3" "$4"
 }
 
 up() {

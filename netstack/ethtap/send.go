@@ -48,8 +48,9 @@ type sendings struct {
 
 // newSender opens a sender for the interface of that index. It runs in its namespace.
 func newSender(ifindex int, mark uint32) (*sender, error) {
-	// Without a protocol it receives nothing.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	// Without a protocol it receives nothing. It blocks, so that the runtime does not
+	// poll it: it would wake for each frame that the NIC is done with.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("packet socket: %w", err)
 	}
@@ -97,7 +98,7 @@ func newSendings() *sendings {
 	}
 	s.call = func(fd uintptr) {
 		for {
-			sent, _, e := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.msgs[0])), uintptr(s.n), 0, 0, 0)
+			sent, _, e := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.msgs[0])), uintptr(s.n), unix.MSG_DONTWAIT, 0, 0)
 			s.sent, s.errno = 0, e
 			if e == 0 {
 				s.sent = int(sent)
