@@ -108,8 +108,11 @@ func (d *Device) takeOver(h *Handover, u *undo) error {
 		t.name.Store(&s.name)
 		u.add(t.close)
 		for range i.Queues {
-			// Like water's own files it is not blocking, so that reads can be woken.
-			t.queues = append(t.queues, &water.Interface{ReadWriteCloser: os.NewFile(uintptr(h.take()), s.name)})
+			f, err := unpolled(h.take(), s.name)
+			if err != nil {
+				return err
+			}
+			t.queues = append(t.queues, &water.Interface{ReadWriteCloser: f})
 		}
 		if l, err := d.nl.LinkByName(s.name); err != nil || l.Attrs().Index != t.index || !ownTap(l) {
 			return because(ErrOccupied, "the tap %s that was handed over is not there any more (%v)", s.name, err)
@@ -117,6 +120,7 @@ func (d *Device) takeOver(h *Handover, u *undo) error {
 		if *s.to, err = newTap(d, t); err != nil {
 			return err
 		}
+		u.add((*s.to).closeWakers)
 	}
 	u.add(d.wire.closeBatches)
 	if err := d.adoptBatches(h); err != nil {

@@ -287,8 +287,10 @@ func (d *Device) letGo() error {
 		errs = append(errs, a.release())
 	}
 	d.wire.closeBatches()
-	d.kernel.tap.close()
-	d.wire.tap.close()
+	for _, t := range []*Tap{d.kernel, d.wire} {
+		t.tap.close()
+		t.closeWakers()
+	}
 	d.progs.close()
 	d.ban.close()
 	d.cut.close()

@@ -249,6 +249,7 @@ func (d *Device) makeTaps(u *undo) error {
 		if *s.to, err = newTap(d, t); err != nil {
 			return err
 		}
+		u.add((*s.to).closeWakers)
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ package ethtap
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -202,7 +201,7 @@ func (r *ring) close() {
 	defer r.mu.Unlock()
 	r.closed = true
 	if r.busy {
-		r.signal(true)
+		setEvent(r.wakes, true)
 		return
 	}
 	r.free()
@@ -345,33 +344,18 @@ func (r *ring) receive(at int) ([]byte, int) {
 
 // wait returns when a frame waits or wake was called.
 func (r *ring) wait() error {
-	fds := [...]unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLIN | unix.POLLERR}, {Fd: int32(r.wakes), Events: unix.POLLIN}}
-	if _, err := unix.Poll(fds[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
-		return err
+	ready, _, err := wait(r.fd, r.wakes)
+	if err == nil && ready&unix.POLLERR != 0 {
+		_, err = unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	}
-	if fds[0].Revents&unix.POLLERR != 0 {
-		if _, err := unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
 // wake makes the reader look up, until on is false again.
 func (r *ring) wake(on bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.signal(on)
-}
-
-func (r *ring) signal(on bool) {
-	var b [8]byte
-	if on {
-		b[0], b[7] = 1, 1 // whatever the order of octets
-		unix.Write(r.wakes, b[:])
-	} else {
-		unix.Read(r.wakes, b[:])
-	}
+	setEvent(r.wakes, on)
 }
 
 // discard gives back unread what waits, and returns how many frames it was.

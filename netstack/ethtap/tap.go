@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
@@ -66,6 +65,7 @@ type Queue struct {
 	// seen empty by whoever reads, who waits for the next frame.
 	reading atomic.Bool
 	raw     syscall.RawConn // of w
+	wakes   *waker          // of who waits for w
 	reads   sync.Pool       // of *tapRead
 	// parked says that the reader waits for the end of a hold.
 	parked atomic.Bool
@@ -78,6 +78,9 @@ func newTap(d *Device, t *tapDevice) (*Tap, error) {
 		err := control(w, func(fd int) error { q.fd = fd; return nil })
 		if err == nil {
 			q.raw, err = w.ReadWriteCloser.(*os.File).SyscallConn()
+		}
+		if err == nil {
+			q.wakes, err = newWaker()
 		}
 		if err != nil {
 			return nil, fmt.Errorf("queue of %s: %w", *t.name.Load(), err)
@@ -158,8 +161,8 @@ func (q *Queue) Read(p []byte) (int, error) {
 			return 0, io.ErrShortBuffer
 		case err == nil:
 			return n, nil
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			// Woken by a change of state; look at it again.
+		case errors.Is(err, errWoken):
+			// By a change of state; look at it again.
 		case errors.As(err, new(unix.Errno)):
 			return 0, fmt.Errorf("read from %s: %w", t.Name(), err)
 		default:
@@ -180,30 +183,51 @@ func (q *Queue) park() bool {
 	return true
 }
 
+// errWoken says that a reader was made to look up.
+var errWoken = errors.New("woken")
+
 // tapRead is one read of a TAP's queue.
 type tapRead struct {
 	p   []byte
 	n   int
 	err error
-	try func(fd uintptr) bool // made once, since it would be allocated
+
+	fd   int
+	woke error // of await
+
+	// Made once, since they would be allocated.
+	try, await func(fd uintptr)
 }
 
 func newTapRead(q *Queue) *tapRead {
 	r := new(tapRead)
-	r.try = func(fd uintptr) bool {
+	r.try = func(fd uintptr) {
+		r.fd = int(fd)
 		// At no moment has a reader a frame while reading is true.
 		q.reading.Store(false)
 		for {
-			r.n, r.err = unix.Read(int(fd), r.p)
-			switch {
-			case errors.Is(r.err, unix.EINTR):
-			case errors.Is(r.err, unix.EAGAIN):
+			r.n, r.err = unix.Read(r.fd, r.p)
+			if errors.Is(r.err, unix.EAGAIN) {
 				q.reading.Store(true)
-				return false
-			default:
-				return true
+				if r.err = q.wakes.raw.Control(r.await); r.err == nil {
+					r.err = r.woke
+				}
+				q.reading.Store(false)
+				if r.err == nil {
+					continue
+				}
+			}
+			if !errors.Is(r.err, unix.EINTR) {
+				return
 			}
 		}
+	}
+	r.await = func(wakes uintptr) {
+		_, woken, err := wait(r.fd, int(wakes))
+		if err == nil && woken {
+			err = errWoken
+		}
+		r.woke = err
 	}
 	return r
 }
@@ -212,8 +236,7 @@ func newTapRead(q *Queue) *tapRead {
 func (q *Queue) read(p []byte) (int, error) {
 	r := q.reads.Get().(*tapRead)
 	r.p = p
-	err := q.raw.Read(r.try)
-	q.reading.Store(false)
+	err := q.raw.Control(r.try)
 	n := r.n
 	if err == nil {
 		err = r.err
@@ -322,15 +345,17 @@ func (t *Tap) Stats() (Stats, error) {
 
 // wake makes blocked reads return, or lets later ones block again.
 func (t *Tap) wake(on bool) {
-	var at time.Time
-	if on {
-		at = time.Unix(1, 0)
-	}
 	for _, q := range t.queues {
-		q.w.ReadWriteCloser.(*os.File).SetReadDeadline(at)
+		q.wakes.set(on)
 		if q.ring != nil {
 			q.ring.wake(on)
 		}
+	}
+}
+
+func (t *Tap) closeWakers() {
+	for _, q := range t.queues {
+		q.wakes.close()
 	}
 }
 

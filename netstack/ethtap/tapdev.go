@@ -155,11 +155,21 @@ func openQueue(name string, persist bool) (*water.Interface, error) {
 		q.Close()
 		return nil, fmt.Errorf("water gave a %T, expected an *os.File", q.ReadWriteCloser)
 	}
-	if err := control(q, func(fd int) error { _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); return err }); err != nil {
-		q.Close()
+	// The runtime polls water's file until it is closed.
+	var dup int
+	err = control(q, func(fd int) (err error) {
+		dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		return err
+	})
+	q.Close()
+	if err != nil {
 		return nil, err
 	}
-	return q, nil
+	f, err := unpolled(dup, name)
+	if err != nil {
+		return nil, err
+	}
+	return &water.Interface{ReadWriteCloser: f}, nil
 }
 
 // control runs fn on the descriptor of a queue.
