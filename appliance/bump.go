@@ -299,7 +299,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 			Drops: &b.drops[side], Logger: b.log,
 		}
 		if hook.Side(side) == hook.Right {
-			o.EndBatch = b.engine.EndBatch
+			o.EndBatch, o.Together = b.engine.EndBatch, b.watch.Idle
 		}
 		end, err := link.New(o)
 		if err != nil {

@@ -41,6 +41,12 @@ func checkLifetimes(soft, hard Lifetime) error {
 	return nil
 }
 
+// Metered says whether a lifetime ends by what the SA carries, so that each packet has to
+// be counted before the next is looked at.
+func (s *SA) Metered() bool {
+	return s.Soft.Packets|s.Soft.Bytes|s.Hard.Packets|s.Hard.Bytes != 0
+}
+
 // Used counts packets that the SA carried, and the octets of their payload, at now
 // (nanoseconds since 1970), and notices when a lifetime is reached. The packets
 // that reach a hard limit still pass, and so does what other workers hold at that

@@ -84,11 +84,11 @@ func NewForwarders() *Forwarders {
 // For returns the forwarder of an IP protocol number.
 func (f *Forwarders) For(proto uint8) Forwarder { return f.list[f.byProto[proto]] }
 
-// Count notes that a datagram of that protocol and length in octets, superframes
-// counting as one, was turned round towards the side to.
-func (f *Forwarders) Count(proto uint8, to Side, octets int) {
+// Count notes that datagrams of that protocol and length in octets, superframes counting
+// as one, were turned round towards the side to.
+func (f *Forwarders) Count(proto uint8, to Side, packets, octets int) {
 	c := &f.carried[f.byProto[proto]][to]
-	c.packets.Add(1)
+	c.packets.Add(uint64(packets))
 	c.octets.Add(uint64(octets))
 }
 

@@ -21,11 +21,12 @@ func newFrame(dst, src tcpip.LinkAddress, etherType uint16, n int) (*stack.Packe
 	copy(b[wire.VirtioNetLen:], dst)
 	copy(b[wire.VirtioNetLen+6:], src)
 	binary.BigEndian.PutUint16(b[wire.VirtioNetLen+12:], etherType)
-	return packetIn(v), b[headerLen:]
+	return PacketIn(v), b[headerLen:]
 }
 
-// packetIn makes a packet of the frame in v, which it takes over.
-func packetIn(v *buffer.View) *stack.PacketBuffer {
+// PacketIn makes a packet, as the bump's links deliver it, of the frame in v, which it
+// takes over. The frame begins with its virtio-net header.
+func PacketIn(v *buffer.View) *stack.PacketBuffer {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
 	pkt.VirtioNetHeader().Consume(wire.VirtioNetLen)
 	eth, _ := pkt.LinkHeader().Consume(ethernetLen)
@@ -33,11 +34,20 @@ func packetIn(v *buffer.View) *stack.PacketBuffer {
 	return pkt
 }
 
-// packetFrom makes a packet of a copy of frame, which begins with its virtio-net header.
-func packetFrom(frame []byte) *stack.PacketBuffer {
+// PacketFrom is PacketIn for a copy of frame.
+func PacketFrom(frame []byte) *stack.PacketBuffer {
 	v := buffer.NewView(len(frame))
 	_, _ = v.Write(frame)
-	return packetIn(v)
+	return PacketIn(v)
+}
+
+// Frames returns how many frames a packet that a link delivered stands for: one, and those
+// of its train.
+func Frames(pkt *stack.PacketBuffer) int {
+	if t := wire.TrainOf(pkt.Owner); t != nil {
+		return 1 + len(t.Frames)
+	}
+	return 1
 }
 
 // datagram returns all data of pkt as one slice, which stays pkt's.

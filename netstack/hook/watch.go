@@ -43,6 +43,9 @@ type watching struct {
 	snaplen   int
 }
 
+// Idle says whether there are no observers now.
+func (w *Watch) Idle() bool { return w.active.Load() == nil }
+
 // NewWatch returns a Watch without observers.
 func NewWatch(clock tcpip.Clock) *Watch {
 	w := &Watch{clock: clock}
@@ -99,7 +102,7 @@ func (w *Watch) Wrap(child stack.LinkEndpoint, side Side) *WatchHook {
 // as its owner; whoever keeps the packet takes that off.
 func (h *WatchHook) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
 	now := h.w.active.Load()
-	if now == nil {
+	if now == nil || wire.TrainOf(pkt.Owner) != nil {
 		h.Endpoint.DeliverNetworkPacket(proto, pkt)
 		return
 	}
@@ -157,7 +160,7 @@ func (h *WatchHook) written(now *watching, pkt *stack.PacketBuffer) {
 	}
 	if train != nil {
 		for _, f := range train.Frames {
-			p := packetFrom(f)
+			p := PacketFrom(f)
 			h.loose(now, p)
 			p.DecRef()
 		}
@@ -191,7 +194,9 @@ func TrailOf(pkt *stack.PacketBuffer) *trace.Trail {
 
 // drop counts a drop of pkt and notes it in its trail.
 func drop(c *wire.DropCounters, pkt *stack.PacketBuffer, reason wire.DropReason) {
-	c.Add(reason)
+	for range Frames(pkt) {
+		c.Add(reason)
+	}
 	TrailOf(pkt).Drop(reason, "", "", 0)
 }
 

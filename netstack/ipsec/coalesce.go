@@ -52,11 +52,12 @@ func (e *Engine) EndBatch(queue int) {
 }
 
 // coalesce keeps a copy of w.d, opened from what pkt brought, until the end of the batch,
-// if it can be joined to others. If it returns false, w.d can go to the host at once.
-func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer) bool {
+// if it can be joined to others, and returns where. If that is nil, w.d can go to the host
+// at once.
+func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer) *coalesced {
 	d := &w.d
 	if d.Info.Proto != wire.ProtoTCP || int(pkt.Hash) >= len(e.coalescers) {
-		return false
+		return nil
 	}
 	// On the left of a box with hosts behind it, what is too long is fragmented.
 	long := e.hosts != nil && len(d.Bytes) > e.MTU()
@@ -66,25 +67,25 @@ func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer) bool {
 
 // take keeps datagram until the end of the batch, if it can be joined to others and
 // is not alone. What was kept of its flow and can't be joined to it goes out before.
-func (c *coalescer) take(e *Engine, w *work, datagram []byte, in *wire.Info, src []byte, alone bool) bool {
+func (c *coalescer) take(e *Engine, w *work, datagram []byte, in *wire.Info, src []byte, alone bool) *coalesced {
 	for i := range c.n {
 		f := &c.flows[i]
 		if !f.merger.Same(in) {
 			continue
 		}
 		if !alone && f.merger.Segments() < coalesceSegments && string(f.src()) == string(src) && f.merger.Add(datagram, in) {
-			return true
+			return f
 		}
 		e.release(w, f)
 		if !alone && f.start(datagram, in, src) {
-			return true
+			return f
 		}
 		c.n--
 		c.flows[i], c.flows[c.n] = c.flows[c.n], c.flows[i]
-		return false
+		return nil
 	}
 	if alone {
-		return false
+		return nil
 	}
 	if c.n == coalesceFlows {
 		// The first is the oldest, or nearly.
@@ -92,11 +93,12 @@ func (c *coalescer) take(e *Engine, w *work, datagram []byte, in *wire.Info, src
 		c.n--
 		c.flows[0], c.flows[c.n] = c.flows[c.n], c.flows[0]
 	}
-	if !c.flows[c.n].start(datagram, in, src) {
-		return false
+	f := &c.flows[c.n]
+	if !f.start(datagram, in, src) {
+		return nil
 	}
 	c.n++
-	return true
+	return f
 }
 
 // src is the Ethernet source that the host sees.
@@ -112,6 +114,11 @@ func (f *coalesced) start(datagram []byte, in *wire.Info, src []byte) bool {
 	putEthernet(f.frame[:frameHead], src, in.Version)
 	f.dst = in.Dst
 	return true
+}
+
+// join adds a TCP segment with the IP header ip, as wire.Merger.Join does.
+func (f *coalesced) join(ip, tcp []byte) bool {
+	return f.merger.Segments() < coalesceSegments && f.merger.Join(ip, tcp)
 }
 
 // release sends what has gathered of f to the host, and forgets it.

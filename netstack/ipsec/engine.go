@@ -237,7 +237,8 @@ type work struct {
 	train    wire.Train
 	puller   *stack.PacketBuffer // that pulls train; it has no octets
 	room     []byte              // in which the frames of train are sealed
-	wireInfo wire.Info           // of a datagram that has to be fragmented
+	lane     lane
+	wireInfo wire.Info // of a datagram that has to be fragmented
 	// fragmentID is the identification of the IPv6 fragments that the host sent, else 0.
 	fragmentID uint32
 	icmp       []byte
@@ -257,12 +258,18 @@ func (e *Engine) work() *work {
 }
 
 func (e *Engine) done(w *work) {
+	w.reset()
+	e.works.Put(w)
+}
+
+// reset forgets the datagram.
+func (w *work) reset() {
 	w.d.Bytes, w.d.Net, w.fragmentID = nil, nil, 0
 	w.releasing, w.trail = nil, nil
 	w.station = [6]byte{}
 	w.plan.reset()
 	w.open.reset()
-	e.works.Put(w)
+	w.lane = lane{}
 }
 
 // drop counts a datagram that came from one side, on the account of policy and

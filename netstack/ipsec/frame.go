@@ -39,23 +39,7 @@ func packetOf(v *buffer.View, start, end int, src tcpip.LinkAddress) *stack.Pack
 	putEthernet(head, []byte(src), b[start]>>4)
 	v.CapLength(end)
 	v.TrimFront(start - frameHead)
-	return packetIn(v)
-}
-
-// packetIn makes a packet of the frame in v, which it takes over.
-func packetIn(v *buffer.View) *stack.PacketBuffer {
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
-	pkt.VirtioNetHeader().Consume(wire.VirtioNetLen)
-	eth, _ := pkt.LinkHeader().Consume(ethernetLen)
-	pkt.NetworkProtocolNumber = tcpip.NetworkProtocolNumber(binary.BigEndian.Uint16(eth[12:]))
-	return pkt
-}
-
-// packetFrom makes a packet of a copy of frame.
-func packetFrom(frame []byte) *stack.PacketBuffer {
-	v := buffer.NewView(len(frame))
-	_, _ = v.Write(frame)
-	return packetIn(v)
+	return hook.PacketIn(v)
 }
 
 // putEthernet writes source and type for a datagram of that IP version into the frameHead
@@ -135,7 +119,7 @@ func (e *Engine) frameToLeft(w *work, frame []byte, dst netip.Addr) {
 		}
 	}
 	if !known {
-		pkt := packetFrom(frame)
+		pkt := hook.PacketFrom(frame)
 		e.hosts.Enqueue(dst, pkt)
 		pkt.DecRef()
 		return

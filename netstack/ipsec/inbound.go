@@ -40,7 +40,16 @@ func (e *Engine) hostAt(a netip.Addr, mac []byte) bool {
 func (e *Engine) inbound(pkt *stack.PacketBuffer) {
 	w := e.work()
 	defer e.done(w)
+	train := wire.TrainOf(pkt.Owner)
 	w.takeTrail(pkt)
+	e.inboundPacket(w, pkt)
+	if train != nil {
+		e.inboundTrain(w, train.Frames)
+	}
+}
+
+// inboundPacket is inbound for one packet.
+func (e *Engine) inboundPacket(w *work, pkt *stack.PacketBuffer) {
 	link := pkt.LinkHeader().Slice()
 	// Where ARP crosses to several hosts, each is addressed by its own, and where it does
 	// not by those who know that from before.
@@ -153,15 +162,21 @@ func (e *Engine) bypassIn(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *f
 // inboundProtected takes the SAs off w.d, one after the other, and sends what is
 // left to the host. The Ethernet source is the one that the frame came with.
 func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.PacketBuffer, set *fragmentSet) {
-	d := &w.d
-	for d.Info.Proto == wire.ProtoESP || d.Info.Proto == wire.ProtoAH {
-		reason, s := e.unwrap(w)
-		if reason == wire.DropUnknownSPI && w.open.n == 0 && w.open.encap.port == 0 {
-			if p := e.bypassesIPsec(w); p != nil {
-				e.bypassIn(w, p, pkt, set)
-				return
-			}
+	reason, s := e.unwrap(w)
+	if reason == wire.DropUnknownSPI && w.open.encap.port == 0 {
+		if p := e.bypassesIPsec(w); p != nil {
+			e.bypassIn(w, p, pkt, set)
+			return
 		}
+	}
+	e.inboundUnwrapped(w, reason, s, src, pkt, set)
+}
+
+// inboundUnwrapped is inboundProtected from when s was taken off w.d, or could not be for
+// a reason.
+func (e *Engine) inboundUnwrapped(w *work, reason wire.DropReason, s *sa.SA, src tcpip.LinkAddress, pkt *stack.PacketBuffer, set *fragmentSet) {
+	d := &w.d
+	for {
 		if reason != wire.DropNone {
 			e.dropped(w, hook.Right, reason, nil, s)
 			return
@@ -172,6 +187,10 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		if e.stripUDP(w) {
 			return
 		}
+		if d.Info.Proto != wire.ProtoESP && d.Info.Proto != wire.ProtoAH {
+			break
+		}
+		reason, s = e.unwrap(w)
 	}
 	d.Net = nil // it spoke of the outer datagram
 	last := w.open.removed[w.open.n-1]
@@ -202,6 +221,7 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		e.dropped(w, hook.Right, reason, nil, last)
 		return
 	}
+	spd := e.spd.Load()
 	p, reason := e.inboundPolicy(w)
 	if reason == wire.DropNone && fragmented && p.DiscardFragments {
 		reason = wire.DropFragPolicy
@@ -216,7 +236,10 @@ func (e *Engine) inboundProtected(w *work, src tcpip.LinkAddress, pkt *stack.Pac
 		e.dropped(w, hook.Right, wire.DropNoRoute, p, last)
 		return
 	}
-	if e.coalesce(w, pkt) {
+	if f := e.coalesce(w, pkt); f != nil {
+		if !fragmented {
+			w.lane.begin(w, spd, p, f)
+		}
 		if w.trail != nil {
 			w.trail.Add(trace.Step{Station: trace.Out, Verdict: "at the end of the batch, maybe joined to others", Octets: len(d.Bytes), Left: true})
 		}
@@ -280,6 +303,13 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 	if reason = s.Accept(full); reason != wire.DropNone {
 		return reason, s
 	}
+	return e.leave(w, s, full, newest), s
+}
+
+// leave makes w.d, whose ESP or AH of s was opened, the datagram beneath. full is the
+// packet's sequence number, and newest says that none of the SA's was higher.
+func (e *Engine) leave(w *work, s *sa.SA, full uint64, newest bool) (reason wire.DropReason) {
+	d, o := &w.d, &w.open
 	octets := o.pkt.End - o.pkt.Pay // outbound, too, it is the datagram that counts
 	switch s.Mode {
 	case sa.Transport:
@@ -292,7 +322,7 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 	o.encap.opened(o.n, full, newest)
 	o.n++
 	if o.pkt.NextHeader == wire.ProtoNone {
-		return wire.DropDummy, s
+		return wire.DropDummy
 	}
 	outer := len(d.Bytes)
 	switch s.Mode {
@@ -306,7 +336,7 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 	if w.trail != nil && reason == wire.DropNone {
 		w.noteOpened(s, outer)
 	}
-	return reason, s
+	return reason
 }
 
 // leaveTransport puts the IP header in front of the opened payload.

@@ -81,7 +81,7 @@ func (w *work) noteNeighbor(verdict string, hop netip.Addr, mac string, left boo
 // turned counts a datagram of so many octets that was turned round.
 func (e *Engine) turned(w *work, to hook.Side, octets int) {
 	proto := w.d.Info.Proto
-	e.forwarders.Count(proto, to, octets)
+	e.forwarders.Count(proto, to, 1, octets)
 	if w.trail != nil {
 		w.trail.Add(trace.Step{Station: trace.Forward, Name: e.forwarders.For(proto).Name(), Octets: octets, Left: to == hook.Left})
 	}

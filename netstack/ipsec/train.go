@@ -1,13 +1,21 @@
 package ipsec
 
 import (
+	"encoding/binary"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+
 	"bitw/netstack/hook"
 	"bitw/netstack/wire"
 	"bitw/sa"
+	"bitw/sa/transform"
 )
 
-// The segments of a superframe go as a wire.Train: sealed side by side in memory that
-// stays the engine's, and written at once.
+// Out, the segments of a superframe go as a wire.Train: sealed side by side in memory that
+// stays the engine's, and written at once. In, the ESP packets of one SA that a link brings
+// one behind the other come as a train. The first takes the way of every packet; if it ends
+// as part of a superframe for the host, those behind it only have to be authentic and to
+// continue what it began: no question of policy has another answer for them.
 
 const (
 	// trainRoom bounds the memory of a train in octets.
@@ -70,4 +78,145 @@ func (e *Engine) protectTrain(w *work, p *sa.Policy, hop route, piece, n int) bo
 	e.turned(w, hook.Right, len(w.d.Bytes))
 	e.sendTrain(w, hook.Right)
 	return true
+}
+
+// A lane is the way that a packet took which became part of a superframe, for those behind
+// it. Its SA is in transport or tunnel mode, and the only one of the way.
+type lane struct {
+	to     *coalesced // nil for none
+	sa     *sa.SA
+	policy *sa.Policy
+	spd    *sa.SPD
+	// What the packets of the lane came to that are not counted yet: how many there are,
+	// their octets as the SA counts them, and those of the datagrams.
+	n, carried, octets int
+}
+
+// begin makes the way of w.d one for others, if it is so simple.
+func (l *lane) begin(w *work, spd *sa.SPD, p *sa.Policy, to *coalesced) {
+	s := w.open.removed[0]
+	if w.trail != nil || w.open.n != 1 || s.Key.Proto != wire.ProtoESP || s.Mode == sa.BEET || s.Encap != nil || s.Metered() {
+		return
+	}
+	*l = lane{to: to, sa: s, policy: p, spd: spd}
+}
+
+// inboundTrain takes the frames behind the one that has just been taken.
+func (e *Engine) inboundTrain(w *work, frames [][]byte) {
+	for _, f := range frames {
+		if w.lane.to != nil && e.inboundBehind(w, f) {
+			continue
+		}
+		e.endLane(w)
+		w.reset()
+		pkt := hook.PacketFrom(f)
+		pkt.Hash = w.queue
+		e.inboundPacket(w, pkt)
+		pkt.DecRef()
+	}
+	e.endLane(w)
+}
+
+// inboundBehind takes a frame by the lane. It returns false, and has done nothing, if the
+// frame has to go the way of every packet.
+func (e *Engine) inboundBehind(w *work, f []byte) bool {
+	l, b := &w.lane, f[frameHead:]
+	head := 40
+	if b[0]>>4 == 4 {
+		if head = 20; !wire.CorrectIPv4(b) {
+			return false
+		}
+		b = b[:binary.BigEndian.Uint16(b[2:])]
+	} else if n := 40 + int(binary.BigEndian.Uint16(b[4:])); n <= len(b) {
+		b = b[:n]
+	} else {
+		return false
+	}
+	h, ok := wire.NewESP(b[min(head, len(b)):])
+	s := l.sa
+	if !ok || h.SPI() != s.Key.SPI || e.spd.Load() != l.spd || s.Usable(w.now) != wire.DropNone {
+		return false
+	}
+	full, reason := s.CheckReplay(h.Seq())
+	if reason != wire.DropNone {
+		return false
+	}
+	o := &w.open
+	o.pkt = transform.Packet{Buf: b, Hdr: head, End: len(b)}
+	reason = s.Transform.Open(&o.pkt, transform.Sequence{SPI: s.Key.SPI, Number: full, ESN: s.ESN})
+	if reason == wire.DropNone {
+		newest := s.Newest(full)
+		if reason = s.Accept(full); reason == wire.DropNone {
+			if l.join(b[:head], b[o.pkt.Pay:o.pkt.End], o.pkt.NextHeader) {
+				return true
+			}
+			e.leaveLane(w, f, full, newest)
+			return true
+		}
+	}
+	e.endLane(w)
+	w.reset()
+	w.d.Bytes = b
+	if wire.Parse(b, &w.d.Info) == wire.DropNone { // which it is
+		e.dropped(w, hook.Right, reason, nil, s)
+	}
+	return true
+}
+
+// join adds a payload that came behind the IP header outer to the superframe, and returns
+// false, and has done nothing, if it does not continue that.
+func (l *lane) join(outer, payload []byte, proto uint8) bool {
+	carried, head := len(payload), len(outer)
+	if l.sa.Mode == sa.Transport {
+		if proto != wire.ProtoTCP || !l.to.join(outer, payload) {
+			return false
+		}
+		carried += head
+		l.n, l.carried, l.octets = l.n+1, l.carried+carried, l.octets+carried
+		return true
+	}
+	inner, tcp := payload, []byte(nil)
+	switch {
+	case proto == wire.ProtoIPv4 && wire.CorrectIPv4(inner) && inner[9] == wire.ProtoTCP:
+		inner, tcp = inner[:20], inner[20:max(20, binary.BigEndian.Uint16(inner[2:]))]
+	case proto == wire.ProtoIPv6 && len(inner) >= 40 && inner[0]>>4 == 6 && inner[6] == wire.ProtoTCP &&
+		40+int(binary.BigEndian.Uint16(inner[4:])) <= len(inner):
+		inner, tcp = inner[:40], inner[40:40+int(binary.BigEndian.Uint16(inner[4:]))]
+	default:
+		return false
+	}
+	tos := wire.TOS(inner)
+	if now, congested := l.sa.Headers.InnerTOS(wire.TOS(outer), tos); congested || now != tos || !l.to.join(inner, tcp) {
+		return false
+	}
+	l.n, l.carried, l.octets = l.n+1, l.carried+carried, l.octets+len(inner)+len(tcp)
+	return true
+}
+
+// leaveLane takes f, whose ESP is opened and accepted, on as every packet.
+func (e *Engine) leaveLane(w *work, f []byte, full uint64, newest bool) {
+	s, opened, queue := w.lane.sa, w.open.pkt, w.queue
+	e.endLane(w)
+	w.reset()
+	pkt := hook.PacketFrom(f)
+	defer pkt.DecRef()
+	pkt.Hash = queue
+	if w.read(pkt, hook.Right) != wire.DropNone {
+		return // it was looked at before
+	}
+	opened.Buf = w.d.Bytes
+	w.open.pkt = opened
+	src := tcpip.LinkAddress(pkt.LinkHeader().Slice()[6:12])
+	e.inboundUnwrapped(w, e.leave(w, s, full, newest), s, src, pkt, nil)
+}
+
+// endLane counts what went by the lane, and closes it.
+func (e *Engine) endLane(w *work) {
+	l := &w.lane
+	if l.n > 0 {
+		l.sa.Used(l.n, l.carried, w.now)
+		l.policy.Counters[sa.Inbound].Add(l.n, l.octets, w.now)
+		e.forwarders.Count(wire.ProtoTCP, hook.Left, l.n, l.octets)
+	}
+	*l = lane{}
 }

@@ -17,7 +17,7 @@ func TestAllocations(t *testing.T) {
 	for _, n := range []int{40, 1500, 60000} {
 		f := frame(0, macA, macB, 0x0800, n)
 		e.Attach(dispatcherFunc(func() {}))
-		if a := testing.AllocsPerRun(200, func() { e.handle(f, 0) }); a >= 1 {
+		if a := testing.AllocsPerRun(200, func() { e.handle(f, nil, 0) }); a >= 1 {
 			t.Errorf("%v allocations to receive %d octets", a, n)
 		}
 		var l stack.PacketBufferList
@@ -50,7 +50,7 @@ func BenchmarkReceive(b *testing.B) {
 			b.SetBytes(int64(n))
 			b.ReportAllocs()
 			for b.Loop() {
-				e.handle(f, 0)
+				e.handle(f, nil, 0)
 			}
 		})
 	}

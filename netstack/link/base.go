@@ -119,11 +119,20 @@ func (e *base) deliver(pkt *stack.PacketBuffer) {
 		(*d).DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt)
 	} else {
 		e.drops.Add(wire.DropEndpointGone)
+		if t := wire.TrainOf(pkt.Owner); t != nil {
+			for range t.Frames {
+				e.drops.Add(wire.DropEndpointGone)
+			}
+		}
 	}
 	pkt.DecRef()
 }
 
-func (e *base) countIn(frame []byte) {
-	e.framesIn.Add(1)
-	e.octetsIn.Add(uint64(len(frame) - wire.VirtioNetLen))
+func (e *base) countIn(frames ...[]byte) {
+	octets := 0
+	for _, f := range frames {
+		octets += len(f) - wire.VirtioNetLen
+	}
+	e.framesIn.Add(uint64(len(frames)))
+	e.octetsIn.Add(uint64(octets))
 }

@@ -37,6 +37,10 @@ type Options struct {
 	// read from Devices[queue] brought have been delivered. Each packet has its queue as
 	// Hash.
 	EndBatch func(queue int)
+	// Together, if not nil, says whether ESP packets that come one behind the other, with
+	// the same addresses and SPI, may be delivered as one: the first as a packet, the others
+	// as its wire.Train, where they lie. It is asked once a read.
+	Together func() bool
 	// Manual makes the endpoint read only when Pump is called, on the caller's
 	// goroutine, for tests that must be deterministic. The devices must be Pollers.
 	Manual bool
@@ -62,10 +66,16 @@ func New(o Options) (*Endpoint, error) {
 	}
 	e := new(Endpoint)
 	e.base.init(o.MAC, o.MTU, o.Drops)
-	e.reader.init(&e.base, o, func(frame []byte, queue int) {
+	e.reader.init(&e.base, o, func(frame []byte, rest [][]byte, queue int) {
 		e.countIn(frame)
 		pkt := NewPacket(frame, e.LinkAddress())
 		pkt.Hash = uint32(queue)
+		if len(rest) > 0 {
+			e.countIn(rest...)
+			train := &e.turns[queue].train
+			train.Frames = rest
+			pkt.Owner = train
+		}
 		e.deliver(pkt)
 	})
 	return e, nil

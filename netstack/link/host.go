@@ -115,7 +115,7 @@ func fillOffload(f []byte, pkt *stack.PacketBuffer) {
 }
 
 // receive takes one frame from the link.
-func (e *HostEndpoint) receive(frame []byte, _ int) {
+func (e *HostEndpoint) receive(frame []byte, _ [][]byte, _ int) {
 	vnet, eth := wire.VirtioNet(frame[:wire.VirtioNetLen]), frame[wire.VirtioNetLen:]
 	if !e.promiscuous.Load() && typeOf(eth, e.LinkAddress()) == tcpip.PacketOtherHost {
 		e.drops.Add(wire.DropForeignMAC)

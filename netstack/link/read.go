@@ -18,7 +18,8 @@ import (
 type reader struct {
 	*base
 	devices  []Device
-	handle   func(frame []byte, queue int)
+	handle   func(frame []byte, rest [][]byte, queue int)
+	together func() bool     // Options.Together
 	endBatch func(queue int) // may be nil
 	clock    tcpip.Clock
 	log      logrus.FieldLogger
@@ -34,7 +35,8 @@ type reader struct {
 // waits for more. It has a cache line for itself.
 type turn struct {
 	atomic.Uint64
-	_ [56]byte
+	train wire.Train // of the packet that is delivered
+	_     [32]byte
 }
 
 // Turns appends to list how far each reader has come, in the order of the devices: a
@@ -54,9 +56,9 @@ const (
 	retryMax = time.Second
 )
 
-func (r *reader) init(b *base, o Options, handle func(frame []byte, queue int)) {
+func (r *reader) init(b *base, o Options, handle func(frame []byte, rest [][]byte, queue int)) {
 	r.base, r.devices, r.handle, r.endBatch = b, o.Devices, handle, o.EndBatch
-	r.manual, r.clock, r.batch = o.Manual, o.Clock, o.Batch
+	r.manual, r.clock, r.batch, r.together = o.Manual, o.Clock, o.Batch, o.Together
 	if r.clock == nil {
 		r.clock = tcpip.NewStdClock()
 	}
@@ -164,12 +166,19 @@ func (r *reader) take(frames [][]byte, queue int) {
 	}
 	t := &r.turns[queue]
 	t.Add(1)
-	for _, f := range frames {
+	together := len(frames) > 1 && r.together != nil && r.together()
+	for len(frames) > 0 {
+		f, n := frames[0], 1
+		if together {
+			n = sameESP(frames)
+		}
+		rest := frames[1:n]
+		frames = frames[n:]
 		if len(f) < HeaderLen || len(f) > MaxFrameLen {
 			r.drops.Add(wire.DropBadFrame)
 			continue
 		}
-		r.handle(f, queue)
+		r.handle(f, rest, queue)
 	}
 	if r.endBatch != nil {
 		r.endBatch(queue)

@@ -33,6 +33,15 @@ func DecapECN(outer, inner uint8) (ecn uint8, drop bool) {
 	return inner, false
 }
 
+// TOS returns the TOS octet of an IPv4 datagram, or the traffic class of an IPv6 one. At
+// least two octets must be in b.
+func TOS(b []byte) uint8 {
+	if b[0]>>4 == 4 {
+		return b[1]
+	}
+	return b[0]<<4 | b[1]>>4
+}
+
 // SetTOS sets the TOS octet of an IPv4 datagram, and makes the header checksum right,
 // or the traffic class of an IPv6 one. The whole IP header must be in b.
 func SetTOS(b []byte, tos uint8) {

@@ -1,0 +1,150 @@
+package ipsec
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"bitw/netstack/hook"
+	"bitw/netstack/link"
+	"bitw/netstack/wire"
+	"bitw/sa"
+	"bitw/sa/transform"
+)
+
+// trainFromWire is fromWire for datagrams that come as one train.
+func (s *station) trainFromWire(datagrams ...[]byte) {
+	pkt := link.NewPacket(frame(s.peer, s.mac, datagrams[0], nil), s.mac)
+	var t wire.Train
+	for _, d := range datagrams[1:] {
+		t.Frames = append(t.Frames, frame(s.peer, s.mac, d, nil))
+	}
+	pkt.Owner = &t
+	s.e.inbound(pkt)
+	pkt.DecRef()
+}
+
+// What comes as a train reaches the host as if each packet had come alone, and is counted
+// the same: flows mixed, with gaps and repetitions, packets that are forged, malformed,
+// dummies, too old, or have been cut short, wrong checksums, flags, changed TOS, UDP.
+func TestR15_ATrainIsAsManyPackets(t *testing.T) {
+	for _, mode := range []sa.Mode{sa.Transport, sa.Tunnel} {
+		for _, six := range []bool{false, true} {
+			for seed := range uint64(8) {
+				r := rand.New(rand.NewPCG(seed, 1))
+				p := newPair(t, "aes128gcm16", transform.ProtoESP, mode, six, false)
+				wired := mixture(t, p, six, r)
+				var got [2][][]byte
+				var counted [2]map[string]uint64
+				for i := range 2 {
+					p := newPair(t, "aes128gcm16", transform.ProtoESP, mode, six, false)
+					coalescing(p)
+					for list := wired; len(list) > 0; {
+						n := 1 + r.IntN(min(len(list), 40))
+						if i == 0 {
+							n = len(list)
+						}
+						part := list[:n]
+						list = list[n:]
+						var clones [][]byte
+						for _, d := range part {
+							clones = append(clones, bytes.Clone(d))
+						}
+						if i == 0 {
+							p.b.fromWire(clones...)
+						} else {
+							p.b.trainFromWire(clones...)
+						}
+					}
+					p.b.e.EndBatch(0)
+					for _, f := range p.b.left.frames {
+						got[i] = append(got[i], f)
+					}
+					counted[i] = counts(p.b)
+				}
+				if d := cmp.Diff(counted[0], counted[1]); d != "" {
+					t.Errorf("%v, seed %d: counters (- one by one, + as a train):\n%s", modeName(mode, six, false), seed, d)
+				}
+				if d := cmp.Diff(got[0], got[1]); d != "" {
+					t.Fatalf("%v, seed %d: %d frames one by one, %d as a train", modeName(mode, six, false), seed, len(got[0]), len(got[1]))
+				}
+			}
+		}
+	}
+}
+
+// mixture returns what is on the wire of a random mixture of the host's datagrams.
+func mixture(t testing.TB, p *pair, six bool, r *rand.Rand) (wired [][]byte) {
+	src, dst, at := addrA4, addrB4, 20
+	if six {
+		src, dst, at = addrA6, addrB6, 40
+	}
+	seqs := [3]uint32{}
+	for range 30 {
+		flow := r.IntN(len(seqs))
+		n := 1 + r.IntN(9000)
+		for _, d := range segmentsOf(t, p, six, uint16(4000+flow), seqs[flow], n) {
+			wired = append(wired, d)
+			switch r.IntN(40) {
+			case 0:
+				d[len(d)-1]++ // forged
+			case 1:
+				wired = append(wired, d) // again
+			case 2:
+				wired[len(wired)-1] = d[:len(d)-4] // its length contradicts
+			case 3:
+				wire.SetTOS(d, 3) // congestion
+			case 4:
+				d[at+7]++ // another number than was sealed
+			case 5:
+				d[at+3]++ // no SPI of ours
+			case 6:
+				if !six {
+					d[10]++ // IPv4 checksum
+				}
+			}
+		}
+		seqs[flow] += uint32(n)
+		switch r.IntN(12) {
+		case 0:
+			seqs[flow] += 7 // a gap
+		case 1:
+			p.a.fromHost(udpTo(src, dst, 1, 2, r.IntN(1000)), nil)
+			wired = append(wired, p.a.right.take(t, "", "")...)
+		case 2:
+			wired = append(wired, segmentsOf(t, p, six, uint16(4000+flow), seqs[flow], 0)...)
+		case 3:
+			d := tcpTo(src, dst, 100, false)
+			d[at+16]++ // its own checksum
+			p.a.fromHost(d, nil)
+			wired = append(wired, p.a.right.take(t, "", "")...)
+		case 4:
+			r.Shuffle(min(len(wired), 4), func(i, j int) {
+				i, j = len(wired)-1-i, len(wired)-1-j
+				wired[i], wired[j] = wired[j], wired[i]
+			})
+		}
+	}
+	return wired
+}
+
+// counts returns all that a station counts.
+func counts(s *station) map[string]uint64 {
+	m := s.drops(hook.Right)
+	for _, x := range s.sad.All() {
+		m[x.Name+" packets"], m[x.Name+" octets"] = x.Packets.Load(), x.Bytes.Load()
+		for reason, n := range x.Drops.Snapshot() {
+			m[x.Name+" "+reason] = n
+		}
+	}
+	for _, p := range s.e.SPD().Policies() {
+		c := &p.Counters[sa.Inbound]
+		m["policy packets"], m["policy octets"] = c.Packets.Load(), c.Bytes.Load()
+	}
+	for name, c := range s.e.Forwarders().Carried() {
+		m[name+" packets"], m[name+" octets"] = c[hook.Left].Packets, c[hook.Left].Bytes
+	}
+	return m
+}
