@@ -66,6 +66,7 @@ type bump struct {
 	host        atomic.Pointer[hostState]
 	proxy       *hook.ProxyARP // nil where ARP and NDP cross
 	neighbor    *hook.Neighbor
+	claims      *hook.Claims
 	crossing    atomic.Bool // ARP and neighbour discovery cross
 	// absent says that the interface is gone, or that what took its place is not cut yet.
 	absent atomic.Bool
@@ -290,7 +291,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 		Coalesce: len(devices[hook.Right]),
 	})
 	b.resolver = hook.NewResolver(hook.ResolverOptions{
-		Clock: clock, Failed: b.engine.Unresolved, Drops: &b.drops[hook.Right],
+		Clock: clock, Failed: b.engine.Unresolved, Drops: &b.drops[hook.Left], // what waits comes from the host
 	})
 	ends := make([]*link.Endpoint, 2)
 	for side, name := range []string{"kern", "dev"} {
@@ -314,7 +315,8 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	if err != nil {
 		return err
 	}
-	atRight := hook.NeighborOptions{MAC: host.mac, Own: b.own, Announced: b.resolver.Announced, Drops: &b.drops[hook.Right]}
+	b.claims = hook.NewClaims(b.clock)
+	atRight := hook.NeighborOptions{MAC: host.mac, Own: b.own, Announced: b.resolver.Announced, Claims: b.claims, Drops: &b.drops[hook.Right]}
 	b.left = inner
 	if b.cfg.Neighbors == config.Proxy {
 		atRight.Host, atRight.Probes = &toLeft, probes

@@ -78,8 +78,16 @@ func (c *checkup) taps() {
 		c.say(Warning, "", "Linux 6.16 or later shuts it for all frames", "if %s is created anew, ARP passes until it is cut again, IP does not", s.Interface)
 	}
 	if s.BypassRefused > 0 {
-		c.say(Warning, "", "find the program: it sends past the host's stack (PACKET_QDISC_BYPASS or AF_XDP), and would have gone past bitw", "%d sockets that would send past the cut were refused in %s", s.BypassRefused, s.BypassForbidden)
+		c.say(Warning, "", "find the program: it sends past the host's stack (PACKET_QDISC_BYPASS or AF_XDP), and would have gone past bitw", "%s refused in %s that would have sent past the cut", some(s.BypassRefused, "socket"), s.BypassForbidden)
 	}
+}
+
+// some is a number with its noun, whose plural has an s.
+func some(n uint64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 func (c *checkup) policy(p *PolicyStatus) {
@@ -91,19 +99,19 @@ func (c *checkup) policy(p *PolicyStatus) {
 		c.say(Critical, about, "see the findings about them, or give them keys", "it protects by %s, which cannot be used now, so nothing passes", strings.Join(p.Down, " and "))
 	}
 	if n := p.In.Drops["clear_not_protected"]; n != 0 {
-		c.say(c.going("clear_not_protected", Critical), about, "the other end does not protect this traffic: see that IPsec runs there and that its policy says so", "%d packets that must be protected came in the clear%s", n, c.example("clear_not_protected", p.Name))
+		c.say(c.going("clear_not_protected", Critical), about, "the other end does not protect this traffic: see that IPsec runs there and that its policy says so", "%s that must be protected came in the clear%s", some(n, "packet"), c.example("clear_not_protected", p.Name))
 	}
 	if n := p.In.Drops["selector_mismatch"]; n != 0 {
-		c.say(c.going("selector_mismatch", Warning), about, "compare the policies and SPIs of both ends", "%d packets came by another SA than the policy's%s", n, c.example("selector_mismatch", p.Name))
+		c.say(c.going("selector_mismatch", Warning), about, "compare the policies and SPIs of both ends", "%s came by another SA than the policy's%s", some(n, "packet"), c.example("selector_mismatch", p.Name))
 	}
 	if p.Out.Packets == 0 || len(p.Down) > 0 {
 		return
 	}
 	switch sent := c.s.Time.Sub(p.Out.LastUse); {
 	case p.In.Packets == 0:
-		c.say(Warning, about, "look for drops here and at the other end", "%d packets went out and none came back", p.Out.Packets)
+		c.say(Warning, about, "is bitw up at the other end, with the same keys? See bitw status there, and bitw drops here", "%s went out and none came back", some(p.Out.Packets, "packet"))
 	case sent < peerSilence && c.s.Time.Sub(p.In.LastUse) > peerSilence:
-		c.say(Warning, about, "is the other end up, and does it still have the same keys? Look for drops there, and for icv and unknown_spi here",
+		c.say(Warning, about, "is the other end up, and does it still have the same keys? See bitw status there, and bitw drops here",
 			"packets go out, and nothing authentic has come back for %v", c.s.Time.Sub(p.In.LastUse).Round(time.Second))
 	}
 }
@@ -133,16 +141,21 @@ func (c *checkup) sa(x *SAStatus) {
 		if severity == Critical && x.Packets > 0 {
 			severity = Warning // some pass, so the keys agree
 		}
-		c.say(severity, about, "the keys or algorithms of the two ends differ, or somebody changes packets", "%d packets failed authentication", n)
+		if x.Packets == 0 {
+			c.say(severity, about, "the keys or algorithms of the two ends differ: give both the same, see bitw check -c FILE at both and bitw apply FILE",
+				"%s from %s failed authentication, and none has passed it", some(n, "packet"), cmp.Or(x.Source, "its peer"))
+		} else {
+			c.say(severity, about, "somebody or something changes packets on their way, or one end has other keys by now", "%s failed authentication", some(n, "packet"))
+		}
 	}
 	if n := x.Drops["replay"] + x.Drops["replay_old"]; n != 0 {
-		c.say(c.either("replay", "replay_old"), about, "if the other end was restarted with the same key, its sequence numbers must go on where they were; if packets overtake one another, raise replay_window", "%d packets were replays or too late", n)
+		c.say(c.either("replay", "replay_old"), about, "if the other end was restarted with the same key, its sequence numbers must go on where they were; if packets overtake one another, raise replay_window", "%s came again or too late", some(n, "packet"))
 	}
 	if n := x.Drops["seq_exhausted"] + x.Drops["seq_unreserved"]; n != 0 {
-		c.say(Critical, about, "give it a new key, or see that state_dir can be written", "%d packets had no sequence number left (%s)", n, strings.Join(reasons(x.Drops, "seq_"), ", "))
+		c.say(Critical, about, "give it a new key, or see that state_dir can be written", "%s had no sequence number (%s)", some(n, "packet"), strings.Join(reasons(x.Drops, "seq_"), ", "))
 	}
 	if n := x.Drops["encap_mismatch"]; n != 0 {
-		c.say(c.going("encap_mismatch", Warning), about, "set encap: alike at both ends", "%d packets came with UDP encapsulation where it wants none, or without where it wants it", n)
+		c.say(c.going("encap_mismatch", Warning), about, "set encap: alike at both ends", "%s came with UDP encapsulation where it wants none, or without where it wants it", some(n, "packet"))
 	}
 	if x.PathMTU != 0 {
 		c.say(Notice, about, "nothing, if that is so; else find the link that is too small, see bitw netcheck", "the path takes only %d octets, told by a router on the way", x.PathMTU)
@@ -167,7 +180,7 @@ func (c *checkup) lifetime(x *SAStatus) {
 		c.say(Warning, about, remedy, "its lifetime is over after %d more bytes", *n)
 	}
 	if n := l.SequenceLeft; n != nil && *n < x.Sequence/(nearEnd-1) {
-		c.say(Warning, about, remedy+", or use esn: true", "it has %d sequence numbers left", *n)
+		c.say(Warning, about, remedy+", or use esn: true", "it has %s left", some(*n, "sequence number"))
 	}
 }
 
@@ -175,23 +188,94 @@ func (c *checkup) lifetime(x *SAStatus) {
 func (c *checkup) drops() {
 	s := c.s
 	if s.Held != 0 {
-		c.say(Warning, "", "does the other end answer?", "%d datagrams wait for SAs that a key manager was asked for", s.Held)
+		c.say(Warning, "", "does the other end answer?", "%s held for SAs that a key manager was asked for", some(uint64(s.Held), "datagram"))
 	}
-	for _, x := range []struct{ reason, problem, remedy string }{
-		{"acquire_timeout", "%d packets waited in vain for an SA", "does the other end answer its key manager?"},
-		{"no_policy", "%d packets matched no policy and were discarded", c.rule()},
-		{"unknown_spi", "%d packets came with an SPI that no SA has", "compare spi and destination with the other end's outbound SA"},
-		{"unresolved", "%d packets went to a next hop that does not answer ARP or neighbour discovery", "is the other end up, and the route right? See bitw neigh and bitw route"},
-		{"no_route", "%d packets had no route", "see the routes of " + s.Interface + ", or add one under routes"},
-		{"queue_full", "%d packets found a queue full", "is the machine too slow for its traffic, or a neighbour silent? See bitw neigh"},
-		{"frag_memory", "%d fragments found the fragment memory full", "raise fragment_memory, or find who sends so many fragments"},
-		{"link_write", "%d frames were refused by a link", "see the state and the MTU of " + s.Interface},
-		{"own_address_spoof", "%d packets came from the wire with an address of this host", "another station has this host's address, or somebody forges it"},
+	c.conflicts()
+	c.mismatch()
+	for _, x := range []struct{ reason, noun, problem, remedy string }{
+		{"acquire_timeout", "packet", "waited in vain for an SA", "does the other end answer its key manager?"},
+		{"no_policy", "packet", "matched no policy and was discarded", c.rule()},
+		{"unknown_spi", "packet", "came with an SPI that no SA here has", c.spi()},
+		{"unresolved", "packet", "went to a next hop that does not answer ARP or neighbour discovery" + c.silentHops(), "is the other end up, and the route right? See bitw neigh and bitw route"},
+		{"no_route", "packet", "had no route", "see the routes of " + s.Interface + ", or add one under routes"},
+		{"queue_full", "packet", "found a queue full", "is the machine too slow for its traffic, or a neighbour silent? See bitw neigh"},
+		{"frag_memory", "fragment", "found the fragment memory full", "raise fragment_memory, or find who sends so many fragments"},
+		{"link_write", "frame", "got no further, since a link refused it", "see the state and the MTU of " + s.Interface},
+		{"own_address_spoof", "packet", "came from the wire with an address of this host", "another station has this host's address, or somebody forges it"},
 	} {
 		if n := s.Drops[x.reason]; n != 0 {
-			c.say(c.going(x.reason, Warning), "", x.remedy, x.problem+"%s", n, c.example(x.reason, ""))
+			c.say(c.going(x.reason, Warning), "", x.remedy, "%s %s%s", some(n, x.noun), x.problem, c.example(x.reason, ""))
 		}
 	}
+}
+
+// conflicts are about addresses that two stations have.
+func (c *checkup) conflicts() {
+	for _, x := range c.s.AddressConflicts {
+		severity := Warning
+		if c.s.Time.Sub(x.Last) >= recently {
+			severity = Notice
+		}
+		ago := max(c.s.Time.Sub(x.Last), 0).Round(time.Second)
+		if x.Own {
+			c.say(severity, "", "two stations must not have one address: give one of them another, or see whether somebody forges ARP",
+				"the station %s says that it has %s, which is this host's; the last time %v ago", strings.Join(x.MACs, " or "), x.Address, ago)
+			continue
+		}
+		c.say(severity, "", fmt.Sprintf("give one of the two another address; until then bitw neigh add %s MAC holds the right one", x.Address),
+			"the stations %s both say that they have %s, the last time %v ago", strings.Join(x.MACs, " and "), x.Address, ago)
+	}
+}
+
+// mismatch is about packets that were opened and then found no policy that takes them
+// from their SA.
+func (c *checkup) mismatch() {
+	n := c.s.Drops["selector_mismatch"]
+	for i := range c.s.Policies {
+		n -= min(n, c.s.Policies[i].In.Drops["selector_mismatch"])
+	}
+	if n == 0 {
+		return
+	}
+	by := "an SA"
+	if f := c.last("selector_mismatch", ""); f != nil && f.SA != "" {
+		by = "SA " + f.SA
+	}
+	c.say(c.going("selector_mismatch", Warning), "", "the other end's policy takes in more than this end's: compare addresses, protocol and ports of both policies",
+		"%s came by %s, and the policy of that SA is not for what was in them%s", some(n, "packet"), by, c.example("selector_mismatch", ""))
+}
+
+// spi is what to do about the last packet whose SPI nobody has.
+func (c *checkup) spi() string {
+	const remedy = "compare spi and destination with the other end's outbound SA"
+	f := c.last("unknown_spi", "")
+	if f == nil {
+		return remedy
+	}
+	var here []string
+	for i := range c.s.SAs {
+		if x := &c.s.SAs[i]; x.Direction == "in" && (x.Source == "" || x.Source == f.Source) {
+			here = append(here, fmt.Sprintf("%s with spi %s for %s", x.Name, x.SPI, x.Destination))
+		}
+	}
+	if len(here) == 0 {
+		return "no SA here is for packets from " + f.Source + ": add one, or end the other end's"
+	}
+	return fmt.Sprintf("SAs here for packets from %s are %s: make spi and destination the same at both ends", f.Source, strings.Join(here[:min(len(here), 4)], ", "))
+}
+
+// silentHops names the next hops that do not answer.
+func (c *checkup) silentHops() string {
+	var list []string
+	for _, n := range c.s.Neighbors {
+		if strings.EqualFold(n.State, "unreachable") || strings.EqualFold(n.State, "incomplete") {
+			list = append(list, n.Address)
+		}
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(list[:min(len(list), 4)], ", ")
 }
 
 // going is the severity of drops for a reason: severe if there were some of late, and

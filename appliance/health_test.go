@@ -45,7 +45,7 @@ func TestR50_Health(t *testing.T) {
 		"wrong key": {func(s *Status) {
 			drop(s, "icv", time.Second)
 			s.SAs[1].Traffic = Traffic{Drops: map[string]uint64{"icv": 7}}
-		}, Critical, []string{"SA in: 7 packets failed authentication", "keys or algorithms"}},
+		}, Critical, []string{"SA in: 7 packets from its peer failed authentication, and none has passed it", "keys or algorithms", "bitw apply FILE"}},
 		"some are changed on the way": {func(s *Status) {
 			drop(s, "icv", time.Second)
 			s.SAs[1].Drops = map[string]uint64{"icv": 7}
@@ -70,7 +70,29 @@ func TestR50_Health(t *testing.T) {
 		"no policy, long ago": {func(s *Status) { drop(s, "no_policy", time.Hour) }, Notice, []string{"matched no policy"}},
 		"unknown SPI": {func(s *Status) {
 			drop(s, "unknown_spi", time.Second, DroppedFlow{From: "right", Protocol: "esp", Source: "192.0.2.2", Destination: "192.0.2.1", SPI: "0x00009999"})
-		}, Warning, []string{"spi 0x00009999", "compare spi"}},
+			s.SAs[1].Source, s.SAs[1].SPI, s.SAs[1].Destination = "192.0.2.2", "0x00002001", "192.0.2.1"
+		}, Warning, []string{"spi 0x00009999", "SAs here for packets from 192.0.2.2 are in with spi 0x00002001 for 192.0.2.1: make spi and destination the same"}},
+		"unknown SPI of a stranger": {func(s *Status) {
+			drop(s, "unknown_spi", time.Second, DroppedFlow{From: "right", Protocol: "esp", Source: "192.0.2.7", Destination: "192.0.2.1", SPI: "0x00009999"})
+			s.SAs[1].Source = "192.0.2.2"
+		}, Warning, []string{"no SA here is for packets from 192.0.2.7"}},
+		"unknown SPI, nobody knows whose": {func(s *Status) { drop(s, "unknown_spi", time.Second) }, Warning, []string{"compare spi"}},
+		"policies differ": {func(s *Status) {
+			drop(s, "selector_mismatch", time.Second, DroppedFlow{From: "right", Protocol: "icmp", Source: "192.0.2.2", Destination: "192.0.2.1", SA: "in"})
+		}, Warning, []string{"7 packets came by SA in", "icmp 192.0.2.2 > 192.0.2.1", "compare addresses, protocol and ports of both policies"}},
+		"silent next hop": {func(s *Status) {
+			drop(s, "unresolved", time.Second)
+			s.Neighbors = []NeighborStatus{{Address: "192.0.2.254", State: "Unreachable"}, {Address: "192.0.2.3", State: "Reachable"}}
+		}, Warning, []string{"neighbour discovery: 192.0.2.254: is the other end up"}},
+		"own address twice": {func(s *Status) {
+			s.AddressConflicts = []AddressConflict{{"192.0.2.1", true, []string{"02:00:00:00:00:09"}, s.Time.Add(-time.Second)}}
+		}, Warning, []string{"02:00:00:00:00:09 says that it has 192.0.2.1, which is this host's"}},
+		"peer's address twice": {func(s *Status) {
+			s.AddressConflicts = []AddressConflict{{"192.0.2.2", false, []string{"02:00:00:00:00:08", "02:00:00:00:00:09"}, s.Time.Add(-time.Second)}}
+		}, Warning, []string{"02:00:00:00:00:08 and 02:00:00:00:00:09 both say that they have 192.0.2.2", "bitw neigh add 192.0.2.2 MAC"}},
+		"address was there twice": {func(s *Status) {
+			s.AddressConflicts = []AddressConflict{{"192.0.2.1", true, []string{"02:00:00:00:00:09"}, s.Time.Add(-time.Hour)}}
+		}, Notice, []string{"which is this host's"}},
 		"queue full":    {func(s *Status) { drop(s, "queue_full", time.Second) }, Warning, []string{"queue full", "bitw neigh"}},
 		"taps in clear": {func(s *Status) { s.State = "clear" }, Critical, []string{"in the clear", "bitw tap eth0 active"}},
 		"severed":       {func(s *Status) { s.State = "severed" }, Critical, []string{"nothing passes"}},

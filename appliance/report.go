@@ -67,6 +67,7 @@ func (b *bump) report(s *Status) {
 	s.Links = map[string]LinkStatus{"left": linkStatus(b.kern), "right": linkStatus(b.dev)}
 	s.Classes = b.classStatus()
 	s.Neighbors = b.neighborStatus()
+	s.AddressConflicts = b.conflicts()
 	s.Held = b.engine.Held()
 	for _, r := range b.engine.Routes().List() {
 		s.Routes = append(s.Routes, r.String())
@@ -238,6 +239,17 @@ func (b *bump) dropsLast(s *Status) map[string]time.Time {
 		m[r.String()] = timeOf(at)
 	}
 	return m
+}
+
+func (b *bump) conflicts() (list []AddressConflict) {
+	for _, c := range b.claims.Conflicts() {
+		x := AddressConflict{Address: c.Address.String(), Own: c.Own, Last: timeOf(c.Last)}
+		for _, mac := range c.Stations {
+			x.MACs = append(x.MACs, mac.String())
+		}
+		list = append(list, x)
+	}
+	return list
 }
 
 func droppedFlow(f *ipsec.DroppedFlow) DroppedFlow {

@@ -67,6 +67,8 @@ type Status struct {
 	// RecentDrops are examples of what was dropped, at most four for each reason and side,
 	// the newest first.
 	RecentDrops []DroppedFlow `json:"recent_drops,omitempty"`
+	// AddressConflicts are addresses that more than one station says to have.
+	AddressConflicts []AddressConflict `json:"address_conflicts,omitempty"`
 	// Health is what an operator should look at, the gravest first.
 	Health []Finding `json:"health"`
 }
@@ -126,6 +128,16 @@ func (f DroppedFlow) String() string {
 		s += fmt.Sprintf(" type %d", *f.ICMPType)
 	}
 	return s
+}
+
+// An AddressConflict is an address that two stations on the wire say to have (RFC 5227).
+type AddressConflict struct {
+	Address string `json:"address"`
+	// Own says that it is the protected host's.
+	Own bool `json:"own,omitempty"`
+	// MACs are the stations, without the host itself.
+	MACs []string  `json:"macs"`
+	Last time.Time `json:"last"`
 }
 
 // Traffic is what passed in one direction, and what was dropped instead.

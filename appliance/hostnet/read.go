@@ -121,12 +121,20 @@ func (r *reader) noInterface(name string) error {
 	}
 	var names []string
 	for _, l := range links {
-		names = append(names, l.Attrs().Name)
+		if l.Attrs().EncapType == "ether" && !ownTap(l) {
+			names = append(names, l.Attrs().Name)
+		}
 	}
 	if len(names) == 0 {
-		return fmt.Errorf("%w: %q; there are none", ErrNoInterface, name)
+		return fmt.Errorf("%w: %q; there is no Ethernet interface here", ErrNoInterface, name)
 	}
-	return fmt.Errorf("%w: %q; there are %s", ErrNoInterface, name, strings.Join(names, ", "))
+	return fmt.Errorf("%w: %q; name one of %s", ErrNoInterface, name, strings.Join(names, ", "))
+}
+
+// ownTap says that l is a tap of a bitw.
+func ownTap(l netlink.Link) bool {
+	name := l.Attrs().Name
+	return l.Type() == "tuntap" && (strings.HasPrefix(name, "htap") || strings.HasPrefix(name, "ltap"))
 }
 
 // rest completes what the link says with addresses and routes. The link comes

@@ -169,7 +169,7 @@ func TestReadNoInterface(t *testing.T) {
 	if !errors.Is(err, ErrNoInterface) {
 		t.Fatalf("got %v, want ErrNoInterface", err)
 	}
-	for _, word := range []string{`"eth7"`, "lo", "eth0", "far"} {
+	for _, word := range []string{`"eth7"`, "name one of", "eth0", "far"} {
 		if !strings.Contains(err.Error(), word) {
 			t.Errorf("%q does not name %s", err, word)
 		}

@@ -7,7 +7,9 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -27,8 +29,8 @@ func (r *Report) device(name string) int {
 		var names []string
 		if all, err := netlink.LinkList(); err == nil {
 			for _, x := range all {
-				if x.Attrs().EncapType == "ether" {
-					names = append(names, x.Attrs().Name)
+				if n := x.Attrs().Name; x.Attrs().EncapType == "ether" && !(x.Type() == "tuntap" && (strings.HasPrefix(n, "htap") || strings.HasPrefix(n, "ltap"))) {
+					names = append(names, n)
 				}
 			}
 		}
@@ -60,6 +62,29 @@ func (r *Report) device(name string) int {
 	return a.MTU
 }
 
+// between is about the form between two interfaces.
+func (r *Report) between(inside, outside string, mtus map[string]int) {
+	if a, b := mtus[inside], mtus[outside]; a != 0 && b != 0 && a != b {
+		r.add("interface", Warning, "give both the same mtu", "%s has mtu %d and %s has %d, of which the smaller one counts", inside, a, outside, b)
+	}
+	for _, name := range []string{inside, outside} {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			continue
+		}
+		list, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		if err != nil {
+			continue
+		}
+		for _, a := range list {
+			if !a.IP.IsLinkLocalUnicast() {
+				r.add("interface", Warning, "manage this box by a third interface, and take the address away: ip addr del "+a.IPNet.String()+" dev "+name,
+					"%s has the address %v, which nobody reaches while bitw runs", name, a.IP)
+			}
+		}
+	}
+}
+
 // Commands of the ioctl SIOCETHTOOL that read one number (linux/ethtool.h).
 const (
 	ethtoolGetTxCsum = 0x16
@@ -88,7 +113,7 @@ func (r *Report) offloads(name string) {
 		{ethtoolGetGSO, "generic segmentation", "gso", "the host then hands over each segment instead of superframes"},
 		{ethtoolGetTxCsum, "transmit checksums", "tx", "the host then makes checksums that bitw makes anew"},
 		{ethtoolGetSG, "scatter-gather", "sg", "the host cannot segment late without"},
-		{ethtoolGetGRO, "generic receive", "gro", "what arrives in the clear then comes in single packets"},
+		{ethtoolGetGRO, "generic receive", "gro", "what arrives in the clear then comes in single packets, which costs more"},
 	} {
 		v, err := ethtool(fd, name, x.cmd)
 		switch {
@@ -137,69 +162,192 @@ func (r *Report) company(name string) {
 	}
 	a := l.Attrs()
 	if a.Xdp != nil && a.Xdp.Attached {
-		r.add("company", Warning, "see who it is: bpftool net show dev "+name, "an XDP program is attached; what it sends or redirects goes past bitw")
+		r.add("company", Warning, "what it sends or redirects goes past bitw; take it away with ip link set "+name+" xdp off, or see that it only passes and drops",
+			"the XDP program %s is attached to %s", programName(ebpf.ProgramID(a.Xdp.ProgId)), name)
 	}
-	for _, at := range []struct {
-		attach ebpf.AttachType
-		words  string
-	}{{ebpf.AttachTCXIngress, "ingress"}, {ebpf.AttachTCXEgress, "egress"}} {
-		if q, err := link.QueryPrograms(link.QueryOptions{Target: a.Index, Attach: at.attach}); err == nil && len(q.Programs) > 0 {
-			r.add("company", Warning, "nothing, if bitw runs; else see who it is: bpftool net show dev "+name, "%d tcx program(s) at %s", len(q.Programs), at.words)
-		}
+	if r.programs(name, a.Index) {
+		r.running = true
+		r.add("company", Good, "", "bitw has cut %s", name)
 	}
-	if list, err := netlink.QdiscList(l); err == nil {
-		for _, q := range list {
-			if kind := q.Type(); kind == "clsact" || kind == "ingress" {
-				r.add("company", Warning, "see its filters: tc filter show dev "+name+" egress", "a %s qdisc is there, with whose filters bitw has to share", kind)
-			}
-		}
-	}
-	if tables, err := new(nftables.Conn).ListTables(); err == nil {
-		for _, t := range tables {
-			if t.Family == nftables.TableFamilyNetdev && !strings.HasPrefix(t.Name, "bitw-") {
-				r.add("company", Warning, "see what it does: nft list table netdev "+t.Name, "nftables has the table %s of the family netdev, which sees frames beside the cut", t.Name)
-			}
-		}
-	}
-	if list, err := netlink.XfrmPolicyList(netlink.FAMILY_ALL); err == nil {
-		n := 0
-		for _, p := range list {
-			if len(p.Tmpls) > 0 {
-				n++
-			}
-		}
-		if n > 0 {
-			r.add("company", Warning, "see them: ip xfrm policy; what the kernel protects, bitw would protect again or discard", "the kernel has %d IPsec policies of its own", n)
-		}
-	}
-	for _, port := range daemons("/proc/thread-self/net/udp", "/proc/thread-self/net/udp6") {
-		r.add("company", Warning, fmt.Sprintf("see who it is: ss -lunp 'sport = :%d'; it gets IKE only if a policy bypasses it", port), "somebody listens on UDP port %d: an IKE daemon?", port)
+	r.filters(name, l)
+	r.tables(name)
+	r.kernelIPsec()
+	for _, d := range daemons("/proc/thread-self/net/udp", "/proc/thread-self/net/udp6") {
+		r.add("company", Warning, "if it is an IKE daemon, a policy that bypasses UDP on that port lets it work, but what it sets up in the kernel bitw protects again or discards; else end it",
+			"%s listens on UDP port %d, which is IKE's", d.who(), d.port)
 	}
 	if len(r.Lines) == before {
 		r.add("company", Good, "", "nobody else has a hand in %s", name)
 	}
 }
 
-// daemons are the ports of IKE (RFC 7296 §2) on which somebody listens.
-func daemons(paths ...string) (ports []int) {
-	found := make(map[int]bool)
+// ownProgram begins the names of bitw's eBPF programs, which the kernel cuts to 15
+// characters, and of its tc filters.
+const ownProgram = "bitw"
+
+// programName is a name and number to find a program by with bpftool.
+func programName(id ebpf.ProgramID) string {
+	name := "without a name"
+	if p, err := ebpf.NewProgramFromID(id); err == nil {
+		defer p.Close()
+		if info, err := p.Info(); err == nil && info.Name != "" {
+			name = info.Name
+		}
+	}
+	return fmt.Sprintf("%s (id %d)", name, id)
+}
+
+// programs is about tcx. It returns whether bitw's own are there.
+func (r *Report) programs(name string, index int) (own bool) {
+	for _, at := range []struct {
+		attach ebpf.AttachType
+		words  string
+	}{{ebpf.AttachTCXIngress, "ingress"}, {ebpf.AttachTCXEgress, "egress"}} {
+		q, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: at.attach})
+		if err != nil {
+			continue // a kernel without tcx has none
+		}
+		mine := -1
+		for i, p := range q.Programs {
+			if strings.HasPrefix(programName(p.ID), ownProgram) {
+				own, mine = true, i
+			}
+		}
+		for i, p := range q.Programs {
+			who := programName(p.ID)
+			switch {
+			case strings.HasPrefix(who, ownProgram):
+			case mine >= 0 && i > mine:
+				r.add("company", Warning, "what it sends goes past bitw: detach it (bpftool net show dev "+name+"), or start bitw after it", "the tcx program %s stands behind bitw's at %s of %s", who, at.words, name)
+			default:
+				r.add("company", Warning, "see that it does not send or redirect by itself: bpftool net show dev "+name, "the tcx program %s is at %s of %s, where bitw's are too", who, at.words, name)
+			}
+		}
+	}
+	return own
+}
+
+// filters is about tc.
+func (r *Report) filters(name string, l netlink.Link) {
+	list, err := netlink.QdiscList(l)
+	if err != nil {
+		return
+	}
+	for _, q := range list {
+		kind := q.Type()
+		if kind != "clsact" && kind != "ingress" {
+			continue
+		}
+		n, mine := 0, false
+		for _, at := range []struct {
+			parent uint32
+			words  string
+		}{{netlink.HANDLE_MIN_INGRESS, "ingress"}, {netlink.HANDLE_MIN_EGRESS, "egress"}} {
+			filters, err := netlink.FilterList(l, at.parent)
+			if err != nil {
+				continue
+			}
+			for _, f := range filters {
+				who := f.Type()
+				if b, ok := f.(*netlink.BpfFilter); ok {
+					who = b.Name
+				}
+				if strings.HasPrefix(who, ownProgram) {
+					mine = true
+					continue
+				}
+				n++
+				r.add("company", Warning, "what it sends or redirects goes past bitw: tc filter show dev "+name+" "+at.words, "the tc filter %s of priority %d is at %s of %s", who, f.Attrs().Priority, at.words, name)
+			}
+		}
+		switch {
+		case mine:
+			r.running = true
+		case n == 0:
+			r.add("company", Warning, "nothing, as long as it has no filters; tc qdisc del dev "+name+" "+kind+" removes it", "%s has a %s qdisc without filters", name, kind)
+		}
+	}
+}
+
+// tables is about nftables.
+func (r *Report) tables(name string) {
+	list, err := new(nftables.Conn).ListTables()
+	if err != nil {
+		return // kernel has told
+	}
+	for _, t := range list {
+		switch {
+		case strings.HasPrefix(t.Name, "bitw-"):
+		case t.Family == nftables.TableFamilyNetdev:
+			r.add("company", Warning, "see what it does with frames of "+name+", which it sees beside the cut: nft list table netdev "+t.Name, "nftables has the table %s of the family netdev", t.Name)
+		case t.Family == nftables.TableFamilyIPv4, t.Family == nftables.TableFamilyIPv6, t.Family == nftables.TableFamilyINet:
+			r.add("company", Good, "", "nftables has the table %s, which sees what programs see: the packets in the clear", t.Name)
+		}
+	}
+}
+
+// kernelIPsec is about policies of the kernel itself.
+func (r *Report) kernelIPsec() {
+	list, err := netlink.XfrmPolicyList(netlink.FAMILY_ALL)
+	if err != nil {
+		return // a kernel without IPsec has none
+	}
+	n := uint64(0)
+	for _, p := range list {
+		if len(p.Tmpls) > 0 {
+			n++
+		}
+	}
+	switch {
+	case n == 1:
+		r.add("company", Warning, "see it: ip xfrm policy; what the kernel protects, bitw would protect again or discard", "the kernel has an IPsec policy of its own")
+	case n > 1:
+		r.add("company", Warning, "see them: ip xfrm policy; what the kernel protects, bitw would protect again or discard", "the kernel has %d IPsec policies of its own", n)
+	}
+}
+
+// A daemon listens on a port of IKE.
+type daemon struct {
+	port  int
+	inode string
+}
+
+// who is the daemon's name, if this user may know it.
+func (d *daemon) who() string {
+	fds, err := filepath.Glob("/proc/[0-9]*/fd/*")
+	if err != nil {
+		return "somebody"
+	}
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil && to == "socket:["+d.inode+"]" {
+			pid, _, _ := strings.Cut(strings.TrimPrefix(fd, "/proc/"), "/")
+			name, err := os.ReadFile("/proc/" + pid + "/comm")
+			if err == nil {
+				return fmt.Sprintf("%s (process %s)", strings.TrimSpace(string(name)), pid)
+			}
+		}
+	}
+	return "somebody"
+}
+
+// daemons are those that listen on the ports of IKE (RFC 7296 §2), one for each port.
+func daemons(paths ...string) (list []daemon) {
 	for _, path := range paths {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			continue
 		}
-		for _, p := range ikePorts(text) {
-			if !found[p] {
-				found[p] = true
-				ports = append(ports, p)
+		for _, d := range ikePorts(text) {
+			if !slices.ContainsFunc(list, func(x daemon) bool { return x.port == d.port }) {
+				list = append(list, d)
 			}
 		}
 	}
-	return ports
+	return list
 }
 
 // ikePorts reads a table in the form of /proc/net/udp.
-func ikePorts(table []byte) (ports []int) {
+func ikePorts(table []byte) (list []daemon) {
 	for s := bufio.NewScanner(bytes.NewReader(table)); s.Scan(); {
 		f := strings.Fields(s.Text())
 		if len(f) < 2 {
@@ -207,8 +355,12 @@ func ikePorts(table []byte) (ports []int) {
 		}
 		_, hex, ok := strings.Cut(f[1], ":")
 		if n, err := strconv.ParseUint(hex, 16, 16); ok && err == nil && (n == 500 || n == 4500) {
-			ports = append(ports, int(n))
+			d := daemon{port: int(n)}
+			if len(f) > 9 {
+				d.inode = f[9]
+			}
+			list = append(list, d)
 		}
 	}
-	return ports
+	return list
 }

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -65,8 +66,8 @@ func effective(path string) (uint64, error) {
 	return 0, errors.New("no CapEff")
 }
 
-// kernel is about features.
-func (r *Report) kernel() {
+// kernel is about features; forbid says that forbid_bypass is wanted.
+func (r *Report) kernel(forbid bool) {
 	major, minor, release := kernelVersion()
 	at := func(a, b int) bool { return major > a || major == a && minor >= b }
 	switch {
@@ -88,6 +89,8 @@ func (r *Report) kernel() {
 	if fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
 		_ = unix.Close(fd)
 		r.add("kernel", Good, "", "/dev/net/tun can be opened")
+	} else if errors.Is(err, fs.ErrPermission) {
+		r.add("kernel", Bad, "run as root", "/dev/net/tun: %v", err)
 	} else {
 		r.add("kernel", Bad, "modprobe tun, and in a container give it /dev/net/tun", "/dev/net/tun: %v", err)
 	}
@@ -99,10 +102,12 @@ func (r *Report) kernel() {
 	}
 	if dir, err := ethtap.DefaultCgroup(); err == nil {
 		r.add("kernel", Good, "", "cgroup2 is at %s, for forbid_bypass", dir)
-	} else {
-		r.add("kernel", Warning, "nothing, without forbid_bypass; else mount -t cgroup2 cgroup2 DIR", "no cgroup2, which forbid_bypass needs: %v", err)
+	} else if forbid {
+		r.add("kernel", Bad, "mount -t cgroup2 cgroup2 /sys/fs/cgroup, or name another place as bypass_cgroup", "no cgroup2, which forbid_bypass needs: %v", err)
 	}
-	if _, err := new(nftables.Conn).ListTables(); err != nil {
+	if _, err := new(nftables.Conn).ListTables(); errors.Is(err, fs.ErrPermission) {
+		r.add("kernel", Warning, "run as root", "nftables cannot be asked: %v", err)
+	} else if err != nil {
 		r.add("kernel", Warning, "load nf_tables; without it an interface that is created anew is open until bitw has cut it", "nftables cannot be asked: %v", err)
 	} else {
 		r.add("kernel", Good, "", "nftables is there, for the guard")
@@ -136,10 +141,13 @@ func parseRelease(release string) (major, minor int) {
 	return number(first), number(rest)
 }
 
-// clock is about lifetimes and what the logs say of when.
-func (r *Report) clock() {
-	if year := time.Now().Year(); year < 2025 {
-		r.add("clock", Bad, "set it, and run an NTP client", "the clock says that it is %d", year)
+// oldest is a time before which no clock can be that is right.
+var oldest = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// clock is about what the logs and the status say of when.
+func (r *Report) clock(now time.Time) {
+	if now.Before(oldest) {
+		r.add("clock", Bad, "set it (date -s), and run an NTP client: logs, captures and what the status says of when go by it", "the clock says that it is %s", now.UTC().Format(time.DateOnly))
 		return
 	}
 	var t unix.Timex
@@ -148,7 +156,7 @@ func (r *Report) clock() {
 	case err != nil:
 		r.add("clock", Warning, "nothing, if it is right", "the kernel does not tell whether the clock is kept: %v", err)
 	case state == unix.TIME_ERROR || t.Status&unix.STA_UNSYNC != 0:
-		r.add("clock", Warning, "run an NTP client (systemd-timesyncd, chrony): lifetimes and logs go by the clock", "the clock is not kept by anybody")
+		r.add("clock", Warning, "run an NTP client (systemd-timesyncd, chrony): logs, captures and what the status says of when go by the clock", "the clock is not kept by anybody")
 	default:
 		r.add("clock", Good, "", "the clock is kept, to about %v", time.Duration(t.Maxerror)*time.Microsecond)
 	}

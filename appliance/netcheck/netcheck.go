@@ -33,7 +33,10 @@ type Line struct {
 // A Report is all that was looked at.
 type Report struct {
 	Interface string `json:"interface"`
+	Inside    string `json:"inside,omitempty"`
 	Lines     []Line `json:"lines"`
+	// running says that bitw has cut an interface that was looked at.
+	running bool
 }
 
 // Worst is the worst level of the lines.
@@ -56,7 +59,8 @@ func (r *Report) add(area string, level Level, remedy, found string, args ...any
 
 // Options of Run.
 type Options struct {
-	Interface string
+	// Interface is the outside one where Inside is another.
+	Interface, Inside string
 	// Config adds what it says of peers; nil for none.
 	Config *appliance.Config
 	// Probe sends echo requests to the peers of Config.
@@ -71,14 +75,30 @@ func Run(ctx context.Context, o Options) *Report {
 	if o.Timeout == 0 {
 		o.Timeout = 500 * time.Millisecond
 	}
-	r := &Report{Interface: o.Interface}
+	r := &Report{Interface: o.Interface, Inside: o.Inside}
 	r.privileges()
-	r.kernel()
-	if mtu := r.device(o.Interface); mtu != 0 {
-		r.offloads(o.Interface)
-		r.company(o.Interface)
-		r.paths(ctx, &o, mtu)
+	r.kernel(o.Config != nil && o.Config.ForbidBypass)
+	mtus := make(map[string]int)
+	names := []string{o.Interface}
+	if o.Inside != "" {
+		names = []string{o.Inside, o.Interface}
 	}
-	r.clock()
+	for _, name := range names {
+		if mtus[name] = r.device(name); mtus[name] != 0 {
+			r.offloads(name)
+		}
+	}
+	for _, name := range names {
+		if mtus[name] != 0 {
+			r.company(name)
+		}
+	}
+	if o.Inside != "" {
+		r.between(o.Inside, o.Interface, mtus)
+	}
+	if mtus[o.Interface] != 0 {
+		r.paths(ctx, &o, mtus[o.Interface])
+	}
+	r.clock(time.Now())
 	return r
 }

@@ -5,6 +5,7 @@ package netcheck
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -14,12 +15,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"bitw/appliance"
 	"bitw/config"
 	"bitw/integration/netlab"
+	"bitw/netstack/ethtap"
 )
 
 func TestWorst(t *testing.T) {
@@ -51,7 +57,7 @@ func TestParsers(t *testing.T) {
   4: junk
   5: 0100007F:
 `
-	if got := ikePorts([]byte(table)); !slices.Equal(got, []int{500, 4500}) {
+	if got := ikePorts([]byte(table)); !(len(got) == 2 && got[0].port == 500 && got[1].port == 4500) {
 		t.Errorf("ports %v", got)
 	}
 	file := filepath.Join(t.TempDir(), "status")
@@ -69,9 +75,9 @@ func FuzzIKEPorts(f *testing.F) {
 	f.Add([]byte("  1: 00000000:01F4 00000000:0000 07\n"))
 	f.Add([]byte("a :\n"))
 	f.Fuzz(func(t *testing.T, table []byte) {
-		for _, p := range ikePorts(table) {
-			if p != 500 && p != 4500 {
-				t.Errorf("port %d", p)
+		for _, d := range ikePorts(table) {
+			if d.port != 500 && d.port != 4500 {
+				t.Errorf("port %d", d.port)
 			}
 		}
 	})
@@ -121,14 +127,18 @@ func TestR50_NetcheckAcrossKernels(t *testing.T) {
 			t.Errorf("%s: no line %s %s %q in\n%+v", what, area, level, words, r.Lines)
 		}
 	}
-	if err := pair.A.Sysctl("net/ipv4/ping_group_range", "0 2147483647"); err != nil {
-		t.Fatal(err)
-	}
-
 	r := check(cfg(t), "eth0")
 	expect("all well", r, "privileges", Good, "what bitw up needs")
 	expect("all well", r, "interface", Good, "eth0 (veth) is up")
 	expect("all well", r, "offload", Good, "(tso) is on")
+	if err := pair.A.Sysctl("net/ipv4/ping_group_range", "1 0"); err != nil { // nobody, so a raw socket does it
+		t.Fatal(err)
+	}
+	expect("raw", check(cfg(t), "eth0"), "path", Good, "the path takes 1500 octets")
+	if err := pair.A.Sysctl("net/ipv4/ping_group_range", "0 2147483647"); err != nil {
+		t.Fatal(err)
+	}
+	expect("ping socket", check(cfg(t), "eth0"), "path", Good, "the path takes 1500 octets")
 	expect("all well", r, "company", Good, "nobody else")
 	expect("all well", r, "path", Good, "the path takes 1500 octets")
 	// 1500 = 20 IP + 8 ESP + 8 IV + n + 2 trailer + 16 ICV, of which 1464 are a multiple of 4 (RFC 4106, RFC 4303 §2).
@@ -152,31 +162,181 @@ func TestR50_NetcheckAcrossKernels(t *testing.T) {
 	}) {
 		t.Errorf("no line about the path in %+v", r.Lines)
 	}
+}
 
-	// Company: a qdisc, nftables, an IKE daemon, and no offloads.
-	if err := pair.A.Do(func() error {
-		eth0, err := netlink.LinkByName("eth0")
-		if err != nil {
-			return err
+// Who else has a hand in the interface, each of them really there, one after the other.
+func TestR50_NetcheckCompany(t *testing.T) {
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	var eth0 netlink.Link
+	in := func(f func() error) {
+		t.Helper()
+		if err := pair.A.Do(f); err != nil {
+			t.Fatal(err)
 		}
-		c := new(nftables.Conn)
-		c.AddTable(&nftables.Table{Name: "mine", Family: nftables.TableFamilyNetdev})
-		return errors.Join(c.Flush(),
-			netlink.QdiscAdd(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: eth0.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}),
-			netlink.LinkSetUp(eth0))
-	}); err != nil {
+	}
+	in(func() (err error) { eth0, err = netlink.LinkByName("eth0"); return err })
+	index := eth0.Attrs().Index
+	program := func(name string, kind ebpf.ProgramType, code int32) *ebpf.Program {
+		t.Helper()
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: name, Type: kind, License: "Apache-2.0", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, code), asm.Return()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.Close() })
+		return p
+	}
+	attached := func(l link.Link, err error) (end func()) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() { l.Close() }
+	}
+	clsact := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+	listen := func(port uint16) (end func()) {
+		c, err := pair.A.ListenPacket(t.Context(), "udp4", fmt.Sprintf(":%d", port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() { c.Close() }
+	}
+	const pass = 2 // XDP_PASS
+	for _, x := range []struct {
+		name   string
+		make   func() (end func())
+		found  string
+		remedy string
+	}{
+		{"XDP", func() func() {
+			var l link.Link
+			in(func() (err error) {
+				l, err = link.AttachXDP(link.XDPOptions{Program: program("my_xdp", ebpf.XDP, pass), Interface: index})
+				return err
+			})
+			return func() { l.Close() }
+		}, "the XDP program my_xdp (id ", "ip link set eth0 xdp off"},
+		{"tcx", func() func() {
+			var l link.Link
+			in(func() (err error) {
+				l, err = link.AttachTCX(link.TCXOptions{Program: program("my_tcx", ebpf.SchedCLS, -1), Attach: ebpf.AttachTCXEgress, Interface: index})
+				return err
+			})
+			return attached(l, nil)
+		}, "the tcx program my_tcx (id ", "bpftool net show dev eth0"},
+		{"an empty clsact", func() func() {
+			in(func() error { return netlink.QdiscAdd(clsact) })
+			return func() { in(func() error { return netlink.QdiscDel(clsact) }) }
+		}, "clsact qdisc without filters", "tc qdisc del dev eth0 clsact"},
+		{"a tc filter", func() func() {
+			in(func() error {
+				return errors.Join(netlink.QdiscAdd(clsact), netlink.FilterAdd(&netlink.BpfFilter{
+					FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_EGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 7},
+					Fd:          program("my_filter", ebpf.SchedCLS, 0).FD(), Name: "my_filter", DirectAction: true,
+				}))
+			})
+			return func() { in(func() error { return netlink.QdiscDel(clsact) }) }
+		}, "the tc filter my_filter of priority 7 is at egress of eth0", "tc filter show dev eth0 egress"},
+		{"nftables", func() func() {
+			mine := &nftables.Table{Name: "mine", Family: nftables.TableFamilyNetdev}
+			in(func() error { c := new(nftables.Conn); c.AddTable(mine); return c.Flush() })
+			return func() { in(func() error { c := new(nftables.Conn); c.DelTable(mine); return c.Flush() }) }
+		}, "the table mine of the family netdev", "nft list table netdev mine"},
+		{"the kernel's IPsec", func() func() {
+			p := &netlink.XfrmPolicy{
+				Src: &net.IPNet{IP: net.IPv4(10, 0, 0, 0), Mask: net.CIDRMask(8, 32)}, Dst: &net.IPNet{IP: net.IPv4(10, 1, 0, 0), Mask: net.CIDRMask(16, 32)}, Dir: netlink.XFRM_DIR_OUT,
+				Tmpls: []netlink.XfrmPolicyTmpl{{Src: net.IPv4(192, 0, 2, 1), Dst: net.IPv4(192, 0, 2, 2), Proto: netlink.XFRM_PROTO_ESP, Mode: netlink.XFRM_MODE_TUNNEL}},
+			}
+			err := pair.A.Do(func() error { return netlink.XfrmPolicyAdd(p) })
+			if err != nil {
+				return nil // this kernel has no IPsec
+			}
+			return func() { in(func() error { return netlink.XfrmPolicyDel(p) }) }
+		}, "the kernel has an IPsec policy of its own", "ip xfrm policy"},
+		{"an IKE daemon", func() func() { return listen(500) }, fmt.Sprintf("netcheck.test (process %d) listens on UDP port 500", os.Getpid()), "a policy that bypasses UDP"},
+		{"an IKE daemon behind NAT", func() func() { return listen(4500) }, "listens on UDP port 4500", "a policy that bypasses UDP"},
+	} {
+		look := func() (r *Report) {
+			in(func() error { r = Run(t.Context(), Options{Interface: "eth0"}); return nil })
+			return r
+		}
+		end := x.make()
+		if end == nil {
+			t.Logf("%s: the kernel does not have it", x.name)
+			continue
+		}
+		r := look()
+		end()
+		if !slices.ContainsFunc(r.Lines, func(l Line) bool {
+			return l.Area == "company" && l.Level == Warning && strings.Contains(l.Found, x.found) && strings.Contains(l.Remedy, x.remedy)
+		}) {
+			t.Errorf("%s: no line %q in\n%+v", x.name, x.found, r.Lines)
+		}
+		if r := look(); !has(r, "company", Good, "nobody else has a hand in eth0") {
+			t.Errorf("%s has gone, and there are\n%+v", x.name, r.Lines)
+		}
+	}
+
+	// bitw's own programs are no company, and what stands behind them goes past them.
+	device, err := ethtap.Open(ethtap.Options{Interface: "eth0", NetNS: pair.A.NetNSPath()})
+	if err != nil {
 		t.Fatal(err)
 	}
-	var ike net.PacketConn
-	if err := pair.A.Do(func() (err error) {
-		ike, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("0.0.0.0:500")))
+	defer device.Close()
+	var behind link.Link
+	in(func() (err error) {
+		behind, err = link.AttachTCX(link.TCXOptions{Program: program("my_tcx", ebpf.SchedCLS, -1), Attach: ebpf.AttachTCXEgress, Interface: index, Anchor: link.Tail()})
 		return err
-	}); err != nil {
+	})
+	defer behind.Close()
+	var r *Report
+	in(func() error { r = Run(t.Context(), Options{Interface: "eth0"}); return nil })
+	if !has(r, "company", Good, "bitw has cut eth0") || !has(r, "company", Warning, "stands behind bitw's at egress") {
+		t.Errorf("beside bitw: %+v", r.Lines)
+	}
+}
+
+// Two interfaces are both looked at, and together.
+func TestR50_NetcheckTwoNICs(t *testing.T) {
+	lab := netlab.New(t)
+	box := lab.Host("box")
+	for _, nic := range []struct {
+		name, wire string
+		mtu        int
+	}{{"eth0", "outside", 1500}, {"eth1", "inside", 1400}} {
+		card := netlab.CardOptions{MTU: nic.mtu}
+		if nic.name == "eth1" {
+			card.Addrs = []netip.Prefix{netip.MustParsePrefix("10.1.0.253/24")}
+		}
+		if err := box.Plug(lab.Wire(nic.wire), nic.name, card); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var r *Report
+	if err := box.Do(func() error { r = Run(t.Context(), Options{Interface: "eth0", Inside: "eth1"}); return nil }); err != nil {
 		t.Fatal(err)
 	}
-	defer ike.Close()
-	r = check(nil, "eth0")
-	expect("company", r, "company", Warning, "clsact qdisc")
-	expect("company", r, "company", Warning, "table mine of the family netdev")
-	expect("company", r, "company", Warning, "UDP port 500")
+	for _, x := range []struct {
+		area  string
+		level Level
+		words string
+	}{
+		{"interface", Good, "eth0 (veth) is up"}, {"interface", Good, "eth1 (veth) is up"},
+		{"interface", Warning, "eth1 has mtu 1400 and eth0 has 1500"}, {"interface", Warning, "eth1 has the address 10.1.0.253"},
+		{"company", Good, "nobody else has a hand in eth0"}, {"company", Good, "nobody else has a hand in eth1"},
+	} {
+		if !has(r, x.area, x.level, x.words) {
+			t.Errorf("no line %s %s %q in\n%+v", x.area, x.level, x.words, r.Lines)
+		}
+	}
+}
+
+// A clock that cannot be right is bad, and any other is at least no more than unkept.
+func TestR50_NetcheckClock(t *testing.T) {
+	for year, want := range map[int]bool{1970: true, 2024: true, 2026: false, 2040: false} {
+		r := new(Report)
+		r.clock(time.Date(year, 6, 1, 0, 0, 0, 0, time.UTC))
+		if len(r.Lines) != 1 || (r.Lines[0].Level == Bad) != want || want && !strings.Contains(r.Lines[0].Remedy, "NTP") {
+			t.Errorf("%d: %+v", year, r.Lines)
+		}
+	}
 }

@@ -46,6 +46,10 @@ func (r *Report) paths(ctx context.Context, o *Options, mtu int) {
 		return
 	}
 	defer db.Close()
+	if o.Inside != "" && r.running && o.Probe {
+		r.add("path", Warning, "to measure the paths, ask once more while bitw does not run", "peers are not probed: while bitw runs between %s and %s, this box itself cannot send there", o.Inside, o.Interface)
+		o.Probe = false
+	}
 	limits := make(map[netip.Addr]int)
 	for _, p := range db.SPD.Policies() {
 		if p.Action != sa.Protect || len(p.Out) == 0 {
@@ -58,7 +62,7 @@ func (r *Report) paths(ctx context.Context, o *Options, mtu int) {
 		}
 		limit, probed := limits[peer]
 		if !probed && o.Probe && len(limits) < MaxPeers {
-			limit = r.probe(ctx, o, peer, mtu)
+			limit = r.probe(ctx, o, db.SPD, peer, mtu)
 			limits[peer] = limit
 		}
 		words := ""
@@ -98,21 +102,38 @@ func mss(p *sa.Policy, inner int) int {
 }
 
 // probe finds the path MTU to a peer with echo requests that must not be fragmented, and
-// says what it found. It returns 0 if nothing was learned.
-func (r *Report) probe(ctx context.Context, o *Options, peer netip.Addr, mtu int) int {
+// says what it found. It returns 0 if nothing was learned. Sizes are of what is on the wire:
+// where bitw runs and protects the requests, they are the smaller for it.
+func (r *Report) probe(ctx context.Context, o *Options, spd *sa.SPD, peer netip.Addr, mtu int) int {
 	e, err := newEcho(peer)
 	if err != nil {
 		r.add("path", Warning, "run as root", "peer %v: it cannot be probed: %v", peer, err)
 		return 0
 	}
 	defer e.close()
+	inner := func(wire int) int { return wire }
+	if r.running {
+		switch p := spd.Lookup(sa.Outbound, e.flow()); {
+		case p == nil || p.Action == sa.Discard:
+			r.add("path", Warning, "add a policy with action bypass for ICMP to it, or ask once more while bitw does not run", "peer %v is not probed: bitw runs, and no policy lets a ping to it pass", peer)
+			return 0
+		case p.Action == sa.Protect:
+			inner = func(wire int) int {
+				n, _, err := observe.Room(p, wire)
+				if err != nil {
+					return wire
+				}
+				return n
+			}
+		}
+	}
 	budget := maxProbes
 	try := func(size int) (bool, error) {
 		for range 2 { // one may be lost
 			if budget--; budget < 0 {
 				return false, errors.New("too many probes")
 			}
-			if ok, err := e.ask(ctx, size, o.Timeout); ok || err != nil {
+			if ok, err := e.ask(ctx, inner(size), o.Timeout); ok || err != nil {
 				return ok, err
 			}
 		}
@@ -127,8 +148,11 @@ func (r *Report) probe(ctx context.Context, o *Options, peer netip.Addr, mtu int
 	case err != nil:
 		r.add("path", Warning, "see the route to it: ip route get "+peer.String(), "peer %v: it cannot be probed: %v", peer, err)
 		return 0
+	case !ok && r.running:
+		r.add("path", Warning, "is it up, and has it the same keys? See bitw status here and there", "peer %v does not answer a ping of %d octets, so its path cannot be measured", peer, low)
+		return 0
 	case !ok:
-		r.add("path", Warning, "nothing, if it discards pings or bitw runs and no policy lets them pass; else see whether it is up", "peer %v does not answer a ping of %d octets, so its path cannot be measured", peer, low)
+		r.add("path", Warning, "nothing, if it discards pings or bitw runs there; else see whether it is up", "peer %v does not answer a ping of %d octets, so its path cannot be measured", peer, low)
 		return 0
 	}
 	if ok, err := try(mtu); ok && err == nil {
@@ -148,7 +172,10 @@ func (r *Report) probe(ctx context.Context, o *Options, peer netip.Addr, mtu int
 			high = mid
 		}
 	}
-	r.add("path", Warning, fmt.Sprintf("set mtu: %d, if routers on the way do not tell senders of it", low), "peer %v: the path takes about %d octets, less than the %d of the interface", peer, low, mtu)
+	for inner(low-1) == inner(low) {
+		low-- // padding made it no larger
+	}
+	r.add("path", Warning, fmt.Sprintf("set mtu: %d in the configuration, here and there, and bitw apply it, if routers on the way do not tell senders of it", low), "peer %v: the path takes about %d octets, less than the %d of the interface", peer, low, mtu)
 	return low
 }
 
@@ -156,11 +183,14 @@ func (r *Report) probe(ctx context.Context, o *Options, peer netip.Addr, mtu int
 type echo struct {
 	to   netip.Addr
 	conn net.PacketConn
+	raw  bool
+	id   int
 	seq  int
 }
 
-// newEcho opens a socket of the kernel's own ICMP for which every datagram has DF and
-// what the kernel has learned of the path does not count (ip(7), IP_PMTUDISC_PROBE).
+// newEcho opens a socket for which every datagram has DF and what the kernel has learned of
+// the path does not count (ip(7), IP_PMTUDISC_PROBE): of the kernel's own ICMP, or where
+// net.ipv4.ping_group_range leaves this group out, a raw one.
 func newEcho(to netip.Addr) (*echo, error) {
 	family, proto, level, option, value := unix.AF_INET, unix.IPPROTO_ICMP, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE
 	var local unix.Sockaddr = &unix.SockaddrInet4{}
@@ -168,7 +198,12 @@ func newEcho(to netip.Addr) (*echo, error) {
 		family, proto, level, option, value = unix.AF_INET6, unix.IPPROTO_ICMPV6, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE
 		local = &unix.SockaddrInet6{}
 	}
+	e := &echo{to: to}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		e.raw, e.id = true, os.Getpid()&0xffff
+		fd, err = unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -180,26 +215,38 @@ func newEcho(to netip.Addr) (*echo, error) {
 	if err := unix.Bind(fd, local); err != nil {
 		return nil, err
 	}
-	conn, err := net.FilePacketConn(file)
-	if err != nil {
+	if e.conn, err = net.FilePacketConn(file); err != nil {
 		return nil, err
 	}
-	return &echo{to: to, conn: conn}, nil
+	return e, nil
 }
 
 func (e *echo) close() { _ = e.conn.Close() }
+
+// flow is what policies see of the requests.
+func (e *echo) flow() *sa.Flow {
+	f := &sa.Flow{Remote: e.to, Proto: unix.IPPROTO_ICMP, ICMPType: uint8(ipv4.ICMPTypeEcho), HasPorts: true}
+	if e.to.Is6() {
+		f.Proto, f.ICMPType = unix.IPPROTO_ICMPV6, uint8(ipv6.ICMPTypeEchoRequest)
+	}
+	// A connected socket of UDP sends nothing, and has the address that the route gives.
+	if c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(e.to, 9))); err == nil {
+		f.Local = c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+		_ = c.Close()
+	}
+	return f
+}
 
 // ask sends a datagram of size octets, its IP header included, and says whether it was
 // answered in time. One that the interface itself does not take is not.
 func (e *echo) ask(ctx context.Context, size int, timeout time.Duration) (bool, error) {
 	header := ipv4.HeaderLen
-	var kind, reply icmp.Type = ipv4.ICMPTypeEcho, ipv4.ICMPTypeEchoReply
-	proto := 1
+	var kind icmp.Type = ipv4.ICMPTypeEcho
 	if e.to.Is6() {
-		header, kind, reply, proto = ipv6.HeaderLen, ipv6.ICMPTypeEchoRequest, ipv6.ICMPTypeEchoReply, 58
+		header, kind = ipv6.HeaderLen, ipv6.ICMPTypeEchoRequest
 	}
 	e.seq++
-	text, err := (&icmp.Message{Type: kind, Body: &icmp.Echo{Seq: e.seq, Data: make([]byte, max(0, size-header-8))}}).Marshal(nil)
+	text, err := (&icmp.Message{Type: kind, Body: &icmp.Echo{ID: e.id, Seq: e.seq, Data: make([]byte, max(0, size-header-8))}}).Marshal(nil)
 	if err != nil {
 		return false, err
 	}
@@ -213,7 +260,11 @@ func (e *echo) ask(ctx context.Context, size int, timeout time.Duration) (bool, 
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	if _, err := e.conn.WriteTo(text, net.UDPAddrFromAddrPort(netip.AddrPortFrom(e.to, 0))); err != nil {
+	var to net.Addr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(e.to, 0))
+	if e.raw {
+		to = &net.IPAddr{IP: e.to.AsSlice()}
+	}
+	if _, err := e.conn.WriteTo(text, to); err != nil {
 		if errors.Is(err, unix.EMSGSIZE) {
 			return false, nil
 		}
@@ -228,12 +279,24 @@ func (e *echo) ask(ctx context.Context, size int, timeout time.Duration) (bool, 
 		case err != nil:
 			return false, err
 		}
-		m, err := icmp.ParseMessage(proto, buf[:n])
-		if err != nil || m.Type != reply {
-			continue
-		}
-		if body, ok := m.Body.(*icmp.Echo); ok && body.Seq == e.seq {
+		if e.answers(buf[:n]) {
 			return true, nil
 		}
 	}
+}
+
+// answers reports whether a message is the answer to the last request. A raw socket gets
+// all that come here, of other programs too.
+func (e *echo) answers(text []byte) bool {
+	proto := unix.IPPROTO_ICMP
+	var reply icmp.Type = ipv4.ICMPTypeEchoReply
+	if e.to.Is6() {
+		proto, reply = unix.IPPROTO_ICMPV6, ipv6.ICMPTypeEchoReply
+	}
+	m, err := icmp.ParseMessage(proto, text)
+	if err != nil || m.Type != reply {
+		return false
+	}
+	body, ok := m.Body.(*icmp.Echo)
+	return ok && body.Seq == e.seq && (!e.raw || body.ID == e.id)
 }

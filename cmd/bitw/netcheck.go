@@ -21,13 +21,14 @@ func (p *program) netcheckVerb() *cobra.Command {
 		Use:   "netcheck (IFACE | -c FILE)",
 		Short: "Look whether machine, interface and paths are fit for bitw",
 		Long: `netcheck looks at privileges, kernel features, the interface and its offloads, who else
-has a hand in it (XDP, tc, nftables, IPsec of the kernel, an IKE daemon), and the clock.
+has a hand in it (XDP, tcx, tc, nftables, IPsec of the kernel, an IKE daemon), and the
+clock. For a configuration with inside and outside it looks at both.
 With a configuration it also tells what fits each policy that protects, and measures the
 path to at most 8 peers by pings that must not be fragmented, up to 16 each.
 
 Each line is good, warning or bad, and says what to do. It changes nothing. The exit
 status is 0 if all is good, 1 for a warning, 2 if something is bad. While bitw runs, its
-policies decide about the pings too.`,
+policies decide about the pings too, and what they add is taken into account.`,
 		Example: `  bitw netcheck eth0
   bitw netcheck -c /etc/bitw/eth0.yaml
   bitw netcheck -c /etc/bitw/eth0.yaml --no-probe -o json | jq '.lines[] | select(.level != "good")'`,
@@ -50,7 +51,7 @@ policies decide about the pings too.`,
 				if err != nil {
 					return p.report(file, warnings, err)
 				}
-				o.Interface, o.Config = cfg.Interface, cfg
+				o.Interface, o.Inside, o.Config = cfg.Interface, cfg.Inside, cfg
 			} else {
 				o.Interface = args[0]
 			}

@@ -151,11 +151,8 @@ func (l *lateFile) Close() error {
 
 // observeRefused adds what to do to the error of an interface that cannot be watched.
 func observeRefused(iface string, err error) error {
-	switch {
-	case errors.Is(err, observe.ErrShut):
+	if errors.Is(err, observe.ErrShut) {
 		return fmt.Errorf("%w by a bitw that has ended, and watching would open it; bitw recover %s gives it back first", err, iface)
-	case errors.Is(err, observe.ErrTaken):
-		return fmt.Errorf("%w; ask the bitw that holds it: bitw status %s", err, iface)
 	}
-	return err
+	return takenBy(err, iface, "bitw explain tells what it would do with a packet")
 }

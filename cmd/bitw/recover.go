@@ -36,7 +36,7 @@ It needs root.`,
 				joined, err = p.recover(args[0])
 			}
 			if err != nil {
-				return err
+				return takenBy(err, args[0], "bitw down "+args[0]+" ends it first")
 			}
 			if joined {
 				fmt.Fprintf(p.out, "%s: it and the inside interface pass their frames to each other without protection; bitw recover %s --release ends that\n", args[0], args[0])

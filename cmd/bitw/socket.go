@@ -119,6 +119,20 @@ func answers(path string) bool {
 	return true
 }
 
+// others says where bitw runs, as the remedy for having asked where it does not.
+func (p *program) others() string {
+	var names []string
+	for _, path := range p.socketPaths() {
+		if answers(path) {
+			names = append(names, ifaceOf(path))
+		}
+	}
+	if len(names) == 0 {
+		return "start one with: bitw up -c FILE"
+	}
+	return "it runs here on " + strings.Join(names, ", ") + ": bitw status " + names[0]
+}
+
 // client makes a client for a socket on which somebody listens; the error says in
 // words why nobody does.
 func (p *program) client(path string) (*client.Client, error) {
@@ -129,7 +143,7 @@ func (p *program) client(path string) (*client.Client, error) {
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("none runs behind %s; start one with: bitw up -c FILE", path)
+		return nil, fmt.Errorf("none runs behind %s; %s", path, p.others())
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("the control socket %s is not for this user (uid %d); ask as root, or see control_group in the configuration", path, os.Geteuid())
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -13,6 +13,7 @@ import (
 
 	"bitw/appliance"
 	"bitw/appliance/confine"
+	"bitw/appliance/observe"
 	"bitw/config"
 )
 
@@ -162,7 +163,9 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 		})()
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- a.Run(ctx) }()
+	go func() {
+		ended <- takenBy(a.Run(ctx), cfg.Interface, "bitw up --takeover takes its place, bitw down "+cfg.Interface+" ends it")
+	}()
 	select {
 	case err = <-ended:
 	case <-a.Ready():
@@ -195,6 +198,14 @@ func giveUpRights(what config.Confine, log *logrus.Logger) error {
 	}
 	log.WithFields(logrus.Fields{"capabilities": strings.Join(r.Capabilities, " "), "seccomp": r.Seccomp}).Info("confined")
 	return nil
+}
+
+// takenBy adds what to do where another bitw holds the interface.
+func takenBy(err error, iface, remedy string) error {
+	if !errors.Is(err, observe.ErrTaken) {
+		return err
+	}
+	return fmt.Errorf("%w; bitw status %s asks it, %s", err, iface, remedy)
 }
 
 // noteWarnings logs what is doubtful in a configuration.

@@ -47,7 +47,7 @@ func takeLock(k key, name string) (*lockFile, error) {
 			b, _ := os.ReadFile(path)
 			f.Close()
 			if errors.Is(err, unix.EWOULDBLOCK) {
-				return nil, because(ErrBusy, "interface %s is already taken by process %s", name, holder(b))
+				return nil, because(ErrBusy, "interface %s is already taken by the bitw of process %s", name, holder(b))
 			}
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}

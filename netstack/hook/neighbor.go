@@ -26,6 +26,8 @@ type NeighborOptions struct {
 	// Announced, if not nil, learns that a station announced an address, not the
 	// host's, unasked. Resolver.Announced is the one to give.
 	Announced func(netip.Addr, tcpip.LinkAddress)
+	// Claims, if not nil, learns what stations say to have.
+	Claims *Claims
 	// Drops counts; it may be shared.
 	Drops *wire.DropCounters
 }
@@ -38,7 +40,8 @@ type NeighborOptions struct {
 // owns or probes goes to the host and not to the stack, so that the host's duplicate
 // address detection and defence work (RFC 5227 §2.1.1, §2.4, RFC 4862 §5.4). A probe by
 // others for an address of the host is answered here, because gVisor would note its
-// unspecified sender as a neighbour. And an announcement of another address is told.
+// unspecified sender as a neighbour. And an announcement of another address is told, as is
+// each claim of an address.
 type Neighbor struct {
 	nested.Endpoint
 	o   NeighborOptions
@@ -89,6 +92,9 @@ func (n *Neighbor) arp(pkt *stack.PacketBuffer) bool {
 		// Our own words come back, or somebody uses our Ethernet address.
 		drop(n.o.Drops, pkt, wire.DropOwnAddressSpoof)
 	case a.isProbe() && n.o.Probes.Active(a.target), n.claimed(a.sender) && !n.asked(a):
+		if n.o.Own(a.sender) {
+			n.o.Claims.own(a.sender, a.senderMAC)
+		}
 		n.toHost(pkt)
 	case a.isProbe() && n.o.Own(a.target):
 		r := a.answer(*n.mac.Load())
@@ -97,6 +103,7 @@ func (n *Neighbor) arp(pkt *stack.PacketBuffer) bool {
 	case a.isProbe():
 		drop(n.o.Drops, pkt, wire.DropForeignMAC)
 	default:
+		n.o.Claims.other(a.sender, a.senderMAC, n.asked(a))
 		if a.isAnnouncement() && n.o.Announced != nil {
 			n.o.Announced(a.sender, a.senderMAC)
 		}
@@ -131,8 +138,13 @@ func (n *Neighbor) nd(pkt *stack.PacketBuffer, b []byte) bool {
 		return true
 	case m.typ == icmpNA && (n.o.Own(m.target) || m.dst.IsMulticast() && n.o.Probes.Active(m.target)),
 		m.typ == icmpNS && m.src.IsUnspecified() && n.o.Probes.Active(m.target):
+		if m.typ == icmpNA && m.link != "" && n.o.Own(m.target) {
+			n.o.Claims.own(m.target, m.link)
+		}
 		n.toHost(pkt)
 		return true
+	case m.typ == icmpNA && m.link != "" && m.flags&naOverride != 0: // without it is an anycast address (RFC 4861 §7.2.7)
+		n.o.Claims.other(m.target, m.link, m.flags&naSolicited != 0)
 	}
 	return false
 }
