@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"bitw/appliance"
 	"bitw/config"
@@ -71,6 +74,24 @@ func BenchmarkGraph(b *testing.B) {
 }
 
 func benchmarkGraph(b *testing.B, action config.Action) {
+	g := newGraph(b, action)
+	b.SetBytes(payloadEach)
+	b.ReportAllocs()
+	b.ResetTimer()
+	g.carry(b, b.N)
+	b.StopTimer()
+}
+
+// A graph is two appliances in memory, one after the other.
+type graph struct {
+	boxes   [2]*box
+	host    link.Device // whose frames go in
+	frames  [][]byte    // one superframe
+	arrived chan int    // octets of TCP payload
+}
+
+func newGraph(b *testing.B, action config.Action) *graph {
+	b.Helper()
 	s, err := newSuite(DefaultSuite)
 	if err != nil {
 		b.Fatal(err)
@@ -78,24 +99,27 @@ func benchmarkGraph(b *testing.B, action config.Action) {
 	hostA, leftA := link.Pipe(link.PipeOptions{Queue: 8192})
 	hostB, leftB := link.Pipe(link.PipeOptions{Queue: 8192})
 	rightA, rightB := link.Pipe(link.PipeOptions{Queue: 8192})
-	var boxes [2]*box
-	defer func() {
-		if err := stopBoxes(boxes); err != nil {
+	g := &graph{host: hostA, arrived: make(chan int, 1024)}
+	b.Cleanup(func() {
+		_ = hostB.Close()
+		for range g.arrived {
+		}
+		if err := stopBoxes(g.boxes); err != nil {
 			b.Error(err)
 		}
-	}()
+	})
 	for i, links := range [2][2]link.Device{{leftA, rightA}, {leftB, rightB}} {
 		cfg := s.config(i, "", action)
 		cfg.StaticNeighbors = []config.Neighbor{{Address: address(1 - i).Addr(), MAC: mac(1 - i)}}
 		host := appliance.Host{MAC: mac(i), Addresses: []netip.Prefix{address(i)}}
-		if boxes[i], err = startBox(b.Context(), cfg, appliance.WithLinks(links[0], links[1], host)); err != nil {
+		if g.boxes[i], err = startBox(b.Context(), cfg, appliance.WithLinks(links[0], links[1], host)); err != nil {
+			close(g.arrived)
 			b.Fatal(err)
 		}
 	}
-	frames := [][]byte{superframe(mac(0), mac(0), address(0).Addr(), address(1).Addr())}
-	arrived := make(chan int, 1024)
+	g.frames = [][]byte{superframe(mac(0), mac(0), address(0).Addr(), address(1).Addr())}
 	go func() {
-		defer close(arrived)
+		defer close(g.arrived)
 		bufs, sizes := make([][]byte, 64), make([]int, 64)
 		for i := range bufs {
 			bufs[i] = make([]byte, link.MaxFrameLen)
@@ -106,43 +130,79 @@ func benchmarkGraph(b *testing.B, action config.Action) {
 			for i := range n {
 				octets += tcpPayload(bufs[i][:sizes[i]])
 			}
-			arrived <- octets
+			g.arrived <- octets
 			if err != nil {
 				return
 			}
 		}
 	}()
+	g.carry(b, 1) // the first finds the next hop unresolved
+	return g
+}
+
+// carry takes n superframes from end to end.
+func (g *graph) carry(b *testing.B, n int) {
 	// As many superframes are under way as fit the queues.
 	const window = 64
-	b.SetBytes(payloadEach)
-	b.ReportAllocs()
-	// The first finds the next hop unresolved.
-	if _, err := hostA.WriteFrames(frames); err != nil {
-		b.Fatal(err)
-	}
-	for got := 0; got < payloadEach; {
-		got += <-arrived
-	}
-	b.ResetTimer()
 	sent, got := 0, 0
-	for got < b.N*payloadEach {
-		for sent < b.N && sent*payloadEach-got < window*payloadEach {
-			if _, err := hostA.WriteFrames(frames); err != nil {
+	for got < n*payloadEach {
+		for sent < n && sent*payloadEach-got < window*payloadEach {
+			if _, err := g.host.WriteFrames(g.frames); err != nil {
 				b.Fatal(err)
 			}
 			sent++
 		}
 		select {
-		case n := <-arrived:
-			got += n
+		case octets := <-g.arrived:
+			got += octets
 		case <-time.After(5 * time.Second):
-			b.Fatalf("after %d of %d octets nothing comes any more: %v", got, sent*payloadEach, dropsOf(boxes))
+			b.Fatalf("after %d of %d octets nothing comes any more: %v", got, sent*payloadEach, dropsOf(g.boxes))
 		}
 	}
-	b.StopTimer()
-	_ = hostB.Close()
-	for range arrived {
+}
+
+// What metrics that are scraped each second take from throughput: rounds of at least a
+// second with and without, in turns, of which the medians are compared. An iteration is a
+// pair of rounds; 15 take half a minute.
+func BenchmarkScrapeEachSecond(b *testing.B) {
+	g := newGraph(b, config.Protect)
+	registries := [2]*prometheus.Registry{prometheus.NewRegistry(), prometheus.NewRegistry()}
+	for i, r := range registries {
+		r.MustRegister(g.boxes[i].Metrics())
 	}
+	// So many superframes take about a second.
+	n, took := 1<<10, time.Duration(0)
+	for ; took < 500*time.Millisecond; n *= 2 {
+		begin := time.Now()
+		g.carry(b, n)
+		took = time.Since(begin)
+	}
+	n = int(float64(n/2) * float64(time.Second) / float64(took))
+	round := func(scrape bool) time.Duration {
+		begin := time.Now()
+		if scrape {
+			for _, r := range registries {
+				if _, err := r.Gather(); err != nil {
+					b.Error(err)
+				}
+			}
+		}
+		g.carry(b, n)
+		return time.Since(begin)
+	}
+	var with, without []time.Duration
+	for i := 0; b.Loop(); i++ {
+		for j := range 2 {
+			if (i+j)%2 == 0 {
+				with = append(with, round(true))
+			} else {
+				without = append(without, round(false))
+			}
+		}
+	}
+	slices.Sort(with)
+	slices.Sort(without)
+	b.ReportMetric(100*(float64(with[len(with)/2])/float64(without[len(without)/2])-1), "%slower")
 }
 
 func dropsOf(boxes [2]*box) string {
