@@ -28,10 +28,10 @@ func busy() *appliance.Status {
 	return &appliance.Status{
 		Interface: "eth0", Time: now, State: "active", Since: now.Add(-26 * time.Hour), OnFailure: "shut", Cut: "tcx", TookOver: true,
 		AllowInsecure: []string{"des", "md5"}, InsecureSAs: 1,
-		MTU: 1500, Addresses: []string{"192.0.2.1/24", "2001:db8::1/64"},
+		MTU: 1500, MTUFrom: "interface", Addresses: []string{"192.0.2.1/24", "2001:db8::1/64"},
 		Policies: []appliance.PolicyStatus{{
 			Name: "b", Action: "protect", Direction: "both", Selector: "192.0.2.1 <-> 192.0.2.2",
-			Out:    appliance.Traffic{Packets: 1234567, Bytes: 1 << 30, LastUse: now.Add(-3 * time.Second)},
+			Out:    appliance.Traffic{Packets: 1234567, Bytes: 1 << 30, LastUse: now.Add(-3 * time.Second), Rate: &appliance.Rate{Packets: 1234, Bits: 12.3e6, Over: 7}},
 			In:     appliance.Traffic{Packets: 1, Bytes: 1023, LastUse: now.Add(-61 * time.Second), Drops: map[string]uint64{"clear_not_protected": 2, "selector_mismatch": 0}},
 			OutSAs: []string{"esp-to-b", "ah-to-b"}, InSAs: []string{"from-b"}, Down: []string{"from-b"},
 		}, {
@@ -41,11 +41,13 @@ func busy() *appliance.Status {
 			Name: "esp-to-b", Direction: "out", Protocol: "esp", SPI: "0x00001001", Source: "192.0.2.1", Destination: "192.0.2.2",
 			Mode: "transport", Algorithm: "aes128gcm16", Key: "valid", ESN: true, Sequence: 1234567, PathMTU: 1400, PathMTUFrom: "icmp", PathMTUUntil: now.Add(9 * time.Minute), Expired: "soft",
 			Lifetime: &appliance.Lifetime{Created: now.Add(-time.Hour), Expires: now.Add(7 * time.Hour), PacketsLeft: new(uint64(99))},
-			Traffic:  appliance.Traffic{Packets: 1234567, Bytes: 1<<30 + 5<<20, LastUse: now},
+			Traffic:  appliance.Traffic{Packets: 1234567, Bytes: 1<<30 + 5<<20, LastUse: now, Rate: &appliance.Rate{Packets: 0.5, Bits: 400, Over: 7}},
 		}, {
 			Name: "from-b", Direction: "in", Protocol: "esp", SPI: "0x00002001", Destination: "192.0.2.1",
 			Mode: "tunnel", Algorithm: "des-md5", Key: "empty", Expired: "hard", Weak: "as good as none", Insecure: true,
 			Traffic: appliance.Traffic{Drops: map[string]uint64{"icv": 7, "replay": 9}},
+		}, {
+			Name: "ah-to-b", Direction: "out", Protocol: "ah", SPI: "0x00001002", Destination: "192.0.2.2", Mode: "transport", Algorithm: "sha256", Key: "valid",
 		}},
 		Classes: map[string]appliance.ClassStatus{
 			"dhcp": {Action: "bypass", Bypassed: 4}, "lldp": {Action: "discard", Discarded: 11}, "stp": {Action: "discard"},

@@ -15,7 +15,7 @@ import (
 // statusText is a status for people: a block for the interface and for each policy
 // and SA, then drops, neighbours and warnings.
 func statusText(s *appliance.Status, now time.Time) string {
-	t := &text{now: now}
+	t := &text{now: now, mtu: s.MTU, mtuFrom: s.MTUFrom}
 	name := s.Interface
 	if s.RenamedTo != "" {
 		name += ", now called " + s.RenamedTo
@@ -38,7 +38,11 @@ func statusText(s *appliance.Status, now time.Time) string {
 		t.line("insecure", "%s allowed, used by %s", strings.Join(s.AllowInsecure, ", "), count(uint64(s.InsecureSAs), "security association"))
 	}
 	t.line("addresses", "%s", strings.Join(s.Addresses, ", "))
-	t.line("mtu", "%d", s.MTU)
+	mtu := ""
+	if s.MTUFrom != "" {
+		mtu = ", by the " + s.MTUFrom
+	}
+	t.line("mtu", "%d%s", s.MTU, mtu)
 	for _, side := range slices.Sorted(maps.Keys(s.Links)) {
 		l := s.Links[side]
 		t.line(sideWords(side), "%s read (%s), %s written (%s)",
@@ -100,6 +104,9 @@ func sideWords(side string) string {
 type text struct {
 	strings.Builder
 	now time.Time
+	// mtu is that of the wire, and mtuFrom what it is by.
+	mtu     int
+	mtuFrom string
 }
 
 func (t *text) block(what, name string) {
@@ -172,6 +179,8 @@ func (t *text) sa(a *appliance.SAStatus) {
 			line += ", believed for " + duration(a.PathMTUUntil.Sub(t.now))
 		}
 		t.line("path mtu", "%s", line)
+	} else if a.Direction == "out" && t.mtuFrom != "" {
+		t.line("path mtu", "%d, that of the %s; nothing smaller was learned", t.mtu, t.mtuFrom)
 	}
 	if e := a.Encap; e != nil {
 		line := fmt.Sprintf("UDP, local port %d, remote port %d", e.LocalPort, e.RemotePort)
@@ -239,6 +248,9 @@ func duration(d time.Duration) string {
 
 func (t *text) traffic(what string, sas []string, x *appliance.Traffic) {
 	value := fmt.Sprintf("%s, %s, last use %s", count(x.Packets, "packet"), bytesText(x.Bytes), age(x.LastUse, t.now))
+	if r := x.Rate; r != nil && r.Bits > 0 {
+		value += fmt.Sprintf(", of late %s, %s packets/s", bits(r.Bits), strings.TrimSuffix(fmt.Sprintf("%.1f", r.Packets), ".0"))
+	}
 	if len(sas) > 0 {
 		value += ", by " + strings.Join(sas, ", then ")
 	}

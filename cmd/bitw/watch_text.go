@@ -164,7 +164,11 @@ func bitRate(now, before uint64, over time.Duration) string {
 	if !ok {
 		return "-"
 	}
-	r *= 8
+	return bits(8 * r)
+}
+
+// bits is a rate for people.
+func bits(r float64) string {
 	for _, unit := range []string{"bit/s", "kbit/s", "Mbit/s"} {
 		if r < 999.5 {
 			return fmt.Sprintf("%.3g %s", r, unit)
