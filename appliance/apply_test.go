@@ -211,7 +211,6 @@ func TestR50_ApplyRefuses(t *testing.T) {
 		"on_failure":         {func(c *config.Config) { c.OnFailure = config.Open }, "on_failure", true},
 		"control":            {func(c *config.Config) { c.Control = "/run/else.sock" }, "control", true},
 		"state_dir":          {func(c *config.Config) { c.StateDir = "/var/else" }, "state_dir", true},
-		"neighbors":          {func(c *config.Config) { c.Neighbors = config.Relay }, "neighbors", true},
 		"forbid_bypass":      {func(c *config.Config) { c.ForbidBypass = true }, "forbid_bypass", true},
 		"mirror_link":        {func(c *config.Config) { c.MirrorLink = true }, "mirror_link", true},
 		"unknown SA":         {func(c *config.Config) { c.Policies[0].Out = []string{"nobody"} }, `no SA named "nobody"`, false},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"slices"
@@ -61,6 +62,7 @@ type bump struct {
 	resolver    *hook.Resolver
 	drops       [2]wire.DropCounters // of links, hooks and neighbours, by side
 	ledger      ledger
+	rates       rates
 	dropsSeen   [wire.NumDropReasons]uint64 // of noteDrops
 	dropsAt     [wire.NumDropReasons]atomic.Int64
 	host        atomic.Pointer[hostState]
@@ -68,6 +70,8 @@ type bump struct {
 	neighbor    *hook.Neighbor
 	claims      *hook.Claims
 	crossing    atomic.Bool // ARP and neighbour discovery cross
+	relay       atomic.Bool // neighbors: relay is in force
+	netNS       string      // of the interface, as ethtap.Options.NetNS
 	// absent says that the interface is gone, or that what took its place is not cut yet.
 	absent atomic.Bool
 
@@ -108,7 +112,9 @@ func (h *hostState) has(a netip.Addr) bool {
 // start builds everything, and makes the taps Active last. After an error nothing
 // is left of it.
 func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error) {
-	b := &bump{cfg: &a.cfg, live: &a.live, log: a.log, tell: a.tell, clock: a.opt.clock, fail: a.fail, sad: sa.NewSAD()}
+	b := &bump{cfg: &a.cfg, live: &a.live, log: a.log, tell: a.tell, clock: a.opt.clock, fail: a.fail, sad: sa.NewSAD(), netNS: a.opt.netNS}
+	b.relay.Store(a.cfg.Neighbors == config.Relay)
+	b.crossing.Store(b.relay.Load())
 	b.sad.Observe(a.saEvent)
 	defer func() {
 		if err != nil {
@@ -138,7 +144,7 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 	store := a.opt.store
 	if store == nil && a.cfg.StateDir != "" {
 		if store, err = sa.NewFileStore(a.cfg.StateDir); err != nil {
-			return nil, fmt.Errorf("state_dir: %w", err)
+			return nil, unwritable(err)
 		}
 	}
 	keys, spd, err := a.databases(store, b.resume)
@@ -177,12 +183,12 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 		}
 	}
 	if err := keys.Start(&keyer.Commands{SAD: b.sad, Store: store, Resume: b.resume, AllowInsecure: b.cfg.AllowInsecure, Clock: b.clock}); err != nil {
-		return nil, err
+		return nil, unwritable(err)
 	}
 	a.since = time.Unix(0, a.opt.clock())
 	a.bump.Store(b)
 	a.trace.log.watch(b.watch)
-	known := b.kernelKnows(a.opt.netNS)
+	known := b.kernelKnows()
 	if from != nil {
 		b.count(from)
 		b.nics.learn(&from.last)
@@ -214,10 +220,18 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 	return b, b.trueNeighbors()
 }
 
+// unwritable adds what to do where it is the file system that refuses sequence numbers.
+func unwritable(err error) error {
+	if !errors.As(err, new(*fs.PathError)) {
+		return err
+	}
+	return fmt.Errorf("state_dir: %w; let bitw write there, or name another folder as state_dir", err)
+}
+
 // trueNeighbors makes the kernel ask anew what it may have been told by a bitw that
 // answered for its neighbours and left the interface shut.
 func (b *bump) trueNeighbors() error {
-	if b.device == nil || !b.device.TookOver() || b.twoNIC() || b.cfg.Neighbors != config.Relay {
+	if b.device == nil || !b.device.TookOver() || b.twoNIC() || !b.relay.Load() {
 		return nil
 	}
 	_, err := b.device.CorrectNeighbors(nil)
@@ -285,7 +299,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	b.engine = ipsec.New(ipsec.Config{
 		SAD: b.sad, SPD: spd, Routes: ipsec.NewRoutes(b.routes(host)),
 		Hosts: b.nics.neighbors(), HostMAC: leftMAC, WireMAC: host.mac, MTU: b.mtu(host),
-		IsLocal: b.own, Clock: b.clock, ICMPErrors: icmpErrors(b.cfg.ICMPErrors), HostResolves: b.cfg.Neighbors == config.Relay,
+		IsLocal: b.own, Clock: b.clock, ICMPErrors: icmpErrors(b.cfg.ICMPErrors), HostResolves: b.relay.Load(),
 		FragmentMemory: int(b.cfg.Limits.FragmentMemory), FragmentTimeout: b.cfg.Limits.FragmentTimeout,
 		Hold:     holdLimits(&b.cfg.Limits.Acquire),
 		Coalesce: len(devices[hook.Right]),
@@ -318,10 +332,10 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	b.claims = hook.NewClaims(b.clock)
 	atRight := hook.NeighborOptions{MAC: host.mac, Own: b.own, Announced: b.resolver.Announced, Claims: b.claims, Drops: &b.drops[hook.Right]}
 	b.left = inner
-	if b.cfg.Neighbors == config.Proxy {
+	if !b.twoNIC() || !b.relay.Load() {
 		atRight.Host, atRight.Probes = &toLeft, probes
 	}
-	if b.cfg.Neighbors == config.Proxy && !b.twoNIC() {
+	if !b.twoNIC() { // under relay nothing comes to it
 		b.proxy = hook.NewProxyARP(inner, hook.ProxyOptions{
 			MAC: host.mac, Own: b.own, Wire: &toRight, Probes: probes, Drops: &b.drops[hook.Left],
 		})
@@ -331,6 +345,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 		return err
 	}
 	b.neighbor = hook.NewNeighbor(inner, atRight)
+	b.neighbor.SetCrossed(b.relay.Load())
 	b.right = b.neighbor
 	toLeft.Bind(b.left)
 	toRight.Bind(b.right)
@@ -351,7 +366,7 @@ func (b *bump) decorate(end stack.LinkEndpoint, side hook.Side, other *hook.Rela
 		end = b.between(end, side, other)
 	}
 	class, err := hook.NewClass(end, hook.ClassOptions{
-		Rules: classRules(b.cfg), Neighbors: crossing(b.cfg.Neighbors)[side], Other: other, Drops: &b.drops[side],
+		Rules: classRules(b.cfg), Neighbors: crossing(b.relay.Load())[side], Other: other, Drops: &b.drops[side],
 	})
 	if err != nil {
 		return nil, err
@@ -377,12 +392,12 @@ func (b *bump) activate(from *successor) error {
 
 // kernelKnows are the neighbours that the host's kernel has found while its frames met them
 // directly, so that those that are under way need not wait for an answer once more.
-func (b *bump) kernelKnows(netNS string) []hostnet.Neighbor {
+func (b *bump) kernelKnows() []hostnet.Neighbor {
 	if b.device == nil || b.twoNIC() {
 		return nil // of two NICs the kernel has no part in the traffic
 	}
 	host := b.host.Load()
-	list, err := hostnet.Neighbors(netNS, host.index)
+	list, err := hostnet.Neighbors(b.netNS, host.index)
 	if err != nil {
 		b.log.WithError(err).Warn("what the kernel knows of its neighbours cannot be read; they are asked")
 	}
@@ -493,6 +508,7 @@ func (b *bump) tick() {
 	b.engine.Tick()
 	b.noteDrops()
 	b.ledger.tick(b.sad)
+	b.rates.tick(b.clock(), b.gauges)
 	b.keepCut()
 	if err := b.sad.Tick(b.clock()); err != nil {
 		b.log.WithError(err).Warn("sequence numbers of a deleted SA cannot be handed back")

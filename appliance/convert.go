@@ -272,8 +272,8 @@ func ports(list []config.PortRange) []sa.PortRange {
 
 // crossing says by side how ARP and neighbour discovery are dealt with. The stack has
 // its next hops on the right.
-func crossing(n config.Neighbors) [2]hook.Neighbors {
-	if n == config.Relay {
+func crossing(relay bool) [2]hook.Neighbors {
+	if relay {
 		return [2]hook.Neighbors{hook.Left: hook.Cross, hook.Right: hook.CrossAndLearn}
 	}
 	return [2]hook.Neighbors{}

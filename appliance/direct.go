@@ -9,7 +9,6 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 
-	"bitw/config"
 	"bitw/netstack/ethtap"
 	"bitw/netstack/hook"
 )
@@ -37,12 +36,8 @@ const (
 // setCrossing says whether ARP and neighbour discovery cross, for all hooks.
 func (b *bump) setCrossing(on bool) {
 	b.crossing.Store(on)
-	n := config.Proxy
-	if on {
-		n = config.Relay
-	}
 	for side, c := range b.classes {
-		c.SetNeighbors(crossing(n)[side])
+		c.SetNeighbors(crossing(on)[side])
 	}
 	b.neighbor.SetCrossed(on)
 	if b.nics.left != nil {
@@ -52,7 +47,7 @@ func (b *bump) setCrossing(on bool) {
 
 // answers says whether bitw answers in the neighbours' place while it is in service.
 func (b *bump) answers() bool {
-	return b.cfg.Neighbors == config.Proxy && b.device != nil && b.neighbor != nil
+	return !b.relay.Load() && b.device != nil && b.neighbor != nil
 }
 
 // beforeDirect does all that comes before the drain.
@@ -108,6 +103,40 @@ func (b *bump) inService() {
 			return net.HardwareAddr(host.insideMAC), true
 		})
 	}
+}
+
+// setNeighbors changes neighbors: while frames move. Nobody is told anything wrong, and what
+// the host addresses by what it was told before still comes to the engine, which finds the
+// next hop itself:
+//
+// From proxy to relay ARP and neighbour discovery cross first, then the kernel's table is put
+// right, and then the engine heeds the stations that the host names. From relay to proxy the
+// engine learns the neighbours that the kernel knows, looks next hops up, and then answers.
+func (b *bump) setNeighbors(relay bool) error {
+	if b.taps != nil {
+		b.taps.mu.Lock()
+		defer b.taps.mu.Unlock()
+	}
+	if b.relay.Load() == relay {
+		return nil
+	}
+	if relay {
+		err := b.beforeDirect(context.Background())
+		b.relay.Store(true)
+		b.setCrossing(true)
+		b.engine.SetHostResolves(true)
+		return err
+	}
+	var errs []error
+	for _, n := range b.kernelKnows() {
+		errs = append(errs, b.resolver.Learn(n.Address, tcpip.LinkAddress(n.MAC)))
+	}
+	b.engine.SetHostResolves(false)
+	b.relay.Store(false)
+	if b.flow() == flowActive {
+		b.setCrossing(false)
+	}
+	return errors.Join(errs...)
 }
 
 // trueAddress is the Ethernet address of a station as far as it is known.

@@ -84,7 +84,7 @@ func (b *bump) environment(state string) *explain.Environment {
 func environmentOf(cfg *Config) *explain.Environment {
 	env := &explain.Environment{
 		Interface: cfg.Interface, Relay: cfg.Neighbors == config.Relay, TwoNIC: cfg.Inside != "",
-		Neighbors: crossing(cfg.Neighbors), Classes: classRules(cfg),
+		Neighbors: crossing(cfg.Neighbors == config.Relay), Classes: classRules(cfg),
 	}
 	return env
 }

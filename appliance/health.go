@@ -15,7 +15,7 @@ const (
 	// recently is how young something must be to be going on.
 	recently = time.Minute
 	// peerSilence is for how long nothing authentic may come from a peer that is sent to.
-	peerSilence = 30 * time.Second
+	peerSilence = 10 * time.Second
 	// nearEnd is which part of a lifetime is worth a word: a twentieth.
 	nearEnd = 20
 )
@@ -142,7 +142,7 @@ func (c *checkup) sa(x *SAStatus) {
 			severity = Warning // some pass, so the keys agree
 		}
 		if x.Packets == 0 {
-			c.say(severity, about, "the keys or algorithms of the two ends differ: give both the same, see bitw check -c FILE at both and bitw apply FILE",
+			c.say(severity, about, "the keys or algorithms of the two ends differ: give both the same, under a new spi, and bitw apply FILE at both",
 				"%s from %s failed authentication, and none has passed it", some(n, "packet"), cmp.Or(x.Source, "its peer"))
 		} else {
 			c.say(severity, about, "somebody or something changes packets on their way, or one end has other keys by now", "%s failed authentication", some(n, "packet"))
@@ -194,7 +194,7 @@ func (c *checkup) drops() {
 	c.mismatch()
 	for _, x := range []struct{ reason, noun, problem, remedy string }{
 		{"acquire_timeout", "packet", "waited in vain for an SA", "does the other end answer its key manager?"},
-		{"no_policy", "packet", "matched no policy and was discarded", c.rule()},
+		{"no_policy", "packet", "matched no policy, which is discard", c.rule()},
 		{"unknown_spi", "packet", "came with an SPI that no SA here has", c.spi()},
 		{"unresolved", "packet", "went to a next hop that does not answer ARP or neighbour discovery" + c.silentHops(), "is the other end up, and the route right? See bitw neigh and bitw route"},
 		{"no_route", "packet", "had no route", "see the routes of " + s.Interface + ", or add one under routes"},

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bitw/config"
 	"bitw/netstack/hook"
 	"bitw/sa"
 	"bitw/sa/keyer"
@@ -32,7 +33,7 @@ func NewDatabases(cfg Config) (*Databases, error) {
 		return nil, err
 	}
 	d := &Databases{
-		SPD: spd, SAD: sa.NewSAD(), Classes: classRules(&a.cfg), Neighbors: crossing(a.cfg.Neighbors)[hook.Left], close: keys.Close,
+		SPD: spd, SAD: sa.NewSAD(), Classes: classRules(&a.cfg), Neighbors: crossing(a.cfg.Neighbors == config.Relay)[hook.Left], close: keys.Close,
 	}
 	if err := keys.Start(&keyer.Commands{SAD: d.SAD}); err != nil {
 		_ = keys.Close()

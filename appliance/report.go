@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -42,16 +43,23 @@ func (a *Appliance) Status() *Status {
 // report fills in what only a started appliance has.
 func (b *bump) report(s *Status) {
 	host := b.host.Load()
-	s.Cut, s.MTU = b.cut(), b.engine.MTU()
+	s.Cut, s.MTU, s.MTUFrom = b.cut(), b.engine.MTU(), "interface"
+	if b.live.Load().MTU != 0 && s.MTU < host.mtu {
+		s.MTUFrom = "configuration"
+	}
 	s.TookOver = b.device != nil && b.device.TookOver()
 	for _, p := range host.addresses {
 		s.Addresses = append(s.Addresses, p.String())
 	}
 	for _, p := range b.engine.SPD().Policies() {
-		s.Policies = append(s.Policies, policyStatus(p))
+		st := policyStatus(p)
+		st.Out.Rate = b.rates.of(gauge{&p.Traffic(sa.Outbound).Packets, &p.Traffic(sa.Outbound).Bytes}, b.clock())
+		st.In.Rate = b.rates.of(gauge{&p.Traffic(sa.Inbound).Packets, &p.Traffic(sa.Inbound).Bytes}, b.clock())
+		s.Policies = append(s.Policies, st)
 	}
 	for _, x := range b.sad.All() {
 		st := saStatus(x, b.clock())
+		st.Rate = b.rates.of(gauge{&x.Packets, &x.Bytes}, b.clock())
 		if k, err := b.keys.State(x.Name); err == nil {
 			st.Key = k.String()
 		}
@@ -93,7 +101,7 @@ func (b *bump) report(s *Status) {
 
 func policyStatus(p *sa.Policy) PolicyStatus {
 	st := PolicyStatus{
-		Name: p.Name, Action: p.Action.String(), Direction: p.Directions.String(), Selector: p.Selector.String(),
+		Name: p.Name, Action: p.Action.String(), Direction: p.Directions.String(), Selector: selectorWords(&p.Selector),
 		Out: traffic(p.Traffic(sa.Outbound)), In: traffic(p.Traffic(sa.Inbound)),
 	}
 	if p.Populate != 0 {
@@ -106,6 +114,11 @@ func policyStatus(p *sa.Policy) PolicyStatus {
 		st.InSAs = append(st.InSAs, l.Name)
 	}
 	return st
+}
+
+// selectorWords are a selector's, with its protocol by name.
+func selectorWords(s *sa.Selector) string {
+	return strings.Replace(s.String(), fmt.Sprintf(" proto %d", s.Proto), " "+config.ProtocolName(s.Proto), 1)
 }
 
 func traffic(c *sa.Counters) Traffic {

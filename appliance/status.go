@@ -38,8 +38,10 @@ type Status struct {
 	// for WithLinks.
 	Carrier bool `json:"carrier"`
 	// TookOver says that an earlier process left the interface shut or handed it over.
-	TookOver  bool           `json:"took_over"`
-	MTU       int            `json:"mtu"`
+	TookOver bool `json:"took_over"`
+	MTU      int  `json:"mtu"`
+	// MTUFrom is "interface" or "configuration", whichever is smaller.
+	MTUFrom   string         `json:"mtu_from,omitempty"`
 	Addresses []string       `json:"addresses"`
 	Policies  []PolicyStatus `json:"policies"`
 	SAs       []SAStatus     `json:"security_associations"`
@@ -147,6 +149,16 @@ type Traffic struct {
 	// LastUse is the zero time if nothing passed yet.
 	LastUse time.Time         `json:"last_use"`
 	Drops   map[string]uint64 `json:"drops,omitempty"`
+	// Rate is of late; nil where that is not known yet.
+	Rate *Rate `json:"rate,omitempty"`
+}
+
+// A Rate is what passed each second, over the last seconds.
+type Rate struct {
+	Packets float64 `json:"packets_per_second"`
+	Bits    float64 `json:"bits_per_second"`
+	// Over is how many seconds those are, 5 to 10 but at the beginning.
+	Over float64 `json:"over_seconds"`
 }
 
 // A PolicyStatus is one rule of the SPD.

@@ -157,7 +157,7 @@ func (b *bump) giveUp(c *handoverConn) (closed bool, err error) {
 	if err != nil {
 		return true, err
 	}
-	m := goMessage{SAs: states, Moved: b.taps.moved, Neighbors: string(b.cfg.Neighbors), Policies: make(map[string][2]counterState), Hops: make(map[string]net.HardwareAddr)}
+	m := goMessage{SAs: states, Moved: b.taps.moved, Neighbors: string(b.live.Load().Neighbors), Policies: make(map[string][2]counterState), Hops: make(map[string]net.HardwareAddr)}
 	for _, p := range b.engine.SPD().Policies() {
 		m.Policies[p.Name] = [2]counterState{stateOf(&p.Counters[0]), stateOf(&p.Counters[1])}
 	}

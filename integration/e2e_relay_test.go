@@ -2,7 +2,9 @@ package integration
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -133,5 +135,76 @@ func TestR20_RelayProtects(t *testing.T) {
 			}
 		}
 		allESP(t, c)
+	}
+}
+
+// TestR20_NeighborsChangeLive has bitw apply change neighbors to and fro under pings and a
+// stream, between two kernels: nothing is lost or in the clear, and the kernel's table is
+// right after each change.
+func TestR20_NeighborsChangeLive(t *testing.T) {
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	p := &plan{flows: []*flow{newFlow("four", "transport", "aes128gcm16", 0x1001, a4, b4), newFlow("six", "tunnel", "aes128gcm16", 0x1002, a6, b6)}}
+	a, _ := boxes(t, pair, p)
+	own, peer := mac(t, pair.A), mac(t, pair.B)
+	for _, to := range []netip.Addr{b4, b6} {
+		pings(t, pair.A, to, netlab.PingOptions{})
+	}
+	c := watchClear(pair, 256)
+	lost := make(chan error, 3)
+	for _, to := range []netip.Addr{b4, b6} {
+		go func() {
+			r, err := netlab.Ping(deadline(t, 2*time.Minute), pair.A, to, netlab.PingOptions{Count: 3000, Interval: 2 * time.Millisecond, Timeout: 5 * time.Second})
+			if err == nil && r.Lost > 0 {
+				err = fmt.Errorf("pings to %v: %v", to, r)
+			}
+			lost <- err
+		}()
+	}
+	go func() {
+		_, err := netlab.HTTPTransfer(deadline(t, 2*time.Minute), pair.A, pair.B, a4, 64<<20)
+		lost <- err
+	}()
+	for i := range 10 {
+		mode := []string{"relay", "proxy"}[i%2]
+		p.settings = "neighbors: " + mode + "\n"
+		a.configure(p.yaml(true))
+		stdout, stderr, err := a.run("apply", a.file)
+		if err != nil {
+			t.Fatalf("bitw apply: %v\n%s", err, stderr)
+		}
+		if !strings.Contains(stdout, "neighbors") {
+			t.Errorf("bitw apply says\n%s", stdout)
+		}
+		for _, to := range []netip.Addr{b4, b6} {
+			if got := neighbor(t, pair.A, to); mode == "relay" && !bytes.Equal(got, peer) {
+				t.Errorf("change %d to relay: the kernel has %v for %v; expected %v", i, got, to, peer)
+			}
+		}
+		time.Sleep(300 * time.Millisecond) // under way
+	}
+	for range cap(lost) {
+		if err := <-lost; err != nil {
+			t.Error(err)
+		}
+	}
+	allESP(t, c)
+
+	// What is asked anew is answered as the mode in force says.
+	for _, mode := range []string{"proxy", "relay"} {
+		p.settings = "neighbors: " + mode + "\n"
+		a.configure(p.yaml(true))
+		if _, stderr, err := a.run("apply", a.file); err != nil {
+			t.Fatalf("bitw apply: %v\n%s", err, stderr)
+		}
+		if _, err := pair.A.Run(deadline(t, 10*time.Second), "ip", "neigh", "flush", "dev", "eth0"); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string][]byte{"proxy": own, "relay": peer}[mode]
+		for _, to := range []netip.Addr{b4, b6} {
+			pings(t, pair.A, to, netlab.PingOptions{Count: 3})
+			if got := neighbor(t, pair.A, to); !bytes.Equal(got, want) {
+				t.Errorf("%s: the kernel has %v for %v; expected %v", mode, got, to, want)
+			}
+		}
 	}
 }

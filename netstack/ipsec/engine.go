@@ -77,8 +77,8 @@ type Engine struct {
 	spd     atomic.Pointer[sa.SPD]
 	routes  atomic.Pointer[Routes]
 	macs    atomic.Pointer[macs]
-	named   bool      // Config.HostResolves
-	hosts   Neighbors // nil where there is one host, with hostMAC
+	named   atomic.Bool // Config.HostResolves
+	hosts   Neighbors   // nil where there is one host, with hostMAC
 	mtu     atomic.Int64
 	isLocal func(netip.Addr) bool
 	clock   func() int64
@@ -120,7 +120,7 @@ func New(cfg Config) *Engine {
 		cfg.FragmentTimeout = DefaultFragmentTimeout
 	}
 	e := &Engine{
-		sad: cfg.SAD, named: cfg.HostResolves, hosts: cfg.Hosts,
+		sad: cfg.SAD, hosts: cfg.Hosts,
 		isLocal: cfg.IsLocal, clock: cfg.Clock,
 		forwarders: hook.NewForwarders(), coalescers: make([]coalescer, cfg.Coalesce),
 	}
@@ -130,6 +130,7 @@ func New(cfg Config) *Engine {
 	e.SetRoutes(cfg.Routes)
 	e.SetMTU(cfg.MTU)
 	e.SetICMPErrors(cfg.ICMPErrors)
+	e.SetHostResolves(cfg.HostResolves)
 	e.ids.Store(rand.Uint32())
 	e.works.New = func() any { return new(work) }
 	for i := range e.sides {
@@ -175,6 +176,9 @@ func (e *Engine) MTU() int { return int(e.mtu.Load()) }
 
 // SetICMPErrors replaces the rule of Config.ICMPErrors, from the next datagram on.
 func (e *Engine) SetICMPErrors(r ICMPErrorRule) { e.icmpRule.Store(uint32(r)) }
+
+// SetHostResolves replaces Config.HostResolves, from the next frame on.
+func (e *Engine) SetHostResolves(on bool) { e.named.Store(on) }
 
 // Tick frees what has waited too long and lets SAs notice the time. The owner
 // calls it about once a second.

@@ -532,7 +532,7 @@ func TestR22_HostResolves(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newPair(t, "aes128gcm16", transform.ProtoESP, tt.mode, false, tt.name == "tunnel to another end")
 			s := p.a
-			s.e.named = true
+			s.e.SetHostResolves(true)
 			if tt.bypass {
 				s.policies(&sa.Policy{Name: "all", Selector: sa.Selector{Proto: sa.AnyProto}, Action: sa.Bypass})
 			}

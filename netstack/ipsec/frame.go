@@ -89,7 +89,7 @@ func (e *Engine) toLeft(w *work, dst netip.Addr) {
 		mac, known = e.hosts.Lookup(dst)
 	}
 	for _, pkt := range w.out.AsSlice() {
-		if e.hosts != nil && !e.named {
+		if e.hosts != nil && !e.named.Load() {
 			copy(pkt.LinkHeader().Slice()[6:12], e.hostMAC())
 		}
 		if known {

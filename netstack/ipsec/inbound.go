@@ -64,7 +64,7 @@ func (e *Engine) inboundPacket(w *work, pkt *stack.PacketBuffer) {
 		e.drop(w, hook.Right, reason, nil, nil)
 		return
 	}
-	if foreign && !(e.isLocal(w.d.Info.Dst) && (e.named || e.hostAt(w.d.Info.Dst, link[:6]))) {
+	if foreign && !(e.isLocal(w.d.Info.Dst) && (e.named.Load() || e.hostAt(w.d.Info.Dst, link[:6]))) {
 		e.drop(w, hook.Right, wire.DropForeignMAC, nil, nil)
 		return
 	}

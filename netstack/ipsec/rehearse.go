@@ -90,7 +90,7 @@ func (e *Engine) Rehearse(a Arrival, from hook.Side) *Rehearsal {
 	var links [2]*listener
 	x := New(Config{
 		SAD: shadow.SAD(), SPD: shadow.SPD(), Routes: e.Routes(), HostMAC: e.hostMAC(), WireMAC: e.wireMAC(),
-		HostResolves: e.named, MTU: e.MTU(), IsLocal: e.isLocal, Clock: func() int64 { return now },
+		HostResolves: e.named.Load(), MTU: e.MTU(), IsLocal: e.isLocal, Clock: func() int64 { return now },
 		ICMPErrors: ICMPErrorRule(e.icmpRule.Load()), Hold: e.holds.limits,
 	})
 	defer x.Close()

@@ -278,7 +278,7 @@ func TestR50_ARehearsalSaysWhatTheEngineDoes(t *testing.T) {
 			mac = ""
 		}
 		s.e.Bind(s.left, s.right, countingNeighbors{fixedNeighbors{mac}, &waiting})
-		s.e.named = sometimes(rt, "relay", 4)
+		s.e.SetHostResolves(sometimes(rt, "relay", 4))
 		if sometimes(rt, "two NICs", 5) {
 			s.e.hosts = fixedNeighbors{macA}
 		}

@@ -112,7 +112,7 @@ func (e *Engine) nextHop(w *work, dst netip.Addr) (route, wire.DropReason) {
 // stationOf returns the destination of a frame of the host, given its Ethernet header,
 // or zeros if that names no station or is not to be heeded.
 func (e *Engine) stationOf(eth []byte) (to [6]byte) {
-	if !e.named || len(eth) < 6 || eth[0]&1 != 0 || string(eth[:6]) == string(e.hostMAC()) {
+	if !e.named.Load() || len(eth) < 6 || eth[0]&1 != 0 || string(eth[:6]) == string(e.hostMAC()) {
 		return to
 	}
 	return [6]byte(eth)
