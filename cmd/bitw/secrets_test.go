@@ -26,7 +26,7 @@ import (
 func traces(secret []byte) (list []string) {
 	const part = 6 // 48 bits do not come by chance
 	for i := 0; i+part <= len(secret); i++ {
-		list = append(list, hex.EncodeToString(secret[i:i+part]), string(secret[i:i+part]), fmt.Sprint(secret[i:i+part])[1:])
+		list = append(list, hex.EncodeToString(secret[i:i+part]), string(secret[i:i+part]), fmt.Sprint(secret[i : i+part])[1:])
 	}
 	// Base64 of an octet string depends on where it begins in a group of three.
 	for i := range 3 {

@@ -114,7 +114,7 @@ func (e *Engine) frameToLeft(w *work, frame []byte, dst netip.Addr) {
 	eth := frame[wire.VirtioNetLen:]
 	if e.hosts != nil {
 		mac, known = e.hosts.Lookup(dst)
-		if !e.named {
+		if !e.named.Load() {
 			copy(eth[6:12], e.hostMAC())
 		}
 	}
