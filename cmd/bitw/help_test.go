@@ -19,7 +19,8 @@ func verbs(t *testing.T) map[string]*cobra.Command {
 	var walk func(cmd *cobra.Command, name string)
 	walk = func(cmd *cobra.Command, name string) {
 		for _, sub := range cmd.Commands() {
-			if sub.Name() != "help" && sub.Name() != "completion" { // cobra's own
+			// cobra's own, and what is no verb
+			if sub.Name() != "help" && sub.Name() != "completion" && !sub.IsAdditionalHelpTopicCommand() {
 				full := strings.TrimSpace(name + " " + sub.Name())
 				all[full] = sub
 				walk(sub, full)

@@ -190,6 +190,7 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 	root.AddCommand(p.netcheckVerb())
 	root.AddCommand(p.explain())
 	root.AddCommand(p.traceLevel())
+	root.AddCommand(topics()...)
 	for _, verb := range root.Commands() {
 		verb.DisableFlagsInUseLine = true // their lines have what must be given
 	}

@@ -29,6 +29,9 @@ made if need be.`,
 			if err := doc.GenManTree(cmd.Root(), header, args[0]); err != nil {
 				return fmt.Errorf("manual pages: %w", err)
 			}
+			if err := writeTopics(cmd.Root(), header, args[0]); err != nil {
+				return fmt.Errorf("manual pages: %w", err)
+			}
 			page := config.ManualPage(appliance.ConfigOptions().Classes)
 			if err := os.WriteFile(filepath.Join(args[0], "bitw.yaml.5"), []byte(page), 0o644); err != nil {
 				return fmt.Errorf("manual pages: %w", err)

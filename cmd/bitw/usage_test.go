@@ -74,6 +74,10 @@ func TestHelp(t *testing.T) {
 		if cmd.Name() == "help" || cmd.Name() == "completion" {
 			continue // cobra's own
 		}
+		if cmd.IsAdditionalHelpTopicCommand() {
+			newWorld(t).call(t, 0, strings.TrimSpace(cmd.Long), "", "help", cmd.Name())
+			continue
+		}
 		if cmd.Short == "" || cmd.Long == "" || !strings.Contains(cmd.Example, "bitw "+cmd.Name()) {
 			t.Errorf("%s: Short, Long or Example is missing", cmd.Name())
 		}
@@ -116,6 +120,9 @@ func TestManualPages(t *testing.T) {
 		if text := read(t, dir+"/"+name); !strings.Contains(text, "EXAMPLE") {
 			t.Errorf("%s has no example", name)
 		}
+	}
+	if text := read(t, dir+"/bitw-limits.8"); !strings.Contains(text, "does not outlive a reboot") {
+		t.Errorf("bitw-limits.8 does not have its text:\n%s", text)
 	}
 	if text := read(t, dir+"/bitw.yaml.5"); !strings.Contains(text, `\fBon_failure:\fR shut | open`) {
 		t.Errorf("bitw.yaml.5 has no on_failure:\n%s", text)
