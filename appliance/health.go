@@ -74,6 +74,10 @@ func (c *checkup) taps() {
 	case s.State == flowSevered:
 		c.say(Critical, "", "bitw tap "+s.Interface+" active lets it flow again", "only one of the taps is active, so nothing passes")
 	}
+	if s.ClockSet != 0 {
+		c.say(Notice, "", "nothing: ages and lifetimes are right", "the machine's clock was set by %v since bitw began, and times here are by the clock before",
+			time.Duration(s.ClockSet*float64(time.Second)).Round(time.Second))
+	}
 	if s.Guard == "inet" {
 		c.say(Warning, "", "Linux 6.16 or later shuts it for all frames", "if %s is created anew, ARP passes until it is cut again, IP does not", s.Interface)
 	}

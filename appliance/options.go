@@ -47,6 +47,7 @@ type options struct {
 	store       sa.SequenceStore
 	capture     io.Writer
 	clock       func() int64
+	steady      *steadyClock // that clock is of, nil with WithClock
 	openOnStop  bool
 	takeover    bool
 	keyManagers []keyer.Manager
@@ -97,8 +98,11 @@ func WithKeyManager(m keyer.Manager) Option {
 // "inside" and "outside". w is written by one goroutine, and never waited for.
 func WithCapture(w io.Writer) Option { return func(o *options) { o.capture = w } }
 
-// WithClock sets the clock of SAs and counters, in nanoseconds since 1970.
-func WithClock(clock func() int64) Option { return func(o *options) { o.clock = clock } }
+// WithClock sets the clock of SAs and counters, in nanoseconds since 1970. Without it that is
+// the machine's as it was at the start, so that nothing ends early or late when somebody sets that.
+func WithClock(clock func() int64) Option {
+	return func(o *options) { o.clock, o.steady = clock, nil }
+}
 
 // WithOpenOnStop restores the direct flow when the appliance is stopped, although
 // the configuration says on_failure: shut. Without it such an appliance leaves the
@@ -136,5 +140,6 @@ func WithTakeover() Option { return func(o *options) { o.takeover = true } }
 func defaultOptions() options {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	return options{log: log, queues: 1, clock: func() int64 { return time.Now().UnixNano() }}
+	steady := newSteadyClock()
+	return options{log: log, queues: 1, clock: steady.now, steady: steady}
 }

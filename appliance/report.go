@@ -32,6 +32,9 @@ func (a *Appliance) Status() *Status {
 		}
 	}
 	s.Time = time.Unix(0, a.opt.clock())
+	if a.opt.steady != nil {
+		s.ClockSet = a.opt.steady.set().Seconds()
+	}
 	if b := a.bump.Load(); b != nil {
 		s.Since = a.since
 		b.report(s)

@@ -14,8 +14,10 @@ type Status struct {
 	Inside string `json:"inside,omitempty"`
 	// RenamedTo is the interface's present name, if that is another.
 	RenamedTo string `json:"renamed_to,omitempty"`
-	// Time is when this was so, by the clock of the machine.
-	Time time.Time `json:"time"`
+	// Time is when this was so, by the clock that all times here are by: the machine's, as
+	// it was at the start. ClockSet is by how many seconds that has been set since.
+	Time     time.Time `json:"time"`
+	ClockSet float64   `json:"clock_set,omitempty"`
 	// State is "starting", "active" or "stopped", and after SetTaps, or when the
 	// watchdog has found a side stalled, also "clear" or "severed" as Taps.Flow. It is
 	// "waiting for interface" while there is none.

@@ -126,7 +126,7 @@ func (b *bump) offer(c *handoverConn, hello helloMessage) error {
 		return err
 	}
 	defer h.Close()
-	return c.send(msgOffer, offerMessage{TakeoverVersion, h.Info, states}, h.FDs...)
+	return c.send(msgOffer, offerMessage{TakeoverVersion, h.Info, states, b.clock()}, h.FDs...)
 }
 
 // giveUp holds the readers, closes the SAs and says go. closed says that there is no

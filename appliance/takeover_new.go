@@ -210,5 +210,8 @@ func (a *Appliance) predecessor(ctx context.Context) (*successor, error) {
 	if s == nil && err == nil {
 		a.log.WithField("control", path).Info("nobody to take over from, starting")
 	}
+	if s != nil && s.offer.Clock != 0 && a.opt.steady != nil {
+		a.opt.steady.follow(s.offer.Clock)
+	}
 	return s, err
 }

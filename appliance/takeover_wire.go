@@ -62,6 +62,8 @@ type offerMessage struct {
 	Version int                 `json:"version"`
 	Device  ethtap.HandoverInfo `json:"device"`
 	SAs     json.RawMessage     `json:"sas"` // an sa.Export
+	// Clock is what times in SAs are by, in nanoseconds since 1970; 0 where nobody says.
+	Clock int64 `json:"clock,omitempty"`
 }
 
 type goMessage struct {

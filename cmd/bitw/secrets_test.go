@@ -40,6 +40,38 @@ func traces(secret []byte) (list []string) {
 	return list
 }
 
+// inMemory runs what a configuration says between links in memory, and answers on its control
+// socket.
+func inMemory(t *testing.T, path string, log *logrus.Logger) (*appliance.Appliance, *config.Config) {
+	t.Helper()
+	cfg, _, err := config.Load(path, appliance.ConfigOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.StateDir = t.TempDir()
+	if err := os.Chmod(cfg.StateDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	host, left := link.Pipe(link.PipeOptions{})
+	right, wire := link.Pipe(link.PipeOptions{})
+	box, err := appliance.New(*cfg, appliance.WithLogger(log), appliance.WithClock(func() int64 { return now.UnixNano() }),
+		appliance.WithLinks(left, right, appliance.Host{
+			MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- box.Run(context.Background()) }()
+	t.Cleanup(func() { _ = box.Close(); _ = host.Close(); _ = wire.Close() })
+	select {
+	case <-box.Ready():
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	return box, cfg
+}
+
 // TestR50_SecretsAreHidden gives known keys to a bitw, in the configuration and while it runs,
 // and looks for them in all that the verbs, the logs, the control socket and the metrics say.
 func TestR50_SecretsAreHidden(t *testing.T) {
@@ -83,29 +115,11 @@ policies:
 			t.Fatal(err)
 		}
 	}
-	cfg, _, err := config.Load(path, appliance.ConfigOptions())
-	if err != nil {
-		t.Fatal(err)
-	}
 	var said safeBuffer // all of it
 	log := logrus.New()
 	log.SetOutput(&said)
 	log.SetLevel(logrus.TraceLevel)
-	cfg.StateDir = t.TempDir()
-	if err := os.Chmod(cfg.StateDir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	host, left := link.Pipe(link.PipeOptions{})
-	right, wire := link.Pipe(link.PipeOptions{})
-	box, err := appliance.New(*cfg, appliance.WithLogger(log), appliance.WithLinks(left, right, appliance.Host{
-		MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
-	}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = box.Run(context.Background()) }()
-	t.Cleanup(func() { _ = box.Close(); _ = host.Close(); _ = wire.Close() })
-	<-box.Ready()
+	box, cfg := inMemory(t, path, log)
 
 	var asked []string
 	ask := func(stdin string, args ...string) {

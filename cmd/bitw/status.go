@@ -73,7 +73,11 @@ clear), 3 if it cannot be told, as when none runs.
 			if f.output == "json" {
 				return writeJSON(p.out, s)
 			}
-			_, err = io.WriteString(p.out, statusText(s, p.now()))
+			now := s.Time // by whose clock its times are
+			if now.IsZero() {
+				now = p.now()
+			}
+			_, err = io.WriteString(p.out, statusText(s, now))
 			return err
 		},
 	}
