@@ -30,7 +30,7 @@ func TestR50_Golden(t *testing.T) {
 		}
 		return path
 	}
-	head := "control: " + socket + "\nstatic_neighbors: [{address: 192.0.2.2, mac: \"02:00:00:00:00:02\"}]\n"
+	head := "control: " + socket + "\nstate_dir: " + filepath.Join(dir, "state") + "\nstatic_neighbors: [{address: 192.0.2.2, mac: \"02:00:00:00:00:02\"}]\n"
 	path := file("eth0.yaml", head+good)
 	other := file("other.yaml", head+strings.NewReplacer("name: web", "name: www", "remote_ports: [80, 443]", "remote_ports: [443]", "dhcp: bypass", "dhcp: bypass, lldp: bypass").Replace(good)+"mtu: 1400\n")
 	restart := file("restart.yaml", head+good+"on_failure: open\nmetrics: 127.0.0.1:9469\n")

@@ -48,10 +48,6 @@ func inMemory(t *testing.T, path string, log *logrus.Logger) (*appliance.Applian
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.StateDir = t.TempDir()
-	if err := os.Chmod(cfg.StateDir, 0o700); err != nil {
-		t.Fatal(err)
-	}
 	host, left := link.Pipe(link.PipeOptions{})
 	right, wire := link.Pipe(link.PipeOptions{})
 	box, err := appliance.New(*cfg, appliance.WithLogger(log), appliance.WithClock(func() int64 { return now.UnixNano() }),
@@ -86,6 +82,7 @@ func TestR50_SecretsAreHidden(t *testing.T) {
 	path, keyFile := filepath.Join(dir, "eth0.yaml"), filepath.Join(dir, "eth0.keys")
 	text := fmt.Sprintf(`interface: eth0
 control: %s
+state_dir: %s
 static_neighbors:
   - {address: 192.0.2.2, mac: "02:00:00:00:00:02"}
 security_associations:
@@ -95,7 +92,7 @@ security_associations:
 policies:
   - {name: b, local: 192.0.2.1, remote: 192.0.2.2, action: protect, out: [out], in: [in]}
   - {name: c, direction: out, local: 192.0.2.1, remote: 192.0.2.3, action: protect, out: [other]}
-`, filepath.Join(w.sockets, "eth0.sock"), keys["gcm"], keys["cipher"], keys["integrity"])
+`, filepath.Join(w.sockets, "eth0.sock"), filepath.Join(dir, "state"), keys["gcm"], keys["cipher"], keys["integrity"])
 	files := map[string]string{path: text, keyFile: fmt.Sprintf("other %x\n", keys["file"])}
 	// Configurations that are wrong near a key.
 	wrong := map[string][2]string{
