@@ -74,6 +74,9 @@ var elsewhere = map[string]string{
 	"sudo apt":                    "would change this machine",
 	"sudo dpkg":                   "would change this machine",
 	"sudo timeout 120 bitw up ":   "as bitw up, and two minutes",
+	"go run ":                     "builds what is not bitw",
+	"wireshark ":                  "is for eyes",
+	"tshark ":                     "TestR49 and the demo's test read captures with it",
 	"go run ./cmd/bitw demo":      "first of all, below",
 }
 
