@@ -137,8 +137,12 @@ var atRunTime = []string{"mtu", "log_level", "trace", "icmp_errors", "watchdog",
 func needsRestart(changes []config.Change, old, next *Config) error {
 	var keys []string
 	for _, c := range changes {
-		between := c.Name == "neighbors" && old.Inside != "" // the stations of both sides know what they were told
-		if c.Subject == config.SettingEdit && (!slices.Contains(atRunTime, c.Name) || between) {
+		switch {
+		case c.Subject != config.SettingEdit:
+		case c.Name == "neighbors" && old.Inside != "":
+			// The tables of stations on both sides cannot be looked into to put them right.
+			keys = append(keys, "neighbors (between two interfaces)")
+		case !slices.Contains(atRunTime, c.Name):
 			keys = append(keys, c.Name)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
 // What two stations say of one address, and what one station says after another.
@@ -56,4 +57,38 @@ func TestR50_Claims(t *testing.T) {
 	}
 	c.other(netip.IPv4Unspecified(), x, true)
 	(*Claims)(nil).own(a, x) // nobody wants to know
+}
+
+// What is a claim on the wire, by frames.
+func TestR50_ClaimsOnTheWire(t *testing.T) {
+	reply := func(from tcpip.LinkAddress) []byte { return arpFrame(macHost, 2, from, peer4, macHost, host4) }
+	advertised := func(from tcpip.LinkAddress, about netip.Addr, flags byte) []byte {
+		return ndFrame(macHost, from, advert(flags, about, host6, about, from))
+	}
+	for name, x := range map[string]struct {
+		frames [][]byte
+		about  netip.Addr // in conflict, if any
+		own    bool
+	}{
+		"two answer":                {[][]byte{reply(macPeer), reply(macEvil)}, peer4, false},
+		"one answers twice":         {[][]byte{reply(macPeer), reply(macPeer)}, netip.Addr{}, false},
+		"two advertise":             {[][]byte{advertised(macPeer, peer6, naSolicited|naOverride), advertised(macEvil, peer6, naSolicited|naOverride)}, peer6, false},
+		"two of an anycast address": {[][]byte{advertised(macPeer, peer6, naSolicited), advertised(macEvil, peer6, naSolicited)}, netip.Addr{}, false},
+		"asks with our address":     {[][]byte{arpFrame(macAll, 1, macEvil, host4, header.UnspecifiedEthernetAddress, peer4)}, host4, true},
+		"advertises our address":    {[][]byte{advertised(macEvil, host6, naOverride)}, host6, true},
+		"probes for our address":    {[][]byte{arpFrame(macAll, 1, macEvil, any4, header.UnspecifiedEthernetAddress, host4)}, netip.Addr{}, false},
+		"our own frame comes back":  {[][]byte{arpFrame(macAll, 1, macHost, host4, header.UnspecifiedEthernetAddress, peer4)}, netip.Addr{}, false},
+	} {
+		b := newBump(t)
+		for _, f := range x.frames {
+			b.send(b.dev, f)
+		}
+		got := b.claims.Conflicts()
+		switch {
+		case !x.about.IsValid() && len(got) > 0:
+			t.Errorf("%s: conflicts %+v", name, got)
+		case x.about.IsValid() && (len(got) != 1 || got[0].Address != x.about || got[0].Own != x.own):
+			t.Errorf("%s: conflicts %+v, expected one about %v", name, got, x.about)
+		}
+	}
 }

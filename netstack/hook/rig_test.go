@@ -47,6 +47,7 @@ type bump struct {
 	pumps       []link.Pumper
 	own         map[netip.Addr]bool
 	resolver    *Resolver
+	claims      *Claims
 	classes     [2]*Class
 	watch       *Watch
 	capture     *Capture
@@ -118,7 +119,8 @@ func newBumpWith(t *testing.T, neighbors [2]Neighbors, rules ...ClassRule) *bump
 	})
 	b.resolver.Attach(b.s, 2, outerRight)
 	var proxy stack.LinkEndpoint = cl
-	atRight := NeighborOptions{MAC: macHost, Own: isOwn, Announced: b.resolver.Announced, Drops: &b.drops}
+	b.claims = NewClaims(func() int64 { return b.clock.Now().UnixNano() })
+	atRight := NeighborOptions{MAC: macHost, Own: isOwn, Announced: b.resolver.Announced, Claims: b.claims, Drops: &b.drops}
 	if neighbors[Right] == Answer {
 		proxy = NewProxyARP(cl, ProxyOptions{MAC: macHost, Own: isOwn, Wire: &toRight, Probes: probes, Drops: &b.drops})
 		atRight.Host, atRight.Probes = &toLeft, probes
