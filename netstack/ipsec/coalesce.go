@@ -18,8 +18,8 @@ const (
 	coalesceSegments = 64
 )
 
-// A coalescer joins the TCP segments for the host that one queue of the wire
-// brought in one batch, so that the kernel gets one superframe instead of many
+// A coalescer joins the TCP segments and UDP datagrams for the host that one queue of the
+// wire brought in one batch, so that the kernel gets one superframe instead of many
 // frames. It belongs to the goroutine that reads the queue.
 type coalescer struct {
 	flows [coalesceFlows]coalesced
@@ -56,7 +56,7 @@ func (e *Engine) EndBatch(queue int) {
 // at once.
 func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer) *coalesced {
 	d := &w.d
-	if d.Info.Proto != wire.ProtoTCP || int(pkt.Hash) >= len(e.coalescers) {
+	if int(pkt.Hash) >= len(e.coalescers) || d.Info.Proto != wire.ProtoTCP && (d.Info.Proto != wire.ProtoUDP || !e.joinUDP.Load()) {
 		return nil
 	}
 	// On the left of a box with hosts behind it, what is too long is fragmented.

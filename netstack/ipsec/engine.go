@@ -63,8 +63,8 @@ type Config struct {
 	FragmentTimeout time.Duration
 	// Hold bounds what waits for SAs that a key manager was asked for.
 	Hold HoldLimits
-	// Coalesce is for how many queues of the right link TCP segments are joined to
-	// superframes on their way to the host. The link's packets carry their queue as Hash,
+	// Coalesce is for how many queues of the right link TCP segments, and with SetJoinUDP
+	// UDP datagrams, are joined to superframes on their way to the host. The link's packets carry their queue as Hash,
 	// and its reader calls EndBatch. 0 joins none.
 	Coalesce int
 }
@@ -91,6 +91,7 @@ type Engine struct {
 	sides      [2]side
 	coalescers []coalescer // by queue of the right link
 	waiting    unresolved
+	joinUDP    atomic.Bool
 	icmpRule   atomic.Uint32 // an ICMPErrorRule
 	icmpLimit  errorLimit
 	holds      holds
@@ -179,6 +180,10 @@ func (e *Engine) SetICMPErrors(r ICMPErrorRule) { e.icmpRule.Store(uint32(r)) }
 
 // SetHostResolves replaces Config.HostResolves, from the next frame on.
 func (e *Engine) SetHostResolves(on bool) { e.named.Store(on) }
+
+// SetJoinUDP says whether the left link takes superframes of UDP datagrams, from the next
+// batch on. It does not in a new engine.
+func (e *Engine) SetJoinUDP(on bool) { e.joinUDP.Store(on) }
 
 // Tick frees what has waited too long and lets SAs notice the time. The owner
 // calls it about once a second.

@@ -14,10 +14,10 @@ const (
 	tcpSumAt   = header.TCPChecksumOffset
 )
 
-// A Merger puts TCP segments of one flow, of which each follows the one before, together
-// to one superframe: the reverse of a Cutter. Cut again at the same size, the superframe
-// gives the segments back, but for IPv4 identifications and the place of PSH, as with any
-// receiver's coalescing.
+// A Merger puts TCP segments of one flow, of which each follows the one before, or UDP
+// datagrams of one flow together to one superframe: the reverse of a Cutter. Cut again at
+// the same size, the superframe gives the segments back, but for IPv4 identifications and
+// the place of PSH, as with any receiver's coalescing.
 //
 // Each segment's data are copied once, in the pass that checks its checksum. The zero
 // value needs Start.
@@ -37,10 +37,10 @@ type Merger struct {
 
 // Start begins with datagram, of which in is Parse's result, in dst, which has room for
 // the longest superframe that is to become of it. It returns false, and has written
-// nothing, if nothing can be joined to it: it is no plain TCP segment with data, or has
-// something to tell by itself.
+// nothing, if nothing can be joined to it: it is no plain TCP segment or UDP datagram with data, has
+// something to tell by itself, or no checksum.
 func (m *Merger) Start(datagram []byte, in *Info, dst []byte) bool {
-	m.n, m.ended = 0, true
+	m.n, m.ended, m.push = 0, true, false
 	if !mergeable(datagram, in) || in.TotalLen > len(dst) {
 		return false
 	}
@@ -48,67 +48,90 @@ func (m *Merger) Start(datagram []byte, in *Info, dst []byte) bool {
 	m.head = in.HeaderLen + in.L4HeaderLen
 	m.size = in.TotalLen - m.head
 	m.total, m.n = in.TotalLen, 1
-	m.pseudo = PseudoChecksum(in.Src, in.Dst, ProtoTCP, 0)
+	m.pseudo = PseudoChecksum(in.Src, in.Dst, in.Proto, 0)
 	copy(dst[:m.head], datagram)
-	tcp := dst[in.HeaderLen:m.head]
-	s := sumUp(tcp, combineLen(m.pseudo, in.TotalLen-in.HeaderLen))
+	l4 := dst[in.HeaderLen:m.head]
+	s := sumUp(l4, combineLen(m.pseudo, in.TotalLen-in.HeaderLen))
 	m.correct = copySum(dst[m.head:in.TotalLen], datagram[m.head:in.TotalLen], s) == 0xffff
-	m.next = binary.BigEndian.Uint32(tcp[4:]) + uint32(m.size)
-	m.push = tcp[tcpFlagsAt]&tcpPSH != 0
+	if m.ended = false; in.Proto == ProtoUDP {
+		return true
+	}
+	m.next = binary.BigEndian.Uint32(l4[4:]) + uint32(m.size)
+	m.push = l4[tcpFlagsAt]&tcpPSH != 0
 	m.ended = m.push
 	return true
 }
 
-// mergeable tells whether a datagram is a TCP segment without IP options or
-// extension headers that carries data and no flags but ACK and PSH.
+// mergeable tells whether a datagram, without IP options or extension headers, is a TCP
+// segment that carries data and no flags but ACK and PSH, or a UDP datagram with data.
 func mergeable(datagram []byte, in *Info) bool {
-	if in.Proto != ProtoTCP || in.IsFragment || in.L4HeaderLen < tcpMinLen ||
-		in.Version == 4 && in.HeaderLen != ipv4MinLen || in.Version == 6 && in.HeaderLen != ipv6Len ||
-		in.TotalLen <= in.HeaderLen+in.L4HeaderLen {
+	if in.IsFragment || in.TotalLen <= in.HeaderLen+in.L4HeaderLen ||
+		in.Version == 4 && in.HeaderLen != ipv4MinLen || in.Version == 6 && in.HeaderLen != ipv6Len {
 		return false
 	}
-	return datagram[in.HeaderLen+tcpFlagsAt]&^tcpPSH == tcpACK
+	l4 := datagram[in.HeaderLen:in.TotalLen]
+	switch in.Proto {
+	case ProtoTCP:
+		return in.L4HeaderLen >= tcpMinLen && l4[tcpFlagsAt]&^tcpPSH == tcpACK
+	case ProtoUDP:
+		return in.L4HeaderLen == udpLen && wholeUDP(l4)
+	}
+	return false
+}
+
+// wholeUDP tells whether a UDP datagram has data, a checksum, and the length that it says.
+func wholeUDP(udp []byte) bool {
+	return len(udp) > udpLen && int(binary.BigEndian.Uint16(udp[4:])) == len(udp) &&
+		binary.BigEndian.Uint16(udp[udpChecksumAt:]) != 0
 }
 
 // Same reports whether a datagram belongs to the flow that Start was given.
 func (m *Merger) Same(in *Info) bool {
-	return in.Proto == ProtoTCP && m.in.SrcPort == in.SrcPort && m.in.DstPort == in.DstPort &&
+	return m.in.Proto == in.Proto && m.in.SrcPort == in.SrcPort && m.in.DstPort == in.DstPort &&
 		m.in.Src == in.Src && m.in.Dst == in.Dst
 }
 
 // Add joins datagram, of which in is Parse's result, as Join does.
 func (m *Merger) Add(datagram []byte, in *Info) bool {
-	return mergeable(datagram, in) && m.Join(datagram[:in.HeaderLen], datagram[in.HeaderLen:in.TotalLen])
+	return in.Proto == m.in.Proto && mergeable(datagram, in) && m.Join(datagram[:in.HeaderLen], datagram[in.HeaderLen:in.TotalLen])
 }
 
-// Join joins a TCP segment with the IP header ip in front of it, if it is of the flow,
-// follows immediately, differs in nothing but its data, its checksum is right, and there
-// is room. Otherwise it returns false, and nothing has changed.
+// Join joins a TCP segment, or a UDP datagram, with the IP header ip in front of it, if
+// it is of the flow and of its protocol, follows immediately, differs in nothing but its
+// data, its checksum is right, and there is room. Otherwise it returns false, and nothing
+// has changed.
 //
 // ip has no options and no extension headers and is no fragment. What it says of length,
 // protocol and identification, and its own checksum, are not looked at.
-func (m *Merger) Join(ip, tcp []byte) bool {
+func (m *Merger) Join(ip, l4 []byte) bool {
 	if m.ended || !m.correct {
 		return false
 	}
-	first, n := m.dst[m.in.HeaderLen:m.head], len(tcp)-(m.head-m.in.HeaderLen)
+	first, n := m.dst[m.in.HeaderLen:m.head], len(l4)-(m.head-m.in.HeaderLen)
 	if n <= 0 || n > m.size || m.total+n > len(m.dst) || !m.sameIP(ip) {
 		return false
 	}
-	h, data := tcp[:len(first)], tcp[len(first):]
-	if !m.sameTCP(h, first) {
+	h, data := l4[:len(first)], l4[len(first):]
+	if m.in.Proto == ProtoUDP {
+		if [4]byte(h) != [4]byte(first) || !wholeUDP(l4) {
+			return false
+		}
+	} else if !m.sameTCP(h, first) {
 		return false
 	}
-	s := sumUp(h, combineLen(m.pseudo, len(tcp)))
+	s := sumUp(h, combineLen(m.pseudo, len(l4)))
 	if copySum(m.dst[m.total:m.total+n], data, s) != 0xffff {
 		return false
 	}
 	m.n++
 	m.total += n
-	m.next += uint32(n)
-	m.push = h[tcpFlagsAt]&tcpPSH != 0
 	// A short one is the last of a superframe, and PSH stands in the last only.
-	m.ended = m.push || n < m.size
+	m.ended = n < m.size
+	if m.in.Proto == ProtoTCP {
+		m.next += uint32(n)
+		m.push = h[tcpFlagsAt]&tcpPSH != 0
+		m.ended = m.ended || m.push
+	}
 	return true
 }
 
@@ -152,20 +175,26 @@ func (m *Merger) Finish(off VirtioNet) []byte {
 		return m.dst[:m.total]
 	}
 	SetLength(m.dst, int(m.in.Version), m.total)
-	tcp := m.dst[m.in.HeaderLen:]
-	if m.push {
-		tcp[tcpFlagsAt] |= tcpPSH
-	}
-	binary.BigEndian.PutUint16(tcp[tcpSumAt:], combineLen(m.pseudo, m.total-m.in.HeaderLen))
-	off.SetFlags(VirtioNetNeedsCsum)
-	off.SetGSOType(GSOTCPv4)
-	if m.in.Version == 6 {
+	l4, n, sumAt := m.dst[m.in.HeaderLen:], m.total-m.in.HeaderLen, tcpSumAt
+	switch {
+	case m.in.Proto == ProtoUDP:
+		binary.BigEndian.PutUint16(l4[4:], uint16(n))
+		off.SetGSOType(GSOUDPL4)
+		sumAt = udpChecksumAt
+	case m.in.Version == 6:
 		off.SetGSOType(GSOTCPv6)
+	default:
+		off.SetGSOType(GSOTCPv4)
 	}
+	if m.push {
+		l4[tcpFlagsAt] |= tcpPSH
+	}
+	binary.BigEndian.PutUint16(l4[sumAt:], combineLen(m.pseudo, n))
+	off.SetFlags(VirtioNetNeedsCsum)
 	off.SetHdrLen(uint16(ethernetLen + m.head))
 	off.SetGSOSize(uint16(m.size))
 	off.SetCsumStart(uint16(ethernetLen + m.in.HeaderLen))
-	off.SetCsumOffset(tcpSumAt)
+	off.SetCsumOffset(uint16(sumAt))
 	return m.dst[:m.total]
 }
 

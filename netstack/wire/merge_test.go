@@ -226,3 +226,119 @@ func BenchmarkMerger(b *testing.B) {
 		m.Finish(off)
 	}
 }
+
+// TestMergerUDP cuts UDP superframes, joins the datagrams, and cuts again.
+func TestMergerUDP(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v6 := rapid.Bool().Draw(t, "v6")
+		payload := count(rapid.IntRange(1, 60000).Draw(t, "payload"))
+		size := rapid.IntRange(max(1, len(payload)/40), 9000).Draw(t, "size")
+		parts := datagrams(t, v6, payload, size)
+		n, super, off := merge(t, parts, 65535)
+		if n != len(parts) {
+			t.Fatalf("%d of %d datagrams joined", n, len(parts))
+		}
+		if n == 1 {
+			if !bytes.Equal(super, parts[0]) || !bytes.Equal(off, make([]byte, VirtioNetLen)) {
+				t.Fatal("one alone was changed")
+			}
+			return
+		}
+		if r := off.Check(ethernetLen + len(super)); r != DropNone {
+			t.Fatalf("its metadata: %v", r)
+		}
+		var in Info
+		if r := Parse(super, &in); r != DropNone || in.TotalLen != len(super) {
+			t.Fatalf("the superframe does not parse: %v", r)
+		}
+		var c Cutter
+		if r := c.Init(super, &in, off, 65535); r != DropNone {
+			t.Fatal(r)
+		}
+		again := cut(t, &c, 65535)
+		if len(again) != len(parts) {
+			t.Fatalf("cut again to %d datagrams, were %d", len(again), len(parts))
+		}
+		for i, b := range again {
+			want := bytes.Clone(parts[i])
+			if !v6 {
+				copy(b[4:6], want[4:6]) // identification
+				UpdateIPv4Checksum(b)
+			}
+			if !bytes.Equal(b, want) {
+				t.Fatalf("datagram %d of %d:\n got % x\nwant % x", i, len(parts), b, want)
+			}
+		}
+	})
+}
+
+// datagrams cuts payload to UDP datagrams of that size.
+func datagrams(t rapid.TB, v6 bool, payload []byte, size int) [][]byte {
+	s := makeSuper(v6, nil, nil, ProtoUDP, udpDatagram(payload), udpLen, size)
+	var in Info
+	if r := Parse(s.b, &in); r != DropNone {
+		t.Fatal(r)
+	}
+	var c Cutter
+	if r := c.Init(s.b, &in, s.off, 65535); r != DropNone {
+		t.Fatal(r)
+	}
+	return cut(t, &c, 65535)
+}
+
+// TestMergerUDPRefuses changes one thing in the second of two datagrams.
+func TestMergerUDPRefuses(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		h := 20
+		if v6 {
+			h = 40
+		}
+		for name, change := range map[string]func(b []byte) []byte{
+			"tos":         func(b []byte) []byte { SetTOS(b, 0x08); return b },
+			"ttl":         func(b []byte) []byte { b[map[bool]int{false: 8, true: 7}[v6]] = 9; return b },
+			"port":        func(b []byte) []byte { b[h+1]++; b[h+3]--; return b },
+			"checksum":    func(b []byte) []byte { b[h+6]++; return b },
+			"no checksum": func(b []byte) []byte { b[h+6], b[h+7] = 0, 0; return b },
+			"length":      func(b []byte) []byte { b[h+5]--; return b },
+			"longer":      func(b []byte) []byte { return datagrams(t, v6, count(1001), 2000)[0] },
+			"tcp":         func(b []byte) []byte { b[map[bool]int{false: 9, true: 6}[v6]] = ProtoTCP; return b },
+		} {
+			parts := datagrams(t, v6, count(2000), 1000)
+			parts[1] = change(parts[1])
+			if !v6 {
+				UpdateIPv4Checksum(parts[1])
+			}
+			var in [2]Info
+			for i := range in {
+				Parse(parts[i], &in[i])
+			}
+			var m Merger
+			dst := make([]byte, 65535)
+			if !m.Start(parts[0], &in[0], dst) || m.Add(parts[1], &in[1]) {
+				t.Errorf("v6 %v, %s: joined", v6, name)
+			}
+		}
+		short := datagrams(t, v6, count(2500), 1000)
+		if n, _, _ := merge(t, append(short, short[0]), 65535); n != 3 {
+			t.Errorf("%d joined, the third is short and the last", n)
+		}
+	}
+	// What comes after TCP with PSH starts afresh.
+	var m Merger
+	var in Info
+	dst := make([]byte, 65535)
+	push := segments(t, false, count(100), 1000, nil, tcpACK|tcpPSH)[0]
+	Parse(push, &in)
+	m.Start(push, &in, dst)
+	parts := datagrams(t, false, count(2000), 1000)
+	for i, p := range parts {
+		Parse(p, &in)
+		if i == 0 && !m.Start(p, &in, dst) || i > 0 && !m.Add(p, &in) {
+			t.Fatal("not joined")
+		}
+	}
+	m.Finish(make(VirtioNet, VirtioNetLen))
+	if !bytes.Equal(dst[28:2028], count(2000)) {
+		t.Error("the flags of TCP were put into UDP data")
+	}
+}
