@@ -122,6 +122,7 @@ func (d *Device) takeOver(h *Handover, u *undo) error {
 		}
 		u.add((*s.to).closeWakers)
 	}
+	d.info.UDPSuperframes = i.UDP
 	u.add(d.wire.closeBatches)
 	if err := d.adoptBatches(h); err != nil {
 		return err

@@ -59,7 +59,9 @@ type Info struct {
 	Hook      Hook             // the one in use, never HookAuto
 	KernelTap string           // name of htap
 	WireTap   string           // name of ltap
-	NoBatches string           // why the wire's frames go one by one, "" if they do not
+	// UDPSuperframes says that the kernel takes superframes of UDP datagrams.
+	UDPSuperframes bool
+	NoBatches      string // why the wire's frames go one by one, "" if they do not
 	// Of the two-NIC form only; MTU is the lesser one of both there.
 	Inside      string
 	InsideIndex int

@@ -45,6 +45,7 @@ type HandoverInfo struct {
 	Slot      int    `json:"slot"`   // of a ring, octets
 	Links     int    `json:"links"`  // among the descriptors
 	Pins      string `json:"pins"`   // this interface's directory of pins
+	UDP       bool   `json:"udp"`    // as Info.UDPSuperframes
 }
 
 // MaxHandoverFDs is how many descriptors a Handover has at most.
@@ -83,7 +84,7 @@ func (d *Device) Handover() (*Handover, error) {
 	}
 	h := &Handover{Info: HandoverInfo{
 		Layout: layoutVersion, Interface: d.info.Name, Index: d.info.Index, Inside: d.info.Inside, NetNS: d.info.NetNS,
-		Hook: d.info.Hook, Queues: len(d.kernel.queues), Pins: d.pins,
+		Hook: d.info.Hook, Queues: len(d.kernel.queues), Pins: d.pins, UDP: d.info.UDPSuperframes,
 	}}
 	var fds []int
 	for _, l := range d.locks() {

@@ -246,6 +246,7 @@ func (d *Device) makeTaps(u *undo) error {
 			return err
 		}
 		u.add(t.close)
+		d.info.UDPSuperframes = t.udp // the same for both
 		if *s.to, err = newTap(d, t); err != nil {
 			return err
 		}

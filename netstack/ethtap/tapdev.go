@@ -59,6 +59,7 @@ type tapDevice struct {
 	index  int
 	ctl    int // detached queue: receives nothing, keeps the device's features
 	queues []*water.Interface
+	udp    bool // takes superframes of UDP datagrams
 }
 
 // makeTap makes the device or attaches to a persistent one of that name, and
@@ -86,7 +87,7 @@ func makeTap(nl *netlink.Handle, name, alias string, queues, queueLen int, persi
 	if err := unix.IoctlSetPointerInt(t.ctl, unix.TUNSETVNETHDRSZ, HeaderLen); err != nil {
 		return nil, fmt.Errorf("set the header length of %s to %d: %w", name, HeaderLen, err)
 	}
-	if err := setOffloads(t.ctl); err != nil {
+	if t.udp, err = setOffloads(t.ctl); err != nil {
 		return nil, fmt.Errorf("set the offloads of %s: %w", name, err)
 	}
 	if err := ifReq(t.ctl, unix.TUNSETQUEUE, "", unix.IFF_DETACH_QUEUE); err != nil {
@@ -114,15 +115,15 @@ func makeTap(nl *netlink.Handle, name, alias string, queues, queueLen int, persi
 }
 
 // setOffloads lets the kernel leave checksums and segmentation to the reader.
-// UDP segmentation is Linux 6.2.
-func setOffloads(fd int) error {
+// UDP segmentation, which works both ways, is Linux 6.2; udp says whether the kernel
+// has it.
+func setOffloads(fd int) (udp bool, err error) {
 	const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
-	const udp = unix.TUN_F_USO4 | unix.TUN_F_USO6
-	err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp|udp)
+	err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp|unix.TUN_F_USO4|unix.TUN_F_USO6)
 	if errors.Is(err, unix.EINVAL) {
-		err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp)
+		return false, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp)
 	}
-	return err
+	return err == nil, err
 }
 
 // ifReq issues an ioctl with a struct ifreq of name and flags.

@@ -162,3 +162,51 @@ func TestR39_CoalescingLeavesWrongChecksumsAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestR15_UDPReachesTheHostAsOneSuperframe: datagrams of one flow and size that one batch
+// brought are one superframe, if the link takes such, which cuts into the very datagrams.
+func TestR15_UDPReachesTheHostAsOneSuperframe(t *testing.T) {
+	for _, joins := range []bool{true, false} {
+		for _, six := range []bool{false, true} {
+			p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Transport, six, false)
+			coalescing(p)
+			p.b.e.SetJoinUDP(joins)
+			const n = 20
+			var sent [][]byte
+			for i := range n {
+				src, dst := addrA4, addrB4
+				if six {
+					src, dst = addrA6, addrB6
+				}
+				d := udpTo(src, dst, 4000, 4001, 100+i/(n-1)*-7) // the last is shorter
+				sent = append(sent, bytes.Clone(d))
+				p.a.fromHost(d, nil)
+			}
+			p.b.fromWire(p.a.right.take(t, "", "")...)
+			p.b.e.EndBatch(0)
+			vn, got := p.b.received()
+			if !joins {
+				if len(got) != n {
+					t.Errorf("%d frames of %d for a link that takes no superframes", len(got), n)
+				}
+				continue
+			}
+			if len(got) != 1 || vn[0].GSOType() != wire.GSOUDPL4 || vn[0].GSOSize() != 100 {
+				t.Fatalf("%d frames for %d datagrams", len(got), n)
+			}
+			in := parse(t, got[0])
+			var c wire.Cutter
+			if r := c.Init(got[0], &in, vn[0], 65535); r != wire.DropNone || c.Segments() != n {
+				t.Fatalf("cut again: %v, %d datagrams of %d", r, c.Segments(), n)
+			}
+			buf := make([]byte, 2000)
+			for i := range n {
+				m := c.Next(buf)
+				d := parse(t, buf[:m])
+				if !bytes.Equal(buf[d.HeaderLen:m], sent[i][d.HeaderLen:]) {
+					t.Errorf("datagram %d is not what was sent", i)
+				}
+			}
+		}
+	}
+}
