@@ -302,7 +302,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 		IsLocal: b.own, Clock: b.clock, ICMPErrors: icmpErrors(b.cfg.ICMPErrors), HostResolves: b.relay.Load(),
 		FragmentMemory: int(b.cfg.Limits.FragmentMemory), FragmentTimeout: b.cfg.Limits.FragmentTimeout,
 		Hold:     holdLimits(&b.cfg.Limits.Acquire),
-		Coalesce: len(devices[hook.Right]),
+		Coalesce: len(devices[hook.Right]), HostBatch: len(devices[hook.Left]),
 	})
 	b.engine.SetJoinUDP(b.device != nil && b.device.Info().UDPSuperframes)
 	b.resolver = hook.NewResolver(hook.ResolverOptions{
@@ -314,7 +314,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 			Devices: devices[side], MAC: []tcpip.LinkAddress{leftMAC, host.mac}[side], MTU: uint32(host.mtu), Name: name,
 			Drops: &b.drops[side], Logger: b.log,
 		}
-		if hook.Side(side) == hook.Right {
+		if o.EndBatch = b.engine.EndHostBatch; hook.Side(side) == hook.Right {
 			o.EndBatch, o.Together = b.engine.EndBatch, b.watch.Idle
 		}
 		end, err := link.New(o)

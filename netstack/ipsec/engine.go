@@ -67,6 +67,10 @@ type Config struct {
 	// UDP datagrams, are joined to superframes on their way to the host. The link's packets carry their queue as Hash,
 	// and its reader calls EndBatch. 0 joins none.
 	Coalesce int
+	// HostBatch is for how many queues of the left link what becomes of the frames of one
+	// batch goes to the wire at once. The link's packets carry their queue as Hash, and its
+	// reader calls EndHostBatch. For others each frame goes by itself.
+	HostBatch int
 }
 
 // An Engine applies policy and SAs to what crosses the bump. It is made by New,
@@ -83,20 +87,21 @@ type Engine struct {
 	isLocal func(netip.Addr) bool
 	clock   func() int64
 
-	forwarders *hook.Forwarders
-	links      [2]stack.LinkEndpoint
-	neighbors  Neighbors
-	ids        atomic.Uint32 // identification of the datagrams that are ours
-	works      sync.Pool
-	sides      [2]side
-	coalescers []coalescer // by queue of the right link
-	waiting    unresolved
-	joinUDP    atomic.Bool
-	icmpRule   atomic.Uint32 // an ICMPErrorRule
-	icmpLimit  errorLimit
-	holds      holds
-	encap      encapsulation
-	dummies    dummies // of the goroutine that calls SendDummies
+	forwarders  *hook.Forwarders
+	links       [2]stack.LinkEndpoint
+	neighbors   Neighbors
+	ids         atomic.Uint32 // identification of the datagrams that are ours
+	works       sync.Pool
+	sides       [2]side
+	coalescers  []coalescer // by queue of the right link
+	hostBatches []hostBatch // by queue of the left link
+	waiting     unresolved
+	joinUDP     atomic.Bool
+	icmpRule    atomic.Uint32 // an ICMPErrorRule
+	icmpLimit   errorLimit
+	holds       holds
+	encap       encapsulation
+	dummies     dummies // of the goroutine that calls SendDummies
 }
 
 // side is what belongs to the datagrams that come from one side. Nothing of it
@@ -123,7 +128,7 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		sad: cfg.SAD, hosts: cfg.Hosts,
 		isLocal: cfg.IsLocal, clock: cfg.Clock,
-		forwarders: hook.NewForwarders(), coalescers: make([]coalescer, cfg.Coalesce),
+		forwarders: hook.NewForwarders(), coalescers: make([]coalescer, cfg.Coalesce), hostBatches: make([]hostBatch, cfg.HostBatch),
 	}
 	e.holds.limits = cfg.Hold.withDefaults()
 	e.SetMACs(cfg.HostMAC, cfg.WireMAC)
@@ -206,6 +211,9 @@ func (e *Engine) Close() {
 	for i := range e.coalescers {
 		e.coalescers[i].clear()
 	}
+	for i := range e.hostBatches {
+		e.hostBatches[i].out.Reset()
+	}
 }
 
 // Drops returns the counters of the datagrams that came from one side and did
@@ -237,7 +245,8 @@ type work struct {
 	flow     sa.Flow
 	inner    wire.Info // of the datagram that an ICMP error encloses
 	now      int64
-	queue    uint32 // that brought the frame
+	queue    uint32     // that brought the frame
+	batch    *hostBatch // that the frame came in, nil if what becomes of it is not held back
 	cut      wire.Cutter
 	frag     wire.Fragmenter
 	plan     bundle
@@ -274,7 +283,7 @@ func (e *Engine) done(w *work) {
 // reset forgets the datagram.
 func (w *work) reset() {
 	w.d.Bytes, w.d.Net, w.fragmentID = nil, nil, 0
-	w.releasing, w.trail = nil, nil
+	w.releasing, w.trail, w.batch = nil, nil, nil
 	w.station = [6]byte{}
 	w.plan.reset()
 	w.open.reset()

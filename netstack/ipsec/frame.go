@@ -69,7 +69,7 @@ func (w *work) push(pkt *stack.PacketBuffer) {
 // flush sends the batch that has gathered to one side. The link counts what it
 // could not take.
 func (e *Engine) flush(w *work, to hook.Side) {
-	if w.out.Len() == 0 {
+	if w.out.Len() == 0 || to == hook.Right && e.holdsBack(w) {
 		return
 	}
 	if w.trail != nil {
@@ -131,6 +131,9 @@ func (e *Engine) frameToLeft(w *work, frame []byte, dst netip.Addr) {
 
 // sendTrain sends the frames of w.train to one side.
 func (e *Engine) sendTrain(w *work, to hook.Side) {
+	if to == hook.Right && w.batch != nil {
+		e.sendBatch(w.batch)
+	}
 	if w.puller == nil {
 		w.puller = stack.NewPacketBuffer(stack.PacketBufferOptions{})
 		w.puller.Owner = &w.train

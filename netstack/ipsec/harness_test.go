@@ -38,11 +38,13 @@ type sink struct {
 	stack.LinkEndpoint
 	mu     sync.Mutex
 	frames [][]byte
+	calls  int
 }
 
 func (s *sink) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.calls++
 	for _, b := range framesOf(list) {
 		s.frames = append(s.frames, bytes.Clone(b))
 	}

@@ -14,6 +14,7 @@ func (e *Engine) outbound(pkt *stack.PacketBuffer) {
 	w := e.work()
 	defer e.done(w)
 	w.takeTrail(pkt)
+	w.batch = e.batchOf(pkt)
 	e.outboundPacket(w, pkt)
 }
 

@@ -167,29 +167,30 @@ func (e *Engine) inboundBehind(w *work, f []byte) bool {
 // false, and has done nothing, if it does not continue that.
 func (l *lane) join(outer, payload []byte, proto uint8) bool {
 	carried, head := len(payload), len(outer)
+	flow := l.to.merger.Proto()
 	if l.sa.Mode == sa.Transport {
-		if proto != wire.ProtoTCP || !l.to.join(outer, payload) {
+		if proto != flow || !l.to.join(outer, payload) {
 			return false
 		}
 		carried += head
 		l.n, l.carried, l.octets = l.n+1, l.carried+carried, l.octets+carried
 		return true
 	}
-	inner, tcp := payload, []byte(nil)
+	inner, l4 := payload, []byte(nil)
 	switch {
-	case proto == wire.ProtoIPv4 && wire.CorrectIPv4(inner) && inner[9] == wire.ProtoTCP:
-		inner, tcp = inner[:20], inner[20:max(20, binary.BigEndian.Uint16(inner[2:]))]
-	case proto == wire.ProtoIPv6 && len(inner) >= 40 && inner[0]>>4 == 6 && inner[6] == wire.ProtoTCP &&
+	case proto == wire.ProtoIPv4 && wire.CorrectIPv4(inner) && inner[9] == flow:
+		inner, l4 = inner[:20], inner[20:max(20, binary.BigEndian.Uint16(inner[2:]))]
+	case proto == wire.ProtoIPv6 && len(inner) >= 40 && inner[0]>>4 == 6 && inner[6] == flow &&
 		40+int(binary.BigEndian.Uint16(inner[4:])) <= len(inner):
-		inner, tcp = inner[:40], inner[40:40+int(binary.BigEndian.Uint16(inner[4:]))]
+		inner, l4 = inner[:40], inner[40:40+int(binary.BigEndian.Uint16(inner[4:]))]
 	default:
 		return false
 	}
 	tos := wire.TOS(inner)
-	if now, congested := l.sa.Headers.InnerTOS(wire.TOS(outer), tos); congested || now != tos || !l.to.join(inner, tcp) {
+	if now, congested := l.sa.Headers.InnerTOS(wire.TOS(outer), tos); congested || now != tos || !l.to.join(inner, l4) {
 		return false
 	}
-	l.n, l.carried, l.octets = l.n+1, l.carried+carried, l.octets+len(inner)+len(tcp)
+	l.n, l.carried, l.octets = l.n+1, l.carried+carried, l.octets+len(inner)+len(l4)
 	return true
 }
 
@@ -216,7 +217,7 @@ func (e *Engine) endLane(w *work) {
 	if l.n > 0 {
 		l.sa.Used(l.n, l.carried, w.now)
 		l.policy.Counters[sa.Inbound].Add(l.n, l.octets, w.now)
-		e.forwarders.Count(wire.ProtoTCP, hook.Left, l.n, l.octets)
+		e.forwarders.Count(l.to.merger.Proto(), hook.Left, l.n, l.octets)
 	}
 	*l = lane{}
 }

@@ -41,6 +41,7 @@ func TestR15_ATrainIsAsManyPackets(t *testing.T) {
 				for i := range 2 {
 					p := newPair(t, "aes128gcm16", transform.ProtoESP, mode, six, false)
 					coalescing(p)
+					p.b.e.SetJoinUDP(seed%2 == 1)
 					for list := wired; len(list) > 0; {
 						n := 1 + r.IntN(min(len(list), 40))
 						if i == 0 {

@@ -162,6 +162,9 @@ func (m *Merger) sameTCP(h, first []byte) bool {
 		string(h[18:]) == string(first[18:]) // urgent pointer, options
 }
 
+// Proto returns the protocol of the flow that Start was given.
+func (m *Merger) Proto() uint8 { return m.in.Proto }
+
 // Segments returns how many datagrams were joined, 0 before Start.
 func (m *Merger) Segments() int { return m.n }
 
