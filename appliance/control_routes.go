@@ -55,6 +55,8 @@ func (a *Appliance) routes(down func()) []route {
 		{pattern: "POST /v1/apply", needs: mayChange, body: maxApply, within: applyTime, serve: a.serveApply},
 		{pattern: "GET /v1/trace-levels", needs: mayRead, serve: a.serveTraceLevels},
 		{pattern: "POST /v1/trace-levels", needs: mayChange, body: 1 << 10, serve: a.serveTraceLevel},
+		{pattern: "GET /v1/events", needs: mayRead, stream: a.streamEvents},
+		{pattern: "POST /v1/trace", needs: mayChange, body: 1 << 12, stream: a.streamTrace},
 		{pattern: "POST /v1/takeover", needs: mayOwn, within: unbounded, serve: a.serveTakeover},
 	}
 }

@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -122,8 +123,8 @@ const (
 )
 
 const (
-	// keptEvents is how many events are kept for who asks later or reads slowly.
-	keptEvents = 1024
+	// KeptEvents is how many events are kept for who asks later or reads slowly.
+	KeptEvents = 1024
 	// maxEventChanges bounds Event.Changes.
 	maxEventChanges = 32
 	// eventsPerSecond bounds the events of one kind, and outsideEventsPerSecond those of a
@@ -147,7 +148,7 @@ type eventHub struct {
 	clock func() int64
 
 	mu      sync.Mutex
-	ring    [keptEvents]*Event // by number
+	ring    [KeptEvents]*Event // by number
 	last    uint64             // number of the newest, 0 before the first
 	readers map[*Subscription]struct{}
 	rates   map[EventKind]*eventRate
@@ -223,7 +224,7 @@ func (h *eventHub) tick() {
 func (h *eventHub) keep(now int64, ev *Event) {
 	h.last++
 	ev.Number, ev.Time = h.last, time.Unix(0, now)
-	h.ring[h.last%keptEvents] = ev
+	h.ring[h.last%KeptEvents] = ev
 	for s := range h.readers {
 		select {
 		case s.more <- struct{}{}:
@@ -237,7 +238,7 @@ func (h *eventHub) subscribe(last int) *Subscription {
 	s := &Subscription{hub: h, more: make(chan struct{}, 1)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.next = h.last + 1 - min(uint64(max(last, 0)), h.last, keptEvents)
+	s.next = h.last + 1 - min(uint64(max(last, 0)), h.last, KeptEvents)
 	h.readers[s] = struct{}{}
 	return s
 }
@@ -276,8 +277,8 @@ func (s *Subscription) take() (Event, bool) {
 	h := s.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.last >= keptEvents {
-		if oldest := h.last - keptEvents + 1; s.next < oldest {
+	if h.last >= KeptEvents {
+		if oldest := h.last - KeptEvents + 1; s.next < oldest {
 			s.missed += oldest - s.next
 			s.next = oldest
 		}
@@ -285,7 +286,7 @@ func (s *Subscription) take() (Event, bool) {
 	if s.next > h.last {
 		return Event{}, false
 	}
-	ev := *h.ring[s.next%keptEvents]
+	ev := *h.ring[s.next%KeptEvents]
 	ev.Missed, s.missed = s.missed, 0
 	s.next++
 	return ev, true
@@ -309,7 +310,7 @@ func (a *Appliance) tell(ev Event) {
 // logEvents writes events of the packet path to the log, until the returned function is
 // called, which waits for the last one.
 func (a *Appliance) logEvents() (end func()) {
-	s := a.events.subscribe(keptEvents)
+	s := a.events.subscribe(KeptEvents)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	write := func(ev *Event) {
@@ -353,28 +354,72 @@ func (a *Appliance) logEvent(ev *Event) {
 	log.Log(level, ev.Text)
 }
 
+// details are what an event has beside what all have, as names and values.
+func (ev *Event) details() (list [][2]string) {
+	add := func(name, value string) {
+		if value != "" {
+			list = append(list, [2]string{name, value})
+		}
+	}
+	number := func(name string, n int) {
+		if n != 0 {
+			add(name, strconv.Itoa(n))
+		}
+	}
+	add("sa", ev.SA)
+	add("direction", ev.Direction)
+	add("spi", ev.SPI)
+	add("old_spi", ev.OldSPI)
+	add("destination", ev.Destination)
+	add("algorithm", ev.Algorithm)
+	add("peer", ev.Peer)
+	number("path_mtu", ev.PathMTU)
+	add("policy", ev.Policy)
+	add("packet", ev.Packet)
+	add("key", ev.Key)
+	add("state", ev.State)
+	add("kernel", ev.Kernel)
+	add("wire", ev.Wire)
+	add("flow", ev.Flow)
+	add("side", ev.Side)
+	add("name", ev.Name)
+	add("mac", ev.MAC)
+	number("mtu", ev.MTU)
+	add("changes", strings.Join(ev.Changes, ", "))
+	add("filter", ev.Filter)
+	add("by", ev.By)
+	number("omitted", int(ev.Omitted))
+	add("of", string(ev.Of))
+	add("error", ev.Error)
+	return list
+}
+
 // fields are those of a line in the log.
 func (ev *Event) fields() logrus.Fields {
 	f := logrus.Fields{"event": string(ev.Kind)}
-	for name, value := range map[string]string{
-		"sa": ev.SA, "direction": ev.Direction, "spi": ev.SPI, "old_spi": ev.OldSPI, "destination": ev.Destination,
-		"algorithm": ev.Algorithm, "peer": ev.Peer, "policy": ev.Policy, "packet": ev.Packet, "key": ev.Key, "state": ev.State,
-		"kernel": ev.Kernel, "wire": ev.Wire, "flow": ev.Flow, "side": ev.Side, "name": ev.Name, "mac": ev.MAC,
-		"filter": ev.Filter, "by": ev.By, "error": ev.Error, "of": string(ev.Of),
-	} {
-		if value != "" {
-			f[name] = value
-		}
-	}
-	for name, value := range map[string]int{"path_mtu": ev.PathMTU, "mtu": ev.MTU, "omitted": int(ev.Omitted)} {
-		if value != 0 {
-			f[name] = value
-		}
-	}
-	if len(ev.Changes) > 0 {
-		f["changes"] = strings.Join(ev.Changes, ", ")
+	for _, d := range ev.details() {
+		f[d[0]] = d[1]
 	}
 	return f
+}
+
+// String writes the event in a line, without its time: "sa-added: an SA was added (sa=ab
+// direction=out …)".
+func (ev *Event) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s", ev.Kind, ev.Text)
+	for i, d := range ev.details() {
+		b.WriteString([]string{" (", " "}[min(i, 1)])
+		value := d[1]
+		if strings.ContainsAny(value, " \n\"()") {
+			value = strconv.Quote(value)
+		}
+		b.WriteString(d[0] + "=" + value)
+	}
+	if len(ev.details()) > 0 {
+		b.WriteByte(')')
+	}
+	return b.String()
 }
 
 // who says which process asks by the control socket, "" if it is the program itself.

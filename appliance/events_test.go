@@ -47,10 +47,10 @@ func TestR50_EventsAreKeptAndBounded(t *testing.T) {
 		put(eventsPerSecond)
 	}
 	ev, ok := slow.take()
-	if !ok || ev.Missed == 0 || ev.Number != ev.Missed+1 || ev.Missed != h.last-keptEvents {
+	if !ok || ev.Missed == 0 || ev.Number != ev.Missed+1 || ev.Missed != h.last-KeptEvents {
 		t.Errorf("a slow reader gets %+v, of %d", ev, h.last)
 	}
-	if ev, _ = slow.take(); ev.Missed != 0 || ev.Number != h.last-keptEvents+2 {
+	if ev, _ = slow.take(); ev.Missed != 0 || ev.Number != h.last-KeptEvents+2 {
 		t.Errorf("then %+v", ev)
 	}
 	some := h.subscribe(3)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 
 	"bitw/config"
@@ -115,8 +117,13 @@ func TestR46_TraceLevelsOfPackets(t *testing.T) {
 // datagrams sends so many over UDP from a to b, of which nobody waits for any.
 func (p *memoryPair) datagrams(t testing.TB, n int) {
 	t.Helper()
-	to, proto := p.b.full(false, 9)
-	c, err := gonet.DialUDP(p.a.stack, nil, &to, proto)
+	p.datagramsTo(t, p.b.v4, n)
+}
+
+// datagramsTo sends n UDP datagrams from a to an address.
+func (p *memoryPair) datagramsTo(t testing.TB, to netip.Addr, n int) {
+	t.Helper()
+	c, err := gonet.DialUDP(p.a.stack, nil, &tcpip.FullAddress{NIC: 1, Addr: addressOf(to), Port: 9}, protocolOf(to))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,10 @@
 //	POST /v1/apply      an appliance.ApplyRequest; 200, an appliance.ApplyResult, also where nothing was changed
 //	GET  /v1/trace-levels 200, an appliance.TraceLevelList
 //	POST /v1/trace-levels an appliance.TraceLevel without tells; 204
+//	GET  /v1/events?last=N&since=10m&once=true  a stream of appliance.Event, one a line; see
+//	                    appliance.EventsRequest
+//	POST /v1/trace      an appliance.TraceRequest; a stream of appliance.TraceLine, one a line, of
+//	                    which the last one is the end
 //	POST /v1/takeover   101, and the connection speaks as told at appliance.TakeoverVersion
 //
 // What is no success is an appliance.ControlError, as in
@@ -54,7 +58,7 @@
 // # Bounds
 //
 // A request has at most 16 KiB of head and 5 seconds, also for its answer, and a body of
-// as much as it can need: none for most, 4 KiB for tap, 1 KiB for trace-levels,
+// as much as it can need: none for most, 4 KiB for tap and trace, 1 KiB for trace-levels,
 // 256 KiB for keys, 512 KiB for explain. To apply takes at most 32 MiB, and a minute. There are at most 128
 // connections, and 32 requests at a time of those who may only read.
 // Of streams there are at most 16, 8 of them of those who may only read; a request for one

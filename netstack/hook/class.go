@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"bitw/netstack/trace"
@@ -105,7 +104,7 @@ const (
 //
 // arp and ndp are special: see Neighbors.
 type Class struct {
-	nested.Endpoint
+	under
 	other     *Relay
 	drops     *wire.DropCounters
 	neighbors atomic.Uint32 // Neighbors
@@ -239,13 +238,13 @@ func (c *Class) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *sta
 	}
 	switch {
 	case k == classNone, neighbors == Answer && (k == classARP || k == classNDP):
-		c.Endpoint.DeliverNetworkPacket(proto, pkt)
+		c.under.DeliverNetworkPacket(proto, pkt)
 	case bypass:
 		count.bypassed.Add(1)
 		noteClass(pkt, k, "bypass")
 		c.other.Send(pkt, c.drops)
 		if neighbors == CrossAndLearn && (k == classARP && tellsAddress(pkt) || k == classNDP && isAdvertisement(pkt)) {
-			c.Endpoint.DeliverNetworkPacket(proto, pkt)
+			c.under.DeliverNetworkPacket(proto, pkt)
 		}
 	default:
 		count.discarded.Add(1)

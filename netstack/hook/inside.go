@@ -9,7 +9,6 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"bitw/netstack/wire"
@@ -44,7 +43,7 @@ type InsideOptions struct {
 // goes to the wire in the outside NIC's name: probes, announcements, and advertisements
 // that nobody asked for.
 type Inside struct {
-	nested.Endpoint
+	under
 	o     InsideOptions
 	cross atomic.Bool
 	// stations are the Ethernet addresses on the inside, as far as seen; replaced, never
@@ -81,7 +80,7 @@ func (i *Inside) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *st
 		}
 	}
 	if on {
-		i.Endpoint.DeliverNetworkPacket(proto, pkt)
+		i.under.DeliverNetworkPacket(proto, pkt)
 	}
 }
 
@@ -257,7 +256,7 @@ type OutsideOptions struct {
 // An Outside wraps the link of the NIC towards the wire and answers there for any number
 // of addresses, of which the stack needs to know none.
 type Outside struct {
-	nested.Endpoint
+	under
 	o OutsideOptions
 }
 
@@ -290,7 +289,7 @@ func (out *Outside) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt 
 		}
 	}
 	if r == nil {
-		out.Endpoint.DeliverNetworkPacket(proto, pkt)
+		out.under.DeliverNetworkPacket(proto, pkt)
 		return
 	}
 	defer r.DecRef()

@@ -6,7 +6,6 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"bitw/netstack/wire"
@@ -43,7 +42,7 @@ type NeighborOptions struct {
 // unspecified sender as a neighbour. And an announcement of another address is told, as is
 // each claim of an address.
 type Neighbor struct {
-	nested.Endpoint
+	under
 	o   NeighborOptions
 	mac atomic.Pointer[tcpip.LinkAddress]
 	// crossed says that the host has seen what comes here.
@@ -79,7 +78,7 @@ func (n *Neighbor) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *
 			return
 		}
 	}
-	n.Endpoint.DeliverNetworkPacket(proto, pkt)
+	n.under.DeliverNetworkPacket(proto, pkt)
 }
 
 // arp returns true if it dealt with pkt.

@@ -8,7 +8,6 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"bitw/netstack/trace"
@@ -39,7 +38,7 @@ type ProxyOptions struct {
 // of duplicate address detection (RFC 4862 §5.4.2), advertisements. A probe is known by
 // its unspecified sender, whether or not the address is the kernel's yet.
 type ProxyARP struct {
-	nested.Endpoint
+	under
 	o   ProxyOptions
 	mac atomic.Pointer[tcpip.LinkAddress]
 }
@@ -69,7 +68,7 @@ func (p *ProxyARP) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *
 			return
 		}
 	}
-	p.Endpoint.DeliverNetworkPacket(proto, pkt)
+	p.under.DeliverNetworkPacket(proto, pkt)
 }
 
 // arp handles an ARP packet of the kernel.

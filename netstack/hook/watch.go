@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/link/nested"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"bitw/netstack/trace"
@@ -84,7 +83,7 @@ func (w *Watch) change(f func([]Observer) []Observer) {
 
 // A WatchHook wraps the link of one side. Below it is only the link.
 type WatchHook struct {
-	nested.Endpoint
+	under
 	w    *Watch
 	left bool
 }
@@ -103,12 +102,12 @@ func (w *Watch) Wrap(child stack.LinkEndpoint, side Side) *WatchHook {
 func (h *WatchHook) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
 	now := h.w.active.Load()
 	if now == nil || wire.TrainOf(pkt.Owner) != nil {
-		h.Endpoint.DeliverNetworkPacket(proto, pkt)
+		h.under.DeliverNetworkPacket(proto, pkt)
 		return
 	}
 	t := h.w.begin(now, pkt, h.left)
 	pkt.Owner = t
-	h.Endpoint.DeliverNetworkPacket(proto, pkt)
+	h.under.DeliverNetworkPacket(proto, pkt)
 	for _, o := range now.observers {
 		o.Packet(t)
 	}

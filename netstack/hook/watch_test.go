@@ -3,8 +3,6 @@ package hook
 import (
 	"testing"
 
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
-
 	"bitw/netstack/trace"
 	"bitw/netstack/wire"
 )
@@ -61,26 +59,3 @@ type silent struct{}
 func (silent) Snaplen() int         { return 100 }
 func (silent) Packet(*trace.Trail)  {}
 func (silent) Loose(f *trace.Frame) {}
-
-// What a packet costs when nobody looks, beside a link without the hook.
-func BenchmarkWatchIdle(b *testing.B) {
-	w := NewWatch(nil)
-	h := &WatchHook{w: w, left: true}
-	h.Init(nothing{}, h)
-	pkt, _ := newFrame(macHost, macPeer, wire.EtherTypeIPv4, 40)
-	defer pkt.DecRef()
-	var list stack.PacketBufferList
-	list.PushBack(pkt)
-	b.Run("deliver", func(b *testing.B) {
-		for b.Loop() {
-			h.DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt)
-		}
-	})
-	b.Run("no hook", func(b *testing.B) {
-		for b.Loop() {
-			h.Endpoint.DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt)
-		}
-	})
-}
-
-type nothing struct{ stack.LinkEndpoint }

@@ -154,9 +154,9 @@ func (e *Engine) bypassIn(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *f
 		w.out.PushBack(pkt.IncRef())
 	}
 	octets := len(w.d.Bytes)
+	e.turned(w, hook.Left, octets)
 	e.toLeft(w, w.d.Info.Dst)
 	p.Counters[sa.Inbound].Add(1, octets, w.now)
-	e.turned(w, hook.Left, octets)
 }
 
 // inboundProtected takes the SAs off w.d, one after the other, and sends what is
@@ -240,6 +240,7 @@ func (e *Engine) inboundUnwrapped(w *work, reason wire.DropReason, s *sa.SA, src
 		if !fragmented {
 			w.lane.begin(w, spd, p, f)
 		}
+		e.turned(w, hook.Left, len(d.Bytes))
 		if w.trail != nil {
 			w.trail.Add(trace.Step{Station: trace.Out, Verdict: "at the end of the batch, maybe joined to others", Octets: len(d.Bytes), Left: true})
 		}
@@ -248,10 +249,10 @@ func (e *Engine) inboundUnwrapped(w *work, reason wire.DropReason, s *sa.SA, src
 			e.dropped(w, hook.Right, reason, p, last)
 			return
 		}
+		e.turned(w, hook.Left, len(d.Bytes))
 		e.toLeft(w, d.Info.Dst)
 	}
 	p.Counters[sa.Inbound].Add(1, len(d.Bytes), w.now)
-	e.turned(w, hook.Left, len(d.Bytes))
 }
 
 // bypassesIPsec returns the policy that lets the host's own ESP or AH through,

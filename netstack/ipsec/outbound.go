@@ -105,9 +105,9 @@ func (e *Engine) bypassOut(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *
 	}
 	octets := len(w.d.Bytes)
 	hop.kept = hop.named && e.hosts != nil
+	e.turned(w, hook.Right, octets)
 	e.toWire(w, hop)
 	p.Counters[sa.Outbound].Add(1, octets, w.now)
-	e.turned(w, hook.Right, octets)
 }
 
 // protect applies the policy's SAs to w.d and sends the result to the right. A

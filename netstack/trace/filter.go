@@ -12,14 +12,18 @@ import (
 
 // FilterGrammar is what a filter may say, for people.
 const FilterGrammar = `A filter is words, all of which must fit:
-  out | in                     the packet came from the host, or from the wire
-  tcp udp icmp esp ah arp      its protocol; proto N for one by number
-  host ADDR   src ADDR   dst ADDR     an address or prefix
-  port N   sport N   dport N
-  SRC[:PORT] > DST[:PORT]      both ends at once, any for either; IPv6 with port as [ADDR]:PORT
+  all          every packet, as the empty filter
+  out | in     the packet came from the host, or from the wire
+  tcp udp icmp icmpv6 esp ah sctp arp ip ip6   its protocol; proto N for one by number
+  host ADDR   src ADDR   dst ADDR   an address or prefix, also net, src net, …
+  port N   sport N   dport N        also src port N, dst port N
+  SRC[:PORT] > DST[:PORT]      both ends, any for either; IPv6 with port as [ADDR]:PORT
+  len N   greater N   less N   octets of the datagram, N or more, N or less
+  df   type N                  must not be fragmented; of ICMP
   rule NAME    sa NAME    spi N
   drop         it was dropped; drop REASON for one reason, such as drop too_big
   not WORD …   what must not fit
+  … or …       either must fit; and may be left out, and binds closer
 A packet fits by what came or by what was in it once SAs were taken off.`
 
 // maxFilter bounds the text of a filter.
@@ -27,7 +31,8 @@ const maxFilter = 1024
 
 // A Filter chooses among trails. nil chooses all.
 type Filter struct {
-	terms []term
+	// any are lists of terms, of one of which all must fit.
+	any [][]term
 	// verdict says that a term asks what became of the packet.
 	verdict bool
 }
@@ -64,17 +69,25 @@ func ParseFilter(text string) (*Filter, error) {
 	}
 	p := &filterReader{text: text}
 	f := new(Filter)
-	for p.more() {
-		t, err := p.term()
+	everything := false
+	for {
+		terms, err := p.terms()
 		if err != nil {
 			return nil, err
 		}
-		if !t.empty() {
-			f.terms = append(f.terms, t)
-			f.verdict = f.verdict || t.trail != nil
+		for i := range terms {
+			f.verdict = f.verdict || terms[i].trail != nil
+		}
+		everything = everything || len(terms) == 0
+		f.any = append(f.any, terms)
+		if !p.more() {
+			break
+		}
+		if p.next(); !p.more() { // "or"
+			return nil, &FilterError{len(text) + 1, "expected words after or"}
 		}
 	}
-	if len(f.terms) == 0 {
+	if everything {
 		return nil, nil
 	}
 	return f, nil
@@ -92,8 +105,17 @@ func (f *Filter) MatchFrame(frame *Frame) bool {
 }
 
 func (f *Filter) match(flow *Flow, left bool, t *Trail) bool {
-	for i := range f.terms {
-		x := &f.terms[i]
+	for _, terms := range f.any {
+		if fit(terms, flow, left, t) {
+			return true
+		}
+	}
+	return false
+}
+
+func fit(terms []term, flow *Flow, left bool, t *Trail) bool {
+	for i := range terms {
+		x := &terms[i]
 		var fits bool
 		switch {
 		case x.flow != nil:
@@ -146,6 +168,28 @@ func (p *filterReader) errorf(format string, args ...any) error {
 	return &FilterError{p.last + 1, fmt.Sprintf(format, args...)}
 }
 
+// terms reads words up to an or, or the end.
+func (p *filterReader) terms() (list []term, err error) {
+	first := true
+	for ; p.more(); first = false {
+		if word, _ := p.peek(); word == "or" {
+			if first {
+				p.next()
+				return nil, p.errorf("expected words before or")
+			}
+			return list, nil
+		}
+		t, err := p.term()
+		if err != nil {
+			return nil, err
+		}
+		if !t.empty() {
+			list = append(list, t)
+		}
+	}
+	return list, nil
+}
+
 func (p *filterReader) term() (t term, err error) {
 	word := p.next()
 	if word == "not" {
@@ -160,28 +204,47 @@ func (p *filterReader) term() (t term, err error) {
 		return t, nil
 	}
 	switch word {
-	case "", "and":
+	case "", "and", "all":
 		return t, nil
 	case "out", "in":
 		t.left = func(left bool) bool { return left == (word == "out") }
-	case "arp":
-		t.flow = func(f *Flow) bool { return f.EtherType == 0x0806 }
+	case "arp", "ip", "ip6":
+		want := map[string]uint16{"arp": 0x0806, "ip": wire.EtherTypeIPv4, "ip6": wire.EtherTypeIPv6}[word]
+		t.flow = func(f *Flow) bool { return f.EtherType == want }
+	case "df":
+		t.flow = func(f *Flow) bool { return f.DF }
+	case "len", "greater", "less":
+		n, err := p.number(word, 1<<32-1)
+		t.flow = func(f *Flow) bool {
+			return f.Src.IsValid() && (f.Len == int(n) || word == "greater" && f.Len > int(n) || word == "less" && f.Len < int(n))
+		}
+		return t, err
+	case "type":
+		n, err := p.number(word, 255)
+		icmp := filterProtocols()["icmp"]
+		t.flow = func(f *Flow) bool {
+			return f.HasPorts && slices.Contains(icmp, f.Proto) && f.ICMPType == uint8(n)
+		}
+		return t, err
 	case "proto":
 		n, err := p.number(word, 255)
 		t.flow = func(f *Flow) bool { return f.Src.IsValid() && f.Proto == uint8(n) }
 		return t, err
-	case "host", "src", "dst":
+	case "host", "net", "src", "dst":
+		switch next, _ := p.peek(); {
+		case word == "host" || word == "net":
+		case next == "port":
+			return p.port(map[string]string{"src": "sport", "dst": "dport"}[word], p.next())
+		case next == "host" || next == "net":
+			p.next()
+		}
 		prefix, err := p.prefix(word)
 		t.flow = func(f *Flow) bool {
 			return word != "dst" && prefix.Contains(f.Src) || word != "src" && prefix.Contains(f.Dst)
 		}
 		return t, err
 	case "port", "sport", "dport":
-		n, err := p.number(word, 65535)
-		t.flow = func(f *Flow) bool {
-			return f.HasPorts && f.hasPortNumbers() && (word != "dport" && f.SrcPort == uint16(n) || word != "sport" && f.DstPort == uint16(n))
-		}
-		return t, err
+		return p.port(word, word)
 	case "spi":
 		n, err := p.number(word, 1<<32-1)
 		t.flow = nil
@@ -206,14 +269,23 @@ func (p *filterReader) term() (t term, err error) {
 		if next, _ := p.peek(); next == ">" {
 			return p.ends(word)
 		}
-		return t, p.errorf("%q is not known here; known are out, in, tcp, udp, icmp, esp, ah, arp, proto, host, src, dst, port, sport, dport, rule, sa, spi, drop, not, and SRC > DST", word)
+		return t, p.errorf("%q is not known here; known are all, out, in, tcp, udp, icmp, icmpv6, esp, ah, sctp, arp, ip, ip6, proto, host, net, src, dst, port, sport, dport, len, greater, less, df, type, rule, sa, spi, drop, not, and, or, and SRC > DST", word)
 	}
 	return t, nil
 }
 
+// port reads the number of a port; which is "port", "sport" or "dport".
+func (p *filterReader) port(which, after string) (t term, err error) {
+	n, err := p.number(after, 65535)
+	t.flow = func(f *Flow) bool {
+		return f.HasPorts && f.hasPortNumbers() && (which != "dport" && f.SrcPort == uint16(n) || which != "sport" && f.DstPort == uint16(n))
+	}
+	return t, err
+}
+
 func filterProtocols() map[string][]uint8 {
 	return map[string][]uint8{
-		"tcp": {wire.ProtoTCP}, "udp": {wire.ProtoUDP}, "icmp": {wire.ProtoICMP, wire.ProtoICMPv6}, "icmp6": {wire.ProtoICMPv6},
+		"tcp": {wire.ProtoTCP}, "udp": {wire.ProtoUDP}, "icmp": {wire.ProtoICMP, wire.ProtoICMPv6}, "icmp6": {wire.ProtoICMPv6}, "icmpv6": {wire.ProtoICMPv6},
 		"esp": {wire.ProtoESP}, "ah": {wire.ProtoAH}, "sctp": {wire.ProtoSCTP},
 	}
 }

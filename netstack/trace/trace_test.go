@@ -121,6 +121,21 @@ func TestR50_Filter(t *testing.T) {
 		{"drop no_route udp", true, true},
 		{"drop too_big", false, false},
 		{"not drop", false, false},
+		{"all", true, true},
+		{"tcp or udp", true, true},
+		{"tcp port 2000 or arp", false, false},
+		{"tcp or out and udp or rule x", true, false},
+		{"udp or all", true, true},
+		{"len 128 df", true, true},
+		{"greater 129 or less 127", false, true}, // the outer one has no length here
+		{"greater 128 less 128", true, true},
+		{"udp 192.0.2.1:1000 > 192.0.2.2:2000 len 128 df out", true, false}, // as bitw explain has it
+		{"type 8", false, false},
+		{"ip udp", true, true},
+		{"ip6", false, false},
+		{"src host 192.0.2.1 and dst port 2000", true, true},
+		{"src net 192.0.2.0/25 src port 2000", false, false},
+		{"net 192.0.2.0/24", true, true},
 		{"arp", false, false},
 	} {
 		f, err := ParseFilter(c.text)
@@ -145,6 +160,12 @@ func TestR50_Filter(t *testing.T) {
 		{"proto tcp", 7, "0 to 255"},
 		{"rule", 5, "expected a name after rule"},
 		{"not", 4, "expected a word after not"},
+		{"not all", 5, "expected a word after not"},
+		{"or udp", 1, "before or"},
+		{"udp or or tcp", 8, "before or"},
+		{"udp or", 7, "after or"},
+		{"src port x", 10, "after port"},
+		{"less x", 6, "after less"},
 		{"1.2.3.4 > x", 11, "or any"},
 		{"out x > 1.2.3.4", 5, "or any"},
 		{strings.Repeat("udp ", 300), 1025, "at most 1024"},
@@ -176,7 +197,7 @@ func TestR50_FilterFrame(t *testing.T) {
 }
 
 func FuzzParseFilter(f *testing.F) {
-	for _, s := range []string{"udp 192.0.2.1:1000 > 192.0.2.2:2000", "not drop too_big rule a", "host 10.0.0.0/8 port 0x10", "[::1]:5 > any"} {
+	for _, s := range []string{"udp 192.0.2.1:1000 > 192.0.2.2:2000", "not drop too_big rule a", "host 10.0.0.0/8 port 0x10", "[::1]:5 > any", "src port 5 or not all", "ip6 greater 1400 or df type 8 less 0"} {
 		f.Add(s)
 	}
 	x := example()

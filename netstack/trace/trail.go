@@ -153,6 +153,12 @@ func (t *Trail) Reset(at time.Time, left bool) {
 	t.Missing = [2]int{}
 }
 
+// CopyTo makes c a copy of t, without frames.
+func (t *Trail) CopyTo(c *Trail) {
+	c.At, c.Left, c.Flow, c.Inner, c.HasInner, c.Reason = t.At, t.Left, t.Flow, t.Inner, t.HasInner, t.Reason
+	c.n, c.more = copy(c.steps[:], t.steps[:t.n]), t.more
+}
+
 // Steps are the stations in the order in which the packet met them; they stay the trail's.
 func (t *Trail) Steps() []Step { return t.steps[:t.n] }
 
