@@ -131,7 +131,7 @@ func differences(old, next *Config) []config.Change {
 }
 
 // atRunTime are the settings that Apply can change.
-var atRunTime = []string{"mtu", "log_level", "trace", "icmp_errors", "watchdog", "allow_insecure", "neighbors"}
+var atRunTime = []string{"mtu", "log_level", "trace", "icmp_errors", "watchdog", "allow_insecure", "neighbors", "offloads"}
 
 // needsRestart returns why changes cannot be made while the appliance runs.
 func needsRestart(changes []config.Change, old, next *Config) error {
@@ -158,11 +158,15 @@ func needsRestart(changes []config.Change, old, next *Config) error {
 	if !reflect.DeepEqual(fixed(old), fixed(next)) {
 		keys = append(keys, "static_neighbors (of protected hosts)")
 	}
+	ring := old.Offloads.NoRing != next.Offloads.NoRing
+	if ring {
+		keys = append(keys, "offloads: ring")
+	}
 	if len(keys) == 0 {
 		return nil
 	}
 	how := "bitw up --takeover does it without loss"
-	if old.Inside != "" || next.Inside != "" || slices.Contains(keys, "interface") {
+	if old.Inside != "" || next.Inside != "" || slices.Contains(keys, "interface") || ring {
 		how = "bitw down and bitw up do it"
 	}
 	return fmt.Errorf("%s: %w: nothing was changed; %s", strings.Join(keys, ", "), ErrNeedsRestart, how)
@@ -240,6 +244,7 @@ func (b *bump) exchange(cfg *Config, spd *sa.SPD, plan *keyer.Plan, changes []co
 	}
 	b.engine.SetRoutes(ipsec.NewRoutes(b.routes(b.applied)))
 	b.engine.SetMTU(b.mtu(b.applied))
+	b.setOffloads(cfg.Offloads)
 	if slices.ContainsFunc(changes, func(c config.Change) bool { return c.Subject == config.NeighborEdit }) {
 		b.exchangeNeighbors(old)
 	}

@@ -75,6 +75,9 @@ type bump struct {
 	// absent says that the interface is gone, or that what took its place is not cut yet.
 	absent atomic.Bool
 
+	offloads   offloads // under mu
+	udpRefused bool     // was told
+
 	chores atomic.Uint64 // odd while tick is at work
 
 	mu      sync.Mutex
@@ -203,6 +206,9 @@ func (a *Appliance) start(ctx context.Context, down func()) (_ *bump, err error)
 			return nil, err
 		}
 	}
+	b.mu.Lock()
+	b.setOffloads(b.cfg.Offloads)
+	b.mu.Unlock()
 	if b.control != nil {
 		if err := b.control.serve(); err != nil {
 			return nil, err
@@ -260,6 +266,7 @@ func (b *bump) cutInterface(ctx context.Context, o *options, from *successor) (d
 		Interface: b.cfg.Interface, NetNS: o.netNS, OnFailure: onFailure, Hook: o.hook, Queues: o.queues,
 		ForbidBypass: ban,
 		Inside:       b.cfg.Inside,
+		NoRing:       b.cfg.Offloads.NoRing, NoBatches: b.cfg.Offloads.NoBatches, NoSuperframes: b.cfg.Offloads.NoSuperframes,
 	}
 	if from != nil {
 		b.device, err = from.adopt(cut)
@@ -316,6 +323,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 		}
 		if o.EndBatch = b.engine.EndHostBatch; hook.Side(side) == hook.Right {
 			o.EndBatch, o.Together = b.engine.EndBatch, b.watch.Idle
+			o.Apart = b.sad.Encapsulated
 		}
 		end, err := link.New(o)
 		if err != nil {
@@ -508,6 +516,7 @@ func (b *bump) tick() {
 	b.nics.mirror.look()
 	b.engine.Tick()
 	b.noteDrops()
+	b.watchOffloads()
 	b.ledger.tick(b.sad)
 	b.rates.tick(b.clock(), b.gauges)
 	b.keepCut()

@@ -160,9 +160,19 @@ func encap(c *config.Encap) *sa.Encap {
 		return nil
 	}
 	return &sa.Encap{
-		LocalPort: c.LocalPort, RemotePort: c.RemotePort, Checksum: c.Checksum, Keepalive: c.Keepalive, Float: c.Float,
+		LocalPort: c.LocalPort, RemotePort: c.RemotePort, Checksum: udpChecksum(c.Checksum), Keepalive: c.Keepalive, Float: c.Float,
 		OriginalLocal: c.OriginalLocal, OriginalRemote: c.OriginalRemote,
 	}
+}
+
+func udpChecksum(c config.UDPChecksum) sa.UDPChecksum {
+	switch c {
+	case config.ChecksumFilled:
+		return sa.ChecksumFilled
+	case config.ChecksumZero:
+		return sa.ChecksumZero
+	}
+	return sa.ChecksumAuto
 }
 
 // policies are the rules of a configuration, with the lineages of their SAs. One that

@@ -175,9 +175,6 @@ func (b *bump) reportInterface(s *Status) {
 	if s.RenamedTo != "" {
 		say(Warning, "name it so in the configuration before the next start", "interface %s is called %s now and stays cut", s.Interface, s.RenamedTo)
 	}
-	if why := b.device.Info().NoBatches; why != "" {
-		say(Notice, "nothing, if that is fast enough; else see what the kernel lacks", "frames go to and from the wire one by one, which is slower (%s)", why)
-	}
 	s.BypassForbidden, s.BypassRefused = b.device.Bypass()
 	if err != nil {
 		say(Warning, "see that the kernel has nftables", "if %s is deleted and created anew, it is open until bitw has cut it again, for want of a guard (%v)", s.Interface, err)

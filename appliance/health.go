@@ -35,6 +35,7 @@ func (c *checkup) say(severity, about, remedy, problem string, args ...any) {
 func health(s *Status) []Finding {
 	c := &checkup{s: s, list: s.Health}
 	c.taps()
+	c.offloads()
 	for i := range s.Policies {
 		c.policy(&s.Policies[i])
 	}

@@ -98,6 +98,7 @@ func (b *bump) report(s *Status) {
 	for _, f := range b.engine.RecentDrops() {
 		s.RecentDrops = append(s.RecentDrops, droppedFlow(&f))
 	}
+	s.Offloads = b.offloadStatus()
 	markDown(s)
 	b.reportInterface(s)
 }
@@ -299,8 +300,11 @@ func encapStatus(x *sa.SA) *EncapStatus {
 }
 
 func linkStatus(l *link.Endpoint) LinkStatus {
-	c := l.Stats()
-	return LinkStatus{FramesIn: c.FramesIn, BytesIn: c.OctetsIn, FramesOut: c.FramesOut, BytesOut: c.OctetsOut}
+	c, u := l.Stats(), l.UDPStats()
+	return LinkStatus{
+		FramesIn: c.FramesIn, BytesIn: c.OctetsIn, FramesOut: c.FramesOut, BytesOut: c.OctetsOut,
+		UDPSuperframesIn: u.ApartIn, UDPDatagramsIn: u.DatagramsIn, UDPSuperframesOut: u.JoinedOut, UDPDatagramsOut: u.DatagramsOut,
+	}
 }
 
 func (b *bump) classStatus() map[string]ClassStatus {

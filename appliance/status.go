@@ -73,6 +73,8 @@ type Status struct {
 	RecentDrops []DroppedFlow `json:"recent_drops,omitempty"`
 	// AddressConflicts are addresses that more than one station says to have.
 	AddressConflicts []AddressConflict `json:"address_conflicts,omitempty"`
+	// Offloads are the ways to move many packets at the cost of one, and which are in use.
+	Offloads []OffloadStatus `json:"offloads,omitempty"`
 	// Health is what an operator should look at, the gravest first.
 	Health []Finding `json:"health"`
 }
@@ -265,12 +267,27 @@ type ClassStatus struct {
 	Discarded uint64 `json:"discarded"`
 }
 
+// An OffloadStatus is one of the configuration's offloads.
+type OffloadStatus struct {
+	Name string `json:"name"`
+	On   bool   `json:"on"`
+	// Why says why it is not in use, or not as it was asked for: "configuration", or what
+	// the kernel said.
+	Why string `json:"why,omitempty"`
+}
+
 // A LinkStatus counts the frames of one link, as bitw read and wrote them.
 type LinkStatus struct {
 	FramesIn  uint64 `json:"frames_in"`
 	BytesIn   uint64 `json:"bytes_in"`
 	FramesOut uint64 `json:"frames_out"`
 	BytesOut  uint64 `json:"bytes_out"`
+	// UDPSuperframesIn are those that were received and taken apart, since they end here,
+	// UDPSuperframesOut those that were sent, and the datagrams are what was in them.
+	UDPSuperframesIn  uint64 `json:"udp_superframes_in,omitempty"`
+	UDPDatagramsIn    uint64 `json:"udp_datagrams_in,omitempty"`
+	UDPSuperframesOut uint64 `json:"udp_superframes_out,omitempty"`
+	UDPDatagramsOut   uint64 `json:"udp_datagrams_out,omitempty"`
 }
 
 // A NeighborStatus is one neighbour on the wire.

@@ -79,6 +79,7 @@ func (d *decoder) decode(root *node) {
 		c.Confine = enum(d.source, n, ConfineFull, ConfineCapabilities, ConfineOff)
 	}
 	d.bypass(f)
+	d.offloads(f)
 	d.limits(f)
 	if n := f.by["mtu"]; n != nil {
 		if v, ok := d.number(n, 576, 65535); ok {

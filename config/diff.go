@@ -64,7 +64,7 @@ func Diff(old, new *Config) []Change {
 		{"control", old.Control, new.Control}, {"control_group", old.ControlGroup, new.ControlGroup},
 		{"control_admin_group", old.ControlAdminGroup, new.ControlAdminGroup}, {"metrics", old.Metrics, new.Metrics}, {"state_dir", old.StateDir, new.StateDir},
 		{"log_level", old.LogLevel, new.LogLevel}, {"trace", traceText(old.Trace), traceText(new.Trace)}, {"icmp_errors", old.ICMPErrors, new.ICMPErrors}, {"watchdog", old.Watchdog, new.Watchdog},
-		{"confine", old.Confine, new.Confine}, {"forbid_bypass", old.ForbidBypass, new.ForbidBypass}, {"bypass_cgroup", old.BypassCgroup, new.BypassCgroup}, {"mtu", old.MTU, new.MTU},
+		{"confine", old.Confine, new.Confine}, {"forbid_bypass", old.ForbidBypass, new.ForbidBypass}, {"bypass_cgroup", old.BypassCgroup, new.BypassCgroup}, {"mtu", old.MTU, new.MTU}, {"offloads", old.Offloads, new.Offloads},
 		{"allow_insecure", old.AllowInsecure, new.AllowInsecure},
 		{"neighbors", old.Neighbors, new.Neighbors}, {"fragment_memory", old.Limits.FragmentMemory, new.Limits.FragmentMemory},
 		{"fragment_timeout", old.Limits.FragmentTimeout, new.Limits.FragmentTimeout}, {"acquire", old.Limits.Acquire, new.Limits.Acquire},

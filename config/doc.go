@@ -25,6 +25,7 @@
 //	fragment_timeout: 30s             # default; how long one may stay incomplete
 //	acquire: {packets: 64, bytes: 256KiB, memory: 8MiB, time: 10s}   # default; what waits while a key manager makes an SA: for one, and memory for all
 //	mtu: 1500                         # octets of the largest IP packet on the wire; default: the interface's
+//	offloads: true                    # default; or false, or a mapping with ring, batches, superframes, coalescing, udp_superframes: true | false
 //	allow_insecure: []                # default; or such as [des, md5]: see "Old algorithms" below
 //	classes:                          # frames that no policy decides: bypass | discard; those not named are discarded
 //	  dhcp: bypass
@@ -140,7 +141,7 @@
 //	encap:
 //	  local_port: 4500                # of this host, for both directions
 //	  remote_port: 4500               # of the peer
-//	  checksum: false                 # out: fill the UDP checksum; default: true over IPv6, false over IPv4
+//	  checksum: auto                  # out: fill the UDP checksum: auto (default) over IPv6, and where UDP superframes are sent | true | false
 //	  keepalive: 20s                  # out: one octet to the peer after so long a silence; 0s: never
 //	  float: yes                      # in: the peer's address and port follow its packets
 //	  original_remote: 10.0.0.5       # in, transport mode: the address that the peer's host has behind its NAT

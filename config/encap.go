@@ -11,8 +11,8 @@ type Encap struct {
 	// LocalPort and RemotePort are the UDP ports of this host and of the peer,
 	// whichever way the SA goes.
 	LocalPort, RemotePort uint16
-	// Checksum has an outbound SA fill the UDP checksum.
-	Checksum bool
+	// Checksum says whether an outbound SA fills the UDP checksum.
+	Checksum UDPChecksum
 	// Keepalive is after how long a silence an outbound SA sends a NAT keepalive; 0
 	// means never.
 	Keepalive time.Duration
@@ -23,6 +23,20 @@ type Encap struct {
 	// They are set for inbound SAs in transport mode only.
 	OriginalLocal, OriginalRemote netip.Addr
 }
+
+// A UDPChecksum says whether ESP in UDP has a UDP checksum.
+type UDPChecksum uint8
+
+const (
+	// ChecksumAuto fills it over IPv6, which wants one (RFC 8200 §8.1), and where
+	// superframes are sent, which receivers put together only then.
+	ChecksumAuto UDPChecksum = iota
+	ChecksumFilled
+	ChecksumZero
+)
+
+// String is how it is written.
+func (c UDPChecksum) String() string { return [...]string{"auto", "true", "false"}[c] }
 
 const (
 	// DefaultEncapPort is the port of IKE and ESP in UDP (RFC 3948 §2.2).
@@ -77,8 +91,6 @@ func (d *decoder) onlyFor(n *node, key string, direction Direction, sa *SA) {
 func (d *decoder) encap(n *node, sa *SA) *Encap {
 	e := &Encap{
 		LocalPort: DefaultEncapPort, RemotePort: DefaultEncapPort, Keepalive: DefaultKeepalive, Float: true,
-		// IPv6 wants a checksum, and the receivers of the world do (RFC 8200 §8.1).
-		Checksum: sa.Destination.Is6(),
 	}
 	if n.kind == scalar {
 		if !d.boolean(n) {
@@ -102,7 +114,14 @@ func (d *decoder) encap(n *node, sa *SA) *Encap {
 	}
 	if n := f.by["checksum"]; n != nil {
 		d.onlyFor(n, "checksum", Out, sa)
-		if e.Checksum = d.boolean(n); !e.Checksum && sa.Destination.Is6() {
+		switch {
+		case n.kind == scalar && n.text == ChecksumAuto.String():
+		case d.boolean(n):
+			e.Checksum = ChecksumFilled
+		default:
+			e.Checksum = ChecksumZero
+		}
+		if e.Checksum == ChecksumZero && sa.Destination.Is6() {
 			d.warn(n.place, "remove it unless the other end is known to take them",
 				"IPv6 drops UDP without checksum, but for receivers made for it (RFC 6935 §5)")
 		}
@@ -169,7 +188,7 @@ func (w *writer) encap(sa *SA) {
 	if e := sa.Encap; e != nil {
 		fmt.Fprintf(w, "    encap: {local_port: %d, remote_port: %d", e.LocalPort, e.RemotePort)
 		if sa.Direction == Out {
-			fmt.Fprintf(w, ", checksum: %t, keepalive: %s", e.Checksum, e.Keepalive)
+			fmt.Fprintf(w, ", checksum: %v, keepalive: %s", e.Checksum, e.Keepalive)
 		} else {
 			fmt.Fprintf(w, ", float: %t", e.Float)
 		}

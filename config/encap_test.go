@@ -48,9 +48,10 @@ func TestR42_EncapKeys(t *testing.T) {
 		{"out", "tunnel", "192.0.2.2", "encap: yes", &defaults},
 		{"in", "tunnel", "192.0.2.2", "encap: true", &defaults},
 		{"out", "tunnel", "192.0.2.2", "encap: {}", &defaults},
-		{"out", "transport", "2001:db8::2", "encap: yes", with(func(e *Encap) { e.Checksum = true })},
+		{"out", "transport", "2001:db8::2", "encap: {checksum: no}", with(func(e *Encap) { e.Checksum = ChecksumZero })},
+		{"out", "transport", "192.0.2.2", "encap: {checksum: auto}", &defaults},
 		{"out", "transport", "192.0.2.2", "encap: {local_port: 1, remote_port: 65535, checksum: true, keepalive: 0s}",
-			with(func(e *Encap) { e.LocalPort, e.RemotePort, e.Checksum, e.Keepalive = 1, 65535, true, 0 })},
+			with(func(e *Encap) { e.LocalPort, e.RemotePort, e.Checksum, e.Keepalive = 1, 65535, ChecksumFilled, 0 })},
 		{"in", "transport", "192.0.2.2", "encap: {float: no, original_remote: 10.0.0.5, original_local: 10.9.0.1}",
 			with(func(e *Encap) {
 				e.Float = false
@@ -79,6 +80,7 @@ func TestR42_EncapErrors(t *testing.T) {
 		{"out", "tunnel", "192.0.2.2", "encap: {local_port: 0}", "expected a number from 1 to 65535"},
 		{"out", "tunnel", "192.0.2.2", "encap: {remote_port: 65536}", "expected a number from 1 to 65535"},
 		{"out", "tunnel", "192.0.2.2", "encap: {port: 4500}", "unknown key"},
+		{"out", "tunnel", "192.0.2.2", "encap: {checksum: maybe}", "expected true or false"},
 		{"out", "tunnel", "192.0.2.2", "encap: [1]", "expected an encap"},
 		{"out", "tunnel", "192.0.2.2", "encap: {keepalive: 10ms}", "expected 1s or more"},
 		{"in", "tunnel", "192.0.2.2", "encap: {original_remote: 10.0.0.1}", "is for transport mode"},

@@ -121,8 +121,8 @@ func TestExample(t *testing.T) {
 		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
 		t.Errorf("the example means something else (-want +got):\n%s", d)
 	}
-	if p := c.SAs[1].Pos; p != (Position{"bitw.yaml", 44, 5}) {
-		t.Errorf("expected from-b at bitw.yaml:44:5, found %v", p)
+	if p := c.SAs[1].Pos; p != (Position{"bitw.yaml", 45, 5}) {
+		t.Errorf("expected from-b at bitw.yaml:45:5, found %v", p)
 	}
 	if e := c.ErrorAt("interface", "no interface eth0", "", nil).Error(); e != "bitw.yaml:1:12: no interface eth0" {
 		t.Errorf("ErrorAt: %s", e)

@@ -34,6 +34,7 @@ func (c *Config) Redacted() string {
 	if c.MTU != 0 {
 		w.line(0, "mtu", fmt.Sprint(c.MTU))
 	}
+	w.offloads(&c.Offloads)
 	w.list(0, "allow_insecure", c.AllowInsecure)
 	w.limits(&c.Limits)
 	w.head("classes", len(c.Classes))

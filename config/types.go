@@ -143,6 +143,7 @@ type Config struct {
 	// should not, each once.
 	AllowInsecure []string
 	Limits        Limits
+	Offloads      Offloads
 	// Classes are in the order of the file, each name and EtherType once.
 	Classes []Class
 	// Neighbors is how the host finds its neighbours.

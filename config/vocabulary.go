@@ -113,6 +113,7 @@ var (
 	lifetimeKeyNames = names(lifetimeKeys())
 	acquireKeyNames  = names(acquireKeys())
 	icmpKeyNames     = names(icmpKeys())
+	offloadKeyNames  = names(offloadKeys())
 )
 
 func fileKeys() []Key {
@@ -145,8 +146,19 @@ func fileKeys() []Key {
 		{Name: "static_neighbors", Doc: "neighbours that never age", Value: listOf("a list", mappingOf(neighborKeys()))},
 		{Name: "routes", Doc: "what is not as the host's interface says; between two interfaces all that there are", Value: listOf("a list", mappingOf(routeKeys()))},
 		{Name: "mtu", Doc: "octets of the largest IP packet on the wire", Default: "the interface's", Value: number(576, 65535, "576 to 65535")},
+		{Name: "offloads", Doc: "ways to move many packets at the cost of one; the kernel's refusal turns one off, too", Default: "true", Value: either("true | false for all, or a mapping", boolean(), mappingOf(offloadKeys()))},
 		{Name: "security_associations", Doc: "SAs with keys set by hand", Value: listOf("a list", mappingOf(saKeys()))},
 		{Name: "policies", Doc: "the rules; the first match decides, and no match is discard", Value: listOf("a list", mappingOf(policyKeys()))},
+	}
+}
+
+func offloadKeys() []Key {
+	return []Key{
+		{Name: "ring", Doc: "read the wire's frames from a packet ring", Default: "true", Value: boolean()},
+		{Name: "batches", Doc: "send many of the wire's frames in one system call", Default: "true", Value: boolean()},
+		{Name: "superframes", Doc: "take the host's TCP and UDP superframes whole (ethtool: segmentation offload)", Default: "true", Value: boolean()},
+		{Name: "coalescing", Doc: "join TCP segments for the host to superframes (ethtool: generic-receive-offload)", Default: "true", Value: boolean()},
+		{Name: "udp_superframes", Doc: "send ESP in UDP as UDP superframes, and have the interface join those it receives (ethtool: tx-udp-segmentation, rx-udp-gro-forwarding)", Default: "true", Value: boolean()},
 	}
 }
 

@@ -45,7 +45,7 @@ func encapKeys() []Key {
 	return []Key{
 		{Name: "local_port", Doc: "UDP port of this host", Default: "4500", Value: port},
 		{Name: "remote_port", Doc: "UDP port of the peer", Default: "4500", Value: port},
-		{Name: "checksum", Doc: "out: fill the UDP checksum", Default: "true over IPv6, false over IPv4", Value: boolean()},
+		{Name: "checksum", Doc: "out: fill the UDP checksum; auto over IPv6, and where UDP superframes are sent", Default: "auto", Value: either("auto | true | false", boolean(), words("auto"))},
 		{Name: "keepalive", Doc: "out: one octet to the peer after so long a silence; 0s for never", Default: "20s", Value: timeIs()},
 		{Name: "float", Doc: "in: the peer's address and port follow its packets", Default: "yes", Value: boolean()},
 		{Name: "original_local", Doc: "in, transport mode: the address that the peer's host knows this host by", Value: addressIs()},

@@ -18,10 +18,8 @@ type Encap struct {
 	// bitw, whichever way a packet goes. Inbound, only the local one is checked: a NAT
 	// chooses the other.
 	LocalPort, RemotePort uint16
-	// Checksum has an outbound SA fill the UDP checksum. RFC 3948 §2.1 wants it zero
-	// over IPv4, where the ICV protects what matters; IPv6 demands it unless the other
-	// end is known to do without (RFC 6935 §5), and Linux is not.
-	Checksum bool
+	// Checksum says whether an outbound SA fills the UDP checksum.
+	Checksum UDPChecksum
 	// Keepalive is after how long without a packet an outbound SA sends one octet, so
 	// that NATs on the way keep their mapping (RFC 3948 §4); 0 for never.
 	Keepalive time.Duration
@@ -35,8 +33,26 @@ type Encap struct {
 	OriginalLocal, OriginalRemote netip.Addr
 }
 
+// A UDPChecksum says whether the UDP checksum of ESP in UDP is filled. RFC 3948 §2.1 would
+// rather have it zero over IPv4, where the ICV protects what matters, but receivers put
+// datagrams together to superframes only if it is not. IPv6 demands it unless the other
+// end is known to do without (RFC 6935 §5), and Linux is not.
+type UDPChecksum uint8
+
+const (
+	ChecksumAuto   UDPChecksum = iota // over IPv6, and where superframes are sent
+	ChecksumFilled                    // always
+	ChecksumZero                      // never
+)
+
 // String returns for example "udp 4500 to 4500".
 func (e *Encap) String() string { return fmt.Sprintf("udp %d to %d", e.LocalPort, e.RemotePort) }
+
+// Fills says whether packets of an outbound SA to that address have a UDP checksum, where
+// nobody needs it for superframes.
+func (e *Encap) Fills(remote netip.Addr) bool {
+	return e.Checksum == ChecksumFilled || e.Checksum == ChecksumAuto && remote.Is6()
+}
 
 // PadToMTU as TFCPadding pads each packet to what the path takes.
 const PadToMTU = -1

@@ -58,7 +58,7 @@ func looked(pid int) []call {
 		{unix.SYS_BPF, oneOf(0,
 			unix.BPF_MAP_CREATE, unix.BPF_MAP_LOOKUP_ELEM, unix.BPF_PROG_LOAD, unix.BPF_OBJ_PIN, unix.BPF_OBJ_GET,
 			unix.BPF_OBJ_GET_INFO_BY_FD, unix.BPF_LINK_CREATE, unix.BPF_LINK_UPDATE)},
-		{unix.SYS_IOCTL, oneOf(1, unix.TUNSETPERSIST, unix.TUNSETQUEUE, unix.TUNGETIFF, unix.TCGETS)},
+		{unix.SYS_IOCTL, oneOf(1, unix.TUNSETPERSIST, unix.TUNSETQUEUE, unix.TUNSETOFFLOAD, unix.TUNGETIFF, unix.SIOCETHTOOL, unix.TCGETS)},
 		{unix.SYS_PRCTL, oneOf(0, unix.PR_SET_VMA, unix.PR_SET_NAME, unix.PR_GET_NAME, unix.PR_CAPBSET_READ)},
 		{unix.SYS_MMAP, noCode},
 		{unix.SYS_MPROTECT, noCode},

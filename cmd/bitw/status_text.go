@@ -48,6 +48,13 @@ func statusText(s *appliance.Status, now time.Time) string {
 		t.line(sideWords(side), "%s read (%s), %s written (%s)",
 			count(l.FramesIn, "frame"), bytesText(l.BytesIn), count(l.FramesOut, "frame"), bytesText(l.BytesOut))
 	}
+	if len(s.Offloads) > 0 {
+		list := make([]string, len(s.Offloads))
+		for i, o := range s.Offloads {
+			list[i] = o.String()
+		}
+		t.line("offloads", "%s", strings.Join(list, ", "))
+	}
 	for i := range s.Policies {
 		t.policy(&s.Policies[i])
 	}

@@ -7,12 +7,15 @@
 #     STATE=DIR bitw.sh down NS_A NS_B
 #
 # BITW is the program (built from this tree if unset), BITW_ALGORITHM the ESP suite,
-# aes128gcm16 if unset, BITW_MODE transport (the default) or tunnel.
+# aes128gcm16 if unset, BITW_MODE transport (the default) or tunnel. BITW_ENCAP=yes means
+# ESP in UDP, as bitw-udp.sh has it; BITW_OFFLOADS is the value of the key offloads.
 set -euo pipefail
 
 [ $# -eq 3 ] && [ -n "${STATE:-}" ] || { echo "usage: STATE=DIR $0 up|down NS_A NS_B" >&2; exit 2; }
 algorithm=${BITW_ALGORITHM:-aes128gcm16}
 mode=${BITW_MODE:-transport}
+encap=${BITW_ENCAP:-no}
+offloads=${BITW_OFFLOADS:-}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # octets of key for the suites that are worth measuring: encryption, then integrity
@@ -31,6 +34,7 @@ hex() { head -c "$1" /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
 sa() {
 	printf '  - {name: %s, direction: %s, protocol: esp, mode: %s, spi: %s, source: %s, destination: %s, algorithm: %s' \
 		"$1" "$2" "$mode" "$3" "$4" "$5" "$algorithm"
+	[ "$encap" = no ] || printf ', encap: %s' "$encap"
 	[ -z "$6" ] || printf ', encryption_key: 0x%s' "$6"
 	[ -z "$7" ] || printf ', integrity_key: 0x%s' "$7"
 	printf '}\n'
@@ -39,6 +43,7 @@ sa() {
 # config LOCAL REMOTE OUT IN: the configuration of one side on stdout
 config() {
 	printf 'interface: wire0\non_failure: open\nstate_dir: %s/seq-%s\ncontrol: %s/%s.sock\n' "$STATE" "$1" "$STATE" "$1"
+	[ -z "$offloads" ] || printf 'offloads: %s\n' "$offloads"
 	printf 'security_associations:\n'
 	if [ "$3" = ab ]; then
 		sa ab out 0x1001 "$1" "$2" "$ab_enc" "$ab_int"

@@ -78,7 +78,7 @@ func (q *Queue) readTAP(frames [][]byte) (n int, err error) {
 // WriteBatch sends frames in order, each as Write does, and keeps nothing of them.
 // It returns how many were sent; if those are not all, err says why frames[n] was not.
 func (q *Queue) WriteBatch(frames [][]byte) (n int, err error) {
-	if q.send == nil {
+	if !q.batches() {
 		for i, f := range frames {
 			if _, err := q.Write(f); err != nil {
 				return i, err
@@ -102,6 +102,10 @@ func (q *Queue) WriteBatch(frames [][]byte) (n int, err error) {
 	}
 	n, sendErr := q.send.send(frames)
 	t.frames.Add(uint64(n))
+	if errors.Is(sendErr, unix.EINVAL) && q.insteadOfBatch(frames[n], sendErr) {
+		more, err := q.WriteBatch(frames[n+1:])
+		return n + 1 + more, err
+	}
 	switch {
 	case sendErr == nil:
 		return n, err
@@ -113,38 +117,103 @@ func (q *Queue) WriteBatch(frames [][]byte) (n int, err error) {
 	return n, fmt.Errorf("send on %s: %w", t.dev.info.Name, sendErr)
 }
 
-// openBatches gives the wire tap its rings and senders, if the kernel has them; else
-// frames go through the TAP one by one, and Info tells why. It runs inside the namespace.
-func (d *Device) openBatches() error {
-	if d.opts.NoBatches {
-		d.info.NoBatches = "not asked for"
-	} else if err := d.makeBatches(); err != nil {
-		d.wire.closeBatches()
-		for _, q := range d.wire.queues {
-			q.send, q.ring = nil, nil
-		}
-		d.info.NoBatches = err.Error()
+// batches says whether the queue sends many frames at once.
+func (q *Queue) batches() bool { return q.send != nil && !q.tap.dev.oneByOne.Load() }
+
+// insteadOfBatch sends a frame that the packet socket does not take by the TAP. If that
+// takes it, and it is nothing special, the socket is at fault, and is used no more.
+func (q *Queue) insteadOfBatch(frame []byte, why error) bool {
+	const gsoType = 1
+	if frame[gsoType] != unix.VIRTIO_NET_HDR_GSO_NONE {
+		return false
 	}
-	return d.wire.tap.takeFrames(d.info.NoBatches != "")
+	if _, err := q.w.Write(frame); err != nil {
+		return false
+	}
+	d := q.tap.dev
+	q.tap.frames.Add(1)
+	d.oneByOne.Store(true)
+	d.batchRefused.CompareAndSwap(nil, &why)
+	return true
 }
 
-func (d *Device) makeBatches() (err error) {
-	for _, q := range d.wire.queues {
-		if q.send, err = newSender(d.info.Index, d.cut.get(offMark)); err != nil {
-			return err
-		}
-		if q.ring, err = newRing(d.wire.tap.index, d.info.MTU, len(d.wire.queues)); err != nil {
-			return err
+// SetBatches has the wire tap send many frames in one system call, if the kernel has what
+// it takes, or each by the TAP.
+func (d *Device) SetBatches(on bool) {
+	d.batchRefused.Store(nil)
+	d.oneByOne.Store(!on)
+}
+
+// SetSuperframes lets the taps have superframes with their checksums left to the reader, or
+// has the kernel cut them before. Checksums are left in both cases. After an error the taps
+// are as they were.
+func (d *Device) SetSuperframes(on bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	for _, t := range []*Tap{d.kernel, d.wire} {
+		if _, err := setOffloads(t.queues[0].fd, on); err != nil {
+			return fmt.Errorf("set the offloads of %s: %w", t.Name(), permission(err))
 		}
 	}
 	return nil
 }
 
+// openBatches gives the wire tap its rings and senders, if the kernel has them; else
+// frames go through the TAP one by one, and Info tells why. It runs inside the namespace.
+func (d *Device) openBatches() error {
+	d.oneByOne.Store(d.opts.NoBatches)
+	for _, q := range d.wire.queues {
+		var err error
+		if q.send, err = newSender(d.info.Index, d.cut.get(offMark)); err != nil {
+			d.wire.closeSenders()
+			d.info.NoBatches = err.Error()
+			break
+		}
+	}
+	if d.info.NoBatches != "" {
+		for _, q := range d.wire.queues {
+			q.send = nil
+		}
+	}
+	if !d.opts.NoRing {
+		for _, q := range d.wire.queues {
+			var err error
+			if q.ring, err = newRing(d.wire.tap.index, d.info.MTU, len(d.wire.queues)); err != nil {
+				d.wire.closeRings()
+				d.info.NoRing = err.Error()
+				break
+			}
+		}
+	}
+	if d.info.NoRing != "" {
+		for _, q := range d.wire.queues {
+			q.ring = nil
+		}
+	}
+	if d.wire.queues[0].ring != nil {
+		d.info.Rings = len(d.wire.queues)
+	}
+	return d.wire.tap.takeFrames(d.info.Rings == 0)
+}
+
 func (t *Tap) closeBatches() {
+	t.closeSenders()
+	t.closeRings()
+}
+
+func (t *Tap) closeSenders() {
 	for _, q := range t.queues {
 		if q.send != nil {
 			q.send.close()
 		}
+	}
+}
+
+func (t *Tap) closeRings() {
+	for _, q := range t.queues {
 		if q.ring != nil {
 			q.ring.close()
 		}
@@ -154,12 +223,17 @@ func (t *Tap) closeBatches() {
 // adoptBatches goes on with the rings of a device that was handed over, with frames
 // that wait in them; the sender is a new one.
 func (d *Device) adoptBatches(h *Handover) (err error) {
-	if h.Info.Rings == 0 {
-		d.info.NoBatches = "handed over without"
+	d.oneByOne.Store(d.opts.NoBatches)
+	d.info.Rings = h.Info.Rings
+	if h.Info.Rings == 0 && !d.opts.NoRing {
+		d.info.NoRing = "handed over without"
 	}
-	for _, q := range d.wire.queues[:h.Info.Rings] {
+	for i, q := range d.wire.queues {
 		if q.send, err = newSender(d.info.Index, d.cut.get(offMark)); err != nil {
 			return fmt.Errorf("%w", permission(err))
+		}
+		if i >= h.Info.Rings {
+			continue
 		}
 		if q.ring, err = adoptRing(h.take(), h.Info.Slot); err != nil {
 			return fmt.Errorf("take over a packet ring: %w", permission(err))

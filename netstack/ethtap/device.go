@@ -42,9 +42,11 @@ type Options struct {
 	// all. Empty forbids nothing. Under FailShut it outlives the process as the cut does.
 	ForbidBypass string
 	Queues       int // queues of each tap, 0 is 1, at most 64
-	// NoBatches makes the wire tap move its frames one by one through the TAP, instead of
-	// reading them from a packet ring and sending many in one system call.
-	NoBatches bool
+	// NoRing has the wire tap read its frames one by one from the TAP instead of from a
+	// packet ring, and NoBatches has it send them so instead of many in one system call.
+	// NoSuperframes has the kernel cut superframes before a tap reads them. SetBatches and
+	// SetSuperframes change the last two.
+	NoRing, NoBatches, NoSuperframes bool
 	// DrainTimeout bounds the drain in Close, 0 is a second.
 	DrainTimeout time.Duration
 }
@@ -61,7 +63,10 @@ type Info struct {
 	WireTap   string           // name of ltap
 	// UDPSuperframes says that the kernel takes superframes of UDP datagrams.
 	UDPSuperframes bool
-	NoBatches      string // why the wire's frames go one by one, "" if they do not
+	Rings     int              // packet rings that the wire tap reads, 0 or one a queue
+	// Why the kernel does without what Options did not forbid: the ring, batches, and
+	// superframes on the taps; "" where it does not.
+	NoRing, NoBatches, NoSuperframes string
 	// Of the two-NIC form only; MTU is the lesser one of both there.
 	Inside      string
 	InsideIndex int
@@ -94,12 +99,17 @@ type Device struct {
 	kernel   *Tap
 	wire     *Tap
 
+	oneByOne     atomic.Bool           // the wire tap sends each frame by the TAP
+	batchRefused atomic.Pointer[error] // why, if nobody asked for it
+
 	// held is not nil while the readers wait for a handover, and is closed at its end.
 	held atomic.Pointer[chan struct{}]
 
 	mu     sync.Mutex // serializes changes of state, Close and the counters
 	closed bool
 	gone   bool // there is no interface now
+	// udpForwarding is what SetUDPForwarding asked for.
+	udpForwarding bool
 	// infoMu is for info, which changes under mu too.
 	infoMu  sync.RWMutex
 	adopted bool    // by Adopt, and not yet by Begin
@@ -120,6 +130,9 @@ func (d *Device) Info() Info {
 	d.infoMu.RLock()
 	defer d.infoMu.RUnlock()
 	i := d.info
+	if err := d.batchRefused.Load(); err != nil {
+		i.NoBatches = (*err).Error()
+	}
 	i.MAC = append(net.HardwareAddr(nil), i.MAC...)
 	i.InsideMAC = append(net.HardwareAddr(nil), i.InsideMAC...)
 	return i
@@ -277,7 +290,7 @@ func (d *Device) remove() error {
 			errs = append(errs, removeQdisc(d.nl, l))
 		}
 	}
-	errs = append(errs, clearInside(d.nl, d.cut, d.pins))
+	errs = append(errs, d.cut.undoUDPForwarding(d.info.Name), clearInside(d.nl, d.cut, d.pins))
 	errs = append(errs, d.lowerGuard(), removePinDir(d.pins), removeTap(d.nl, d.info.KernelTap), removeTap(d.nl, d.info.WireTap))
 	return errors.Join(append(errs, d.letGo())...)
 }

@@ -72,6 +72,9 @@ func (d *Device) follow(index int) error {
 	if err := d.attachAgain(); err != nil {
 		return err
 	}
+	if d.udpForwarding {
+		_ = d.setUDPForwarding() // without, datagrams come one by one
+	}
 	d.raiseGuard()
 	d.gone = false
 	return d.lock.write(d.info.Name)
@@ -110,6 +113,7 @@ func (d *Device) move(eth netlink.Link) error {
 	// From here on the device is the new interface's, whatever fails.
 	d.lock, lock = lock, d.lock
 	d.cut.set(offQdisc, 0)
+	d.cut.set(offForwarding, 0)
 	err = moveTaps(d.nl, former, index)
 	if err == nil {
 		htap, ltap := tapNames(index)

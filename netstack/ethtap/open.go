@@ -241,12 +241,15 @@ func (d *Device) makeTaps(u *undo) error {
 		{&d.kernel, d.info.KernelTap, "kernel side of " + d.info.Name, kernelQueueLen},
 		{&d.wire, d.info.WireTap, "wire side of " + d.info.Name, wireQueueLen},
 	} {
-		t, err := makeTap(d.nl, s.name, s.what, d.opts.Queues, s.queueLen, persist)
+		t, err := makeTap(d.nl, s.name, s.what, d.opts.Queues, s.queueLen, persist, !d.opts.NoSuperframes)
 		if err != nil {
 			return err
 		}
 		u.add(t.close)
 		d.info.UDPSuperframes = t.udp // the same for both
+		if t.plain != nil {
+			d.info.NoSuperframes = t.plain.Error()
+		}
 		if *s.to, err = newTap(d, t); err != nil {
 			return err
 		}

@@ -131,6 +131,7 @@ func clearLeft(nl *netlink.Handle, eth netlink.Link, index int, pins string) err
 	var errs []error
 	if c, err := loadCut(filepath.Join(pins, cutPin)); err == nil {
 		qdisc, was = c.get(offQdisc) != 0, int(c.get(offEthIndex))
+		errs = append(errs, undoFeatures(c, eth))
 		if was == index {
 			errs = append(errs, clearInside(nl, c, pins))
 		}

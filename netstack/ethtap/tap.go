@@ -264,7 +264,7 @@ func (q *Queue) Write(p []byte) (int, error) {
 		}
 		return 0, ErrClosed
 	}
-	if q.send != nil {
+	if q.batches() {
 		if _, err := q.WriteBatch([][]byte{p}); err != nil {
 			return 0, err
 		}

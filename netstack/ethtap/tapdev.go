@@ -60,6 +60,7 @@ type tapDevice struct {
 	ctl    int // detached queue: receives nothing, keeps the device's features
 	queues []*water.Interface
 	udp    bool // takes superframes of UDP datagrams
+	plain  error // why it has no superframes, if they were asked for
 }
 
 // makeTap makes the device or attaches to a persistent one of that name, and
@@ -70,7 +71,7 @@ type tapDevice struct {
 // descriptor that attaches first; water attaches without. So a control
 // descriptor goes first and then detaches its queue, which keeps the features
 // for the queues of water that follow.
-func makeTap(nl *netlink.Handle, name, alias string, queues, queueLen int, persist bool) (t *tapDevice, err error) {
+func makeTap(nl *netlink.Handle, name, alias string, queues, queueLen int, persist, superframes bool) (t *tapDevice, err error) {
 	t = &tapDevice{ctl: -1}
 	t.name.Store(&name)
 	defer func() {
@@ -87,7 +88,12 @@ func makeTap(nl *netlink.Handle, name, alias string, queues, queueLen int, persi
 	if err := unix.IoctlSetPointerInt(t.ctl, unix.TUNSETVNETHDRSZ, HeaderLen); err != nil {
 		return nil, fmt.Errorf("set the header length of %s to %d: %w", name, HeaderLen, err)
 	}
-	if t.udp, err = setOffloads(t.ctl); err != nil {
+	t.udp, err = setOffloads(t.ctl, superframes)
+	if superframes && errors.Is(err, unix.EINVAL) {
+		t.plain = err
+		_, err = setOffloads(t.ctl, false)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("set the offloads of %s: %w", name, err)
 	}
 	if err := ifReq(t.ctl, unix.TUNSETQUEUE, "", unix.IFF_DETACH_QUEUE); err != nil {
@@ -114,10 +120,13 @@ func makeTap(nl *netlink.Handle, name, alias string, queues, queueLen int, persi
 	return t, nil
 }
 
-// setOffloads lets the kernel leave checksums and segmentation to the reader.
-// UDP segmentation, which works both ways, is Linux 6.2; udp says whether the kernel
-// has it.
-func setOffloads(fd int) (udp bool, err error) {
+// setOffloads lets the kernel leave checksums to the reader, and segmentation if
+// superframes are asked for. UDP segmentation, which works both ways, is Linux 6.2; udp
+// says whether the kernel has it.
+func setOffloads(fd int, superframes bool) (udp bool, err error) {
+	if !superframes {
+		return false, unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, unix.TUN_F_CSUM)
+	}
 	const tcp = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6
 	err = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcp|unix.TUN_F_USO4|unix.TUN_F_USO6)
 	if errors.Is(err, unix.EINVAL) {

@@ -23,6 +23,8 @@ type bundle struct {
 	src, dst netip.Addr
 	// cutAfter says that what is sealed has to be fragmented.
 	cutAfter bool
+	// offload says that the right link finishes UDP checksums.
+	offload bool
 	// dummy says that the innermost SA carries a dummy packet (RFC 4303 §2.6).
 	dummy bool
 	// pkt is the transform's argument; a field so that it needs no allocation.
@@ -222,7 +224,7 @@ func (b *bundle) seal(buf []byte, start, end, index int, in *wire.Info, id func(
 		}
 		end = p.End
 		if st.udp != 0 {
-			st.encapsulate(buf[start:end], p.Hdr-start)
+			st.encapsulate(buf[start:end], p.Hdr-start, b.fillsChecksum(i))
 		}
 	}
 	return start, end, wire.DropNone, nil

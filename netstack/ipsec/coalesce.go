@@ -59,6 +59,10 @@ func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer) *coalesced {
 	if int(pkt.Hash) >= len(e.coalescers) || d.Info.Proto != wire.ProtoTCP && (d.Info.Proto != wire.ProtoUDP || !e.joinUDP.Load()) {
 		return nil
 	}
+	if e.apart.Load() {
+		e.EndBatch(int(pkt.Hash)) // what came before must not come after
+		return nil
+	}
 	// On the left of a box with hosts behind it, what is too long is fragmented.
 	long := e.hosts != nil && len(d.Bytes) > e.MTU()
 	src := pkt.LinkHeader().Slice()[6:12]

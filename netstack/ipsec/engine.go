@@ -98,6 +98,8 @@ type Engine struct {
 	waiting     unresolved
 	joinUDP     atomic.Bool
 	icmpRule    atomic.Uint32 // an ICMPErrorRule
+	udpOffload  atomic.Bool
+	apart       atomic.Bool // segments and datagrams for the host are not joined
 	icmpLimit   errorLimit
 	holds       holds
 	encap       encapsulation
@@ -190,6 +192,16 @@ func (e *Engine) SetHostResolves(on bool) { e.named.Store(on) }
 // batch on. It does not in a new engine.
 func (e *Engine) SetJoinUDP(on bool) { e.joinUDP.Store(on) }
 
+// SetUDPOffload says whether the right link finishes the UDP checksums of ESP in UDP, from
+// the next datagram on. Datagrams then have one unless the SA says never (see
+// sa.UDPChecksum), so that links and receivers can join them to superframes. It is off in
+// a new engine.
+func (e *Engine) SetUDPOffload(on bool) { e.udpOffload.Store(on) }
+
+// SetCoalescing says whether what goes to the host is joined to superframes, where
+// Config.Coalesce allows it. It is on in a new engine.
+func (e *Engine) SetCoalescing(on bool) { e.apart.Store(!on) }
+
 // Tick frees what has waited too long and lets SAs notice the time. The owner
 // calls it about once a second.
 func (e *Engine) Tick() {
@@ -272,6 +284,7 @@ type work struct {
 func (e *Engine) work() *work {
 	w := e.works.Get().(*work)
 	w.now = e.clock()
+	w.plan.offload = e.udpOffload.Load()
 	return w
 }
 

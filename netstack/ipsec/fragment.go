@@ -69,7 +69,7 @@ func (e *Engine) protectFragments(w *work, p *sa.Policy, hop route, maxInner int
 			e.drop(w, hook.Left, reason, p, s)
 			continue
 		}
-		w.push(packetOf(v, start, end, e.wireMAC()))
+		w.push(b.packet(v, start, end, e.wireMAC()))
 	}
 	e.protected(w, p, hop, n, octets)
 	return false

@@ -196,7 +196,7 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 			v.Release()
 			continue
 		}
-		w.push(packetOf(v, start, end, e.wireMAC()))
+		w.push(b.packet(v, start, end, e.wireMAC()))
 	}
 	e.protected(w, p, hop, n, octets)
 }

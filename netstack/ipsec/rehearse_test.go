@@ -66,7 +66,7 @@ func (d *draws) pairOf(name string, spi uint32) {
 	}
 	var encap *sa.Encap
 	if alg.proto == transform.ProtoESP && sometimes(t, "encap", 4) {
-		encap = &sa.Encap{LocalPort: 4500, RemotePort: 4500, Checksum: six, Float: true}
+		encap = &sa.Encap{LocalPort: 4500, RemotePort: 4500, Float: true}
 	}
 	tfc := 0
 	if alg.proto == transform.ProtoESP {

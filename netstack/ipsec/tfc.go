@@ -159,7 +159,7 @@ func (e *Engine) sendDummy(p *sa.Policy, s *sa.SA) {
 		e.drop(w, hook.Left, reason, p, s)
 		return
 	}
-	w.push(packetOf(v, start, end, e.wireMAC()))
+	w.push(b.packet(v, start, end, e.wireMAC()))
 	for i := range b.steps[:b.n] {
 		b.steps[i].sa.Used(1, n, w.now)
 	}

@@ -72,6 +72,7 @@ func (e *Engine) protectTrain(w *work, p *sa.Policy, hop route, piece, n int) bo
 		clear(head[:wire.VirtioNetLen])
 		copy(head[wire.VirtioNetLen:], eth[:12])
 		putEthernet(head, eth[6:], buf[start]>>4)
+		b.leaveChecksum(buf[start:end], head[:wire.VirtioNetLen])
 		w.train.Frames = append(w.train.Frames, buf[start-frameHead:end])
 	}
 	e.countProtected(w, p, n, octets)

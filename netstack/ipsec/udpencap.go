@@ -4,6 +4,10 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
 	"bitw/netstack/hook"
 	"bitw/netstack/wire"
 	"bitw/sa"
@@ -50,6 +54,11 @@ func (e *Engine) stripUDP(w *work) bool {
 	if in.Proto != wire.ProtoUDP || !in.HasPorts || !e.sad.Encapsulated(in.Dst, in.DstPort) {
 		return false
 	}
+	if d.Net != nil && d.Net.GSOKind() != wire.GSONone {
+		// The link takes superframes to these places apart.
+		e.drop(w, hook.Right, wire.DropBadOffload, nil, nil)
+		return true
+	}
 	payload, kind := wire.EncapPayload(d.Bytes, in)
 	switch kind {
 	case wire.EncapKeepalive:
@@ -74,15 +83,46 @@ func (e *Engine) stripUDP(w *work) bool {
 }
 
 // encapsulate writes the UDP header of ESP in UDP into the sealed datagram b, whose
-// ESP header is at espAt, and sends it to where the peer is.
-func (st *step) encapsulate(b []byte, espAt int) {
+// ESP header is at espAt, with its checksum or zero, and sends it to where the peer is.
+func (st *step) encapsulate(b []byte, espAt int, fill bool) {
 	b[st.protoAt] = wire.ProtoUDP
 	wire.SetDst(b, st.remote.Addr())
 	wire.SetLength(b, int(b[0]>>4), len(b))
 	u := b[espAt-wire.UDPLen:]
 	wire.PutUDPHeader(u, st.sa.Encap.LocalPort, st.remote.Port())
-	if st.sa.Encap.Checksum {
+	if fill {
 		wire.FillUDPChecksum(u, sourceOf(b), st.remote.Addr())
+	}
+}
+
+// leavesChecksum says whether the checksum of the outermost UDP header is left to the right
+// link.
+func (b *bundle) leavesChecksum() bool {
+	st := &b.steps[b.n-1]
+	return b.offload && st.udp != 0 && !b.cutAfter && st.sa.Encap.Checksum != sa.ChecksumZero
+}
+
+// fillsChecksum says whether the i-th SA fills the checksum of its UDP header.
+func (b *bundle) fillsChecksum(i int) bool {
+	if i == b.n-1 && b.leavesChecksum() {
+		return false
+	}
+	return b.steps[i].sa.Encap.Fills(b.steps[i].remote.Addr())
+}
+
+// packet makes a packet of a datagram that seal has made, as packetOf does.
+func (b *bundle) packet(v *buffer.View, start, end int, src tcpip.LinkAddress) *stack.PacketBuffer {
+	datagram := v.AsSlice()[start:end]
+	pkt := packetOf(v, start, end, src)
+	b.leaveChecksum(datagram, pkt.VirtioNetHeader().Slice())
+	return pkt
+}
+
+// leaveChecksum leaves the checksum of a datagram that seal has made to the right link, if
+// that is to be, and says so in the metadata of its frame.
+func (b *bundle) leaveChecksum(datagram []byte, off wire.VirtioNet) {
+	if b.leavesChecksum() {
+		wire.LeaveUDPChecksum(datagram, b.steps[b.n-1].kept(), off)
 	}
 }
 

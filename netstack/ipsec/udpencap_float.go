@@ -150,7 +150,7 @@ func (e *Engine) keepalive(s *sa.SA, m mapping) {
 	putIPHeader(b, s.Src, m.remote.Addr(), wire.ProtoUDP, e.nextID)
 	b[n-1] = wire.KeepalivePayload
 	wire.PutUDPHeader(b[head:], m.local.Port(), m.remote.Port())
-	if s.Encap.Checksum {
+	if s.Encap.Fills(m.remote.Addr()) {
 		wire.FillUDPChecksum(b[head:], s.Src, m.remote.Addr())
 	}
 	w.push(packetOf(v, frameHead, frameHead+n, e.wireMAC()))

@@ -2,6 +2,7 @@ package link
 
 import (
 	"errors"
+	"net/netip"
 
 	"github.com/sirupsen/logrus"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -41,6 +42,9 @@ type Options struct {
 	// the same addresses and SPI, may be delivered as one: the first as a packet, the others
 	// as its wire.Train, where they lie. It is asked once a read.
 	Together func() bool
+	// Apart, if not nil, says of which UDP superframes, by their destination, each datagram
+	// is delivered as a packet of its own, with its checksum left to the device.
+	Apart func(dst netip.Addr, port uint16) bool
 	// Manual makes the endpoint read only when Pump is called, on the caller's
 	// goroutine, for tests that must be deterministic. The devices must be Pollers.
 	Manual bool
@@ -54,6 +58,7 @@ type Options struct {
 type Endpoint struct {
 	base
 	reader
+	super superframes
 }
 
 var _ stack.LinkEndpoint = (*Endpoint)(nil)
@@ -66,19 +71,28 @@ func New(o Options) (*Endpoint, error) {
 	}
 	e := new(Endpoint)
 	e.base.init(o.MAC, o.MTU, o.Drops)
+	e.super.init(o.Apart)
 	e.reader.init(&e.base, o, func(frame []byte, rest [][]byte, queue int) {
 		e.countIn(frame)
+		if len(rest) == 0 && e.apart(frame, queue) {
+			return
+		}
 		pkt := NewPacket(frame, e.LinkAddress())
-		pkt.Hash = uint32(queue)
 		if len(rest) > 0 {
 			e.countIn(rest...)
 			train := &e.turns[queue].train
 			train.Frames = rest
 			pkt.Owner = train
 		}
-		e.deliver(pkt)
+		e.deliverFrom(queue, pkt)
 	})
 	return e, nil
+}
+
+// deliverFrom delivers a packet that a queue brought.
+func (e *Endpoint) deliverFrom(queue int, pkt *stack.PacketBuffer) {
+	pkt.Hash = uint32(queue)
+	e.deliver(pkt)
 }
 
 func (o *Options) check() error {
@@ -133,7 +147,7 @@ func (e *Endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) 
 			n++
 		}
 		list = list[n:]
-		s, l := e.write(e.devices[q], b.frames)
+		s, l := e.writeJoined(e.devices[q], b)
 		if sent += s; l != wire.DropNone {
 			last = l
 		}

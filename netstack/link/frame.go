@@ -54,6 +54,12 @@ func newPacket(frame []byte, vnet int, mac tcpip.LinkAddress) *stack.PacketBuffe
 	// only the last few octets below the longest datagram miss the pools.
 	v := buffer.NewView(len(frame) + Tailroom)
 	v.Write(frame)
+	return packetIn(v, vnet, mac)
+}
+
+// packetIn makes a packet of the frame that is all of v, in which vnet octets stand before
+// the Ethernet header.
+func packetIn(v *buffer.View, vnet int, mac tcpip.LinkAddress) *stack.PacketBuffer {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
 	if vnet != 0 {
 		pkt.VirtioNetHeader().Consume(vnet)

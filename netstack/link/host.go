@@ -84,7 +84,7 @@ func (e *HostEndpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Err
 		fillOffload(f, pkt)
 		b.frames = append(b.frames, f)
 	}
-	sent, last := e.write(e.devices[0], b.frames)
+	sent, last := e.write(e.devices[0], b.frames, nil)
 	b.reset()
 	e.batches.Put(b)
 	return writeResult(sent, last)

@@ -13,6 +13,7 @@ import (
 // room for those that had to be put together.
 type batch struct {
 	frames [][]byte
+	joined [][]byte // frames, with superframes in the place of what they were made of
 	flat   [][]byte // buffers to build frames in, kept from call to call
 	used   int
 }
@@ -32,7 +33,8 @@ const maxFlat = 16
 
 func (b *batch) reset() {
 	clear(b.frames)
-	b.frames = b.frames[:0]
+	clear(b.joined)
+	b.frames, b.joined = b.frames[:0], b.joined[:0]
 	if len(b.flat) > maxFlat {
 		clear(b.flat[maxFlat:])
 		b.flat = b.flat[:maxFlat]
@@ -43,8 +45,9 @@ func (b *batch) reset() {
 // write gives the frames of b to d, each at most once. A frame that the device
 // refuses is counted and the next is tried, because one malformed superframe must
 // not take others with it; if the link is down or gone, so are the rest.
-// It returns how many frames the device took and the reason of the last drop.
-func (e *base) write(d Device, frames [][]byte) (sent int, last wire.DropReason) {
+// It returns how many frames the device took and the reason of the last drop. instead, if
+// not nil, gives what to send in the place of a frame that was refused; nil for nothing.
+func (e *base) write(d Device, frames [][]byte, instead func(frame []byte, err error) [][]byte) (sent int, last wire.DropReason) {
 	for len(frames) > 0 {
 		n, err := d.WriteFrames(frames)
 		n = max(0, min(n, len(frames)))
@@ -60,6 +63,16 @@ func (e *base) write(d Device, frames [][]byte) (sent int, last wire.DropReason)
 		}
 		if err == nil {
 			err = io.ErrShortWrite
+		}
+		if instead != nil {
+			if parts := instead(frames[0], err); parts != nil {
+				n, why := e.write(d, parts, nil)
+				if sent += n; why != wire.DropNone {
+					last = why
+				}
+				frames = frames[1:]
+				continue
+			}
 		}
 		last = writeDrop(err)
 		refused := 1

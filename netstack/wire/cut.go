@@ -18,6 +18,9 @@ type Cutter struct {
 	// L2Len is the length in octets of the Ethernet header before the datagram, from
 	// whose start csum_start counts; 0 means 14, no VLAN tags. Init leaves it alone.
 	L2Len int
+	// LeaveUDP leaves out the checksums of the datagrams of a UDP superframe, for
+	// LeaveUDPChecksum. Init leaves it alone.
+	LeaveUDP bool
 
 	src     []byte
 	version uint8
@@ -50,7 +53,7 @@ type Cutter struct {
 // of UDP datagrams would have to move; not one octet fits behind the headers. It
 // returns DropBadOffload if the metadata contradict the datagram.
 func (c *Cutter) Init(datagram []byte, in *Info, off VirtioNet, maxLen int) DropReason {
-	*c = Cutter{L2Len: c.L2Len}
+	*c = Cutter{L2Len: c.L2Len, LeaveUDP: c.LeaveUDP}
 	if in.TotalLen > len(datagram) {
 		return DropMalformed
 	}
@@ -203,6 +206,11 @@ func (c *Cutter) Next(dst []byte) int {
 		c.finishIPv4(dst, c.id+uint16(i))
 	} else {
 		SetIPv6PayloadLen(dst, n-ipv6Len)
+	}
+	if c.proto == ProtoUDP && c.LeaveUDP {
+		copy(dst[c.hdrLen:], payload)
+		header.UDP(dst[c.l4At:]).SetLength(uint16(n - c.l4At))
+		return n
 	}
 	s := copySum(dst[c.hdrLen:], payload, combineLen(c.l4Sum, n-c.l4At))
 	if c.proto == ProtoTCP {

@@ -108,3 +108,25 @@ func FillUDPChecksum(u []byte, src, dst netip.Addr) {
 	u[udpChecksumAt], u[udpChecksumAt+1] = 0, 0
 	putChecksum(u[udpChecksumAt:], ^checksum.Checksum(u, PseudoChecksum(src, dst, ProtoUDP, len(u))))
 }
+
+// LeaveUDPChecksum leaves the checksum of the UDP datagram in b, whose header starts at
+// octets into it and which ends where b does, to the device, and says so in off. The
+// Ethernet header before b has 14 octets, and the IP header no other destination than
+// its own.
+func LeaveUDPChecksum(b []byte, at int, off VirtioNet) {
+	leaveUDPChecksum(b, at, len(b)-at)
+	off.SetFlags(VirtioNetNeedsCsum)
+	off.SetCsumStart(uint16(ethernetLen + at))
+	off.SetCsumOffset(udpChecksumAt)
+}
+
+// leaveUDPChecksum writes what a device begins with: the sum of the pseudo header, for n
+// octets of UDP header and payload.
+func leaveUDPChecksum(b []byte, at, n int) {
+	addresses := b[12:ipv4MinLen]
+	if b[0]>>4 == 6 {
+		addresses = b[8:ipv6Len]
+	}
+	s := combineLen(checksum.Combine(checksum.Checksum(addresses, 0), ProtoUDP), n)
+	binary.BigEndian.PutUint16(b[at+udpChecksumAt:], s)
+}
