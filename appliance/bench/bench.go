@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"bitw/sa/transform"
@@ -21,26 +23,33 @@ const (
 	// WireOff is a veth without offloads: every frame on it is one that a wire could
 	// carry.
 	WireOff = "off"
+	// WireGSO carries such frames too, but the kernels cut superframes just before it and
+	// join frames just behind it, as with a NIC's driver.
+	WireGSO = "gso"
 	// WireOn is a veth as it comes: superframes and missing checksums cross it, which no
 	// wire does.
 	WireOn = "on"
 )
+
+// Wires are those of Options.
+func Wires() []string { return []string{WireOff, WireGSO, WireOn} }
 
 // Cases of the measures between kernels.
 const (
 	casePlain     = "plain"
 	caseBypass    = "bypass"
 	caseProtected = "protected"
+	caseEncap     = "encap" // protected, by ESP in UDP
 )
 
 // cases stand in the order in which they are told.
-func cases() []string { return []string{casePlain, caseBypass, caseProtected} }
+func cases() []string { return []string{casePlain, caseBypass, caseProtected, caseEncap} }
 
 // Options of a bench.
 type Options struct {
 	// Suite is the ESP algorithm by swanctl's name, DefaultSuite if empty.
 	Suite string
-	// Wire is WireOff or WireOn, WireOff if empty.
+	// Wire is WireOff, WireGSO or WireOn, WireOff if empty.
 	Wire string
 	// Quick measures for a shorter time, which is more noisy.
 	Quick bool
@@ -60,8 +69,8 @@ func (o *Options) Check() error {
 			return err
 		}
 	}
-	if o.Wire != "" && o.Wire != WireOff && o.Wire != WireOn {
-		return fmt.Errorf("a wire is %s or %s, not %q", WireOff, WireOn, o.Wire)
+	if o.Wire != "" && !slices.Contains(Wires(), o.Wire) {
+		return fmt.Errorf("a wire is one of %s, not %q", strings.Join(Wires(), ", "), o.Wire)
 	}
 	return nil
 }
@@ -117,7 +126,7 @@ func planOf(quick bool) plan {
 	}
 	return plan{
 		rounds: 11, memory: 300 * time.Millisecond,
-		kernelRounds: 5, limit: 27 * time.Second, tcp: 250 * time.Millisecond, udp: 70 * time.Millisecond, trials: 4, pings: 1000,
+		kernelRounds: 4, limit: 27 * time.Second, tcp: 250 * time.Millisecond, udp: 70 * time.Millisecond, trials: 4, pings: 1000,
 	}
 }
 

@@ -47,10 +47,10 @@ func newPairs(ctx context.Context, s *suite, wire string) (pairs []*pair, err er
 		if err := p.join(wire); err != nil {
 			return pairs, err
 		}
-		if action, ok := map[string]config.Action{caseBypass: config.Bypass, caseProtected: config.Protect}[name]; ok {
+		if name != casePlain {
 			for i, h := range p.hosts {
 				// The namespaces end with the bench, and the cut with them.
-				p.boxes[i], err = startBox(ctx, s.config(i, card, action), appliance.WithNetNS(h.Path()), appliance.WithOpenOnStop())
+				p.boxes[i], err = startBox(ctx, s.configOf(name, i), appliance.WithNetNS(h.Path()), appliance.WithOpenOnStop())
 				if err != nil {
 					return pairs, err
 				}
@@ -61,6 +61,20 @@ func newPairs(ctx context.Context, s *suite, wire string) (pairs []*pair, err er
 		}
 	}
 	return pairs, nil
+}
+
+// configOf is the configuration of a host's appliance in a case.
+func (s *suite) configOf(name string, host int) appliance.Config {
+	if name == caseBypass {
+		return s.config(host, card, config.Bypass)
+	}
+	cfg := s.config(host, card, config.Protect)
+	for i := range cfg.SAs {
+		if name == caseEncap {
+			cfg.SAs[i].Encap = &config.Encap{LocalPort: config.DefaultEncapPort, RemotePort: config.DefaultEncapPort, Float: true}
+		}
+	}
+	return cfg
 }
 
 // join makes the hosts.
@@ -74,8 +88,9 @@ func (p *pair) join(wire string) (err error) {
 		return fmt.Errorf("%w: %w", errNoNamespaces, err)
 	}
 	for i, h := range p.hosts {
-		if wire == WireOff {
-			if err := h.Do(func() error { return netns.OffloadsOff(card) }); err != nil {
+		set := map[string]func(string) error{WireOff: netns.OffloadsOff, WireGSO: netns.DeviceOffloadsOff}[wire]
+		if set != nil {
+			if err := h.Do(func() error { return set(card) }); err != nil {
 				return fmt.Errorf("bench: %w", err)
 			}
 		}

@@ -26,7 +26,7 @@ func TestKernel(t *testing.T) {
 	if os.Geteuid() != 0 {
 		missing(t, "root")
 	}
-	for _, wire := range []string{WireOff, WireOn} {
+	for _, wire := range Wires() {
 		t.Run(wire, func(t *testing.T) {
 			before := traces(t)
 			r := measured(t, Options{Wire: wire})
@@ -42,7 +42,7 @@ func TestKernel(t *testing.T) {
 				if !slices.Contains(list, plain) || got[plain] != "" {
 					t.Errorf("%s is not there, or compared to %q", plain, got[plain])
 				}
-				for _, name := range []string{"kernel/bypass/" + what, "kernel/protected/" + what} {
+				for _, name := range []string{"kernel/bypass/" + what, "kernel/protected/" + what, "kernel/encap/" + what} {
 					// There is none where no rate was found.
 					if !slices.Contains(list, name) || got[name] != plain && !strings.Contains(what, "udp") {
 						t.Errorf("%s is not there, or compared to %q", name, got[name])
@@ -144,8 +144,8 @@ func TestPairsLeaveNoPins(t *testing.T) {
 	if err := stopPairs(pairs); err != nil {
 		t.Error(err)
 	}
-	if len(numbers) != 6 {
-		t.Errorf("%d namespaces, expected 6", len(numbers))
+	if len(numbers) != 8 {
+		t.Errorf("%d namespaces, expected 8", len(numbers))
 	}
 	for _, number := range numbers {
 		for _, place := range []string{"/sys/fs/bpf/bitw/%d-*", "/run/bitw/%d-*"} {

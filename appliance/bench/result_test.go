@@ -132,7 +132,7 @@ func TestTableWithoutKernel(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	for _, o := range []Options{{Suite: "aes128gcm17"}, {Suite: "sha256"}, {Wire: "gso"}} {
+	for _, o := range []Options{{Suite: "aes128gcm17"}, {Suite: "sha256"}, {Wire: "ggso"}} {
 		if _, err := Run(t.Context(), o); err == nil {
 			t.Errorf("%+v was measured", o)
 		}

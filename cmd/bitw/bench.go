@@ -27,19 +27,23 @@ ratios:
            to superframes, as a ratio to the bare algorithm; allocations per packet
   kernel   two hosts made for it, as root on Linux: network namespaces with the kernel's
            own TCP/IP over a veth, without bitw (plain), with bitw and a policy that
-           bypasses (bypass), and with one that protects (protected), as ratios to
-           plain: TCP in both directions (tcp-ab, tcp-ba), the rate of UDP packets of 64
-           and 1,400 octets at which less than 1 % is lost (udp-64, udp-1400), and the
-           50th and 99th percentile of 1,000 round trips (rtt-p50, rtt-p99)
+           bypasses (bypass), one that protects (protected), and one that does so by ESP
+           in UDP (encap), as ratios to plain: TCP in both directions (tcp-ab, tcp-ba),
+           the rate of UDP packets of 64 and 1,400 octets at which less than 1 % is lost
+           (udp-64, udp-1400), and the 50th and 99th percentile of 1,000 round trips
+           (rtt-p50, rtt-p99)
 
 Without root it measures the first two and says why not the third. The veth has no
-offloads, so that its frames are as on a wire; with --wire on it is as the kernel
-makes it, and superframes cross it whole.
+offloads, so that its frames are as on a wire. With --wire gso they still are, but the
+kernels cut superframes just before it and join frames just behind it, as they do
+for most NICs; that is where ESP in UDP gains by UDP superframes. With --wire on
+the veth is as the kernel makes it, and superframes cross it whole.
 
 It takes less than 30 seconds, with --quick less than 8. Progress goes to standard
 error, the result to standard output. Compare only what one run has measured. Nothing
 of the machine is touched, and nothing is left behind.`,
 		Example: `  sudo bitw bench
+  sudo bitw bench --wire gso
   bitw bench --quick --suite chacha20poly1305
   sudo bitw bench -o json | jq '.measures[] | select(.ratio) | {name, ratio}'`,
 		Args: exactly(),
@@ -47,7 +51,7 @@ of the machine is touched, and nothing is left behind.`,
 			if err := oneOf("output", output, "text", "json"); err != nil {
 				return err
 			}
-			if err := oneOf("wire", o.Wire, bench.WireOff, bench.WireOn); err != nil {
+			if err := oneOf("wire", o.Wire, bench.Wires()...); err != nil {
 				return err
 			}
 			if err := o.Check(); err != nil {
@@ -65,10 +69,10 @@ of the machine is touched, and nothing is left behind.`,
 		},
 	}
 	cmd.Flags().StringVar(&o.Suite, "suite", bench.DefaultSuite, "the ESP `ALGORITHM`, by the name that a configuration has for it")
-	cmd.Flags().StringVar(&o.Wire, "wire", bench.WireOff, "offloads of the veth: off or on (`OFFLOADS`)")
+	cmd.Flags().StringVar(&o.Wire, "wire", bench.WireOff, "offloads of the veth: off, gso or on (`OFFLOADS`)")
 	cmd.Flags().BoolVar(&o.Quick, "quick", false, "measure for a shorter time, which is more noisy")
 	cmd.Flags().BoolVar(&o.Memory, "memory", false, "only what is in memory, also as root")
-	complete(cmd, "wire", bench.WireOff, bench.WireOn)
+	complete(cmd, "wire", bench.Wires()...)
 	outputFlag(cmd, &output)
 	return cmd
 }
