@@ -2,6 +2,7 @@ package ipsec
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 
@@ -88,6 +89,7 @@ type lane struct {
 	sa     *sa.SA
 	policy *sa.Policy
 	spd    *sa.SPD
+	from   netip.AddrPort // where the SA's ESP in UDP comes from
 	// What the packets of the lane came to that are not counted yet: how many there are,
 	// their octets as the SA counts them, and those of the datagrams.
 	n, carried, octets int
@@ -96,10 +98,32 @@ type lane struct {
 // begin makes the way of w.d one for others, if it is so simple.
 func (l *lane) begin(w *work, spd *sa.SPD, p *sa.Policy, to *coalesced) {
 	s := w.open.removed[0]
-	if w.trail != nil || w.open.n != 1 || s.Key.Proto != wire.ProtoESP || s.Mode == sa.BEET || s.Encap != nil || s.Metered() {
+	if w.trail != nil || w.open.n != 1 || s.Key.Proto != wire.ProtoESP || s.Mode == sa.BEET || s.Metered() {
 		return
 	}
-	*l = lane{to: to, sa: s, policy: p, spd: spd}
+	from := w.open.encap.seen[0].from
+	if s.Encap != nil && s.Mode == sa.Transport && (from.Addr() != s.Src || s.Encap.OriginalLocal.IsValid() || s.Encap.OriginalRemote.IsValid()) {
+		return // a NAT's doing has to be undone in each
+	}
+	*l = lane{to: to, sa: s, policy: p, spd: spd, from: from}
+}
+
+// espAt returns where ESP begins in the datagram b, whose IP header has head octets, or
+// false if it does not come as the lane's.
+func (l *lane) espAt(b []byte, head int) (int, bool) {
+	if l.sa.Encap == nil {
+		return head, true
+	}
+	proto, n := b[9], head+wire.UDPLen
+	if head == 40 {
+		proto = b[6]
+	}
+	if len(b) < n || proto != wire.ProtoUDP || sourceOf(b) != l.from.Addr() {
+		return 0, false
+	}
+	u := b[head:]
+	return n, binary.BigEndian.Uint16(u) == l.from.Port() && binary.BigEndian.Uint16(u[2:]) == l.sa.Encap.LocalPort &&
+		int(binary.BigEndian.Uint16(u[4:])) == len(u)
 }
 
 // inboundTrain takes the frames behind the one that has just been taken.
@@ -133,7 +157,11 @@ func (e *Engine) inboundBehind(w *work, f []byte) bool {
 	} else {
 		return false
 	}
-	h, ok := wire.NewESP(b[min(head, len(b)):])
+	esp, ok := l.espAt(b, head)
+	if !ok {
+		return false
+	}
+	h, ok := wire.NewESP(b[min(esp, len(b)):])
 	s := l.sa
 	if !ok || h.SPI() != s.Key.SPI || e.spd.Load() != l.spd || s.Usable(w.now) != wire.DropNone {
 		return false
@@ -143,12 +171,16 @@ func (e *Engine) inboundBehind(w *work, f []byte) bool {
 		return false
 	}
 	o := &w.open
-	o.pkt = transform.Packet{Buf: b, Hdr: head, End: len(b)}
+	o.pkt = transform.Packet{Buf: b, Hdr: esp, End: len(b)}
 	reason = s.Transform.Open(&o.pkt, transform.Sequence{SPI: s.Key.SPI, Number: full, ESN: s.ESN})
 	if reason == wire.DropNone {
 		newest := s.Newest(full)
 		if reason = s.Accept(full); reason == wire.DropNone {
 			if l.join(b[:head], b[o.pkt.Pay:o.pkt.End], o.pkt.NextHeader) {
+				if s.Encap != nil {
+					o.encap.seen[0] = sighting{l.from, full, newest}
+					e.follow(w, l.policy)
+				}
 				return true
 			}
 			e.leaveLane(w, f, full, newest)
@@ -159,6 +191,7 @@ func (e *Engine) inboundBehind(w *work, f []byte) bool {
 	w.reset()
 	w.d.Bytes = b
 	if wire.Parse(b, &w.d.Info) == wire.DropNone { // which it is
+		e.stripUDP(w)
 		e.dropped(w, hook.Right, reason, nil, s)
 	}
 	return true
@@ -206,7 +239,10 @@ func (e *Engine) leaveLane(w *work, f []byte, full uint64, newest bool) {
 	if w.read(pkt, hook.Right) != wire.DropNone {
 		return // it was looked at before
 	}
-	opened.Buf = w.d.Bytes
+	before := len(w.d.Bytes)
+	e.stripUDP(w)
+	off := before - len(w.d.Bytes)
+	opened.Buf, opened.Hdr, opened.Pay, opened.End = w.d.Bytes, opened.Hdr-off, opened.Pay-off, opened.End-off
 	w.open.pkt = opened
 	src := tcpip.LinkAddress(pkt.LinkHeader().Slice()[6:12])
 	e.inboundUnwrapped(w, e.leave(w, s, full, newest), s, src, pkt, nil)

@@ -3,6 +3,7 @@ package ipsec
 import (
 	"bytes"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -30,16 +31,29 @@ func (s *station) trainFromWire(datagrams ...[]byte) {
 // the same: flows mixed, with gaps and repetitions, packets that are forged, malformed,
 // dummies, too old, or have been cut short, wrong checksums, flags, changed TOS, UDP.
 func TestR15_ATrainIsAsManyPackets(t *testing.T) {
+	aTrainIsAsManyPackets(t, false, func(mode sa.Mode, six bool) *pair {
+		return newPair(t, "aes128gcm16", transform.ProtoESP, mode, six, false)
+	})
+}
+
+// And so does ESP in UDP, which moves the peer as well.
+func TestR42_ATrainIsAsManyPackets(t *testing.T) {
+	aTrainIsAsManyPackets(t, true, func(mode sa.Mode, six bool) *pair {
+		return newEncapPair(t, encapCase{mode: mode, six: six}).pair
+	})
+}
+
+func aTrainIsAsManyPackets(t *testing.T, encap bool, newPair func(sa.Mode, bool) *pair) {
 	for _, mode := range []sa.Mode{sa.Transport, sa.Tunnel} {
 		for _, six := range []bool{false, true} {
 			for seed := range uint64(8) {
 				r := rand.New(rand.NewPCG(seed, 1))
-				p := newPair(t, "aes128gcm16", transform.ProtoESP, mode, six, false)
-				wired := mixture(t, p, six, r)
+				p := newPair(mode, six)
+				wired := mixture(t, p, six, encap, r)
 				var got [2][][]byte
 				var counted [2]map[string]uint64
 				for i := range 2 {
-					p := newPair(t, "aes128gcm16", transform.ProtoESP, mode, six, false)
+					p := newPair(mode, six)
 					coalescing(p)
 					p.b.e.SetJoinUDP(seed%2 == 1)
 					for list := wired; len(list) > 0; {
@@ -77,10 +91,13 @@ func TestR15_ATrainIsAsManyPackets(t *testing.T) {
 }
 
 // mixture returns what is on the wire of a random mixture of the host's datagrams.
-func mixture(t testing.TB, p *pair, six bool, r *rand.Rand) (wired [][]byte) {
+func mixture(t testing.TB, p *pair, six, encap bool, r *rand.Rand) (wired [][]byte) {
 	src, dst, at := addrA4, addrB4, 20
 	if six {
 		src, dst, at = addrA6, addrB6, 40
+	}
+	if encap {
+		at += wire.UDPLen
 	}
 	seqs := [3]uint32{}
 	for range 30 {
@@ -101,6 +118,10 @@ func mixture(t testing.TB, p *pair, six bool, r *rand.Rand) (wired [][]byte) {
 				d[at+7]++ // another number than was sealed
 			case 5:
 				d[at+3]++ // no SPI of ours
+			case 7:
+				if encap { // a NAT gave it another port
+					wired[len(wired)-1] = translated(d, netip.AddrPortFrom(src, 5000+uint16(r.IntN(3))))
+				}
 			case 6:
 				if !six {
 					d[10]++ // IPv4 checksum
@@ -134,6 +155,9 @@ func mixture(t testing.TB, p *pair, six bool, r *rand.Rand) (wired [][]byte) {
 // counts returns all that a station counts.
 func counts(s *station) map[string]uint64 {
 	m := s.drops(hook.Right)
+	for name, l := range s.lineages {
+		m[name+" moves"] = l.Moves()
+	}
 	for _, x := range s.sad.All() {
 		m[x.Name+" packets"], m[x.Name+" octets"] = x.Packets.Load(), x.Bytes.Load()
 		for reason, n := range x.Drops.Snapshot() {

@@ -36,7 +36,10 @@ type reader struct {
 type turn struct {
 	atomic.Uint64
 	train wire.Train // of the packet that is delivered
-	_     [32]byte
+	// What a UDP superframe was taken apart to.
+	room   []byte
+	pieces [][]byte
+	_      [48]byte
 }
 
 // Turns appends to list how far each reader has come, in the order of the devices: a

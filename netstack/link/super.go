@@ -23,6 +23,8 @@ const (
 	MaxUDPSegments = 128
 	// fewUDPSegments is how many it takes before.
 	fewUDPSegments = 64
+	// trainAlign is what the frames of a train are aligned to.
+	trainAlign = 64
 	// maxCut is into how many a refused superframe is cut at most.
 	maxCut = 1024
 )
@@ -216,17 +218,46 @@ func (e *Endpoint) apart(frame []byte, queue int) bool {
 	}
 	e.super.apartIn.Add(1)
 	e.super.datagramsIn.Add(uint64(c.Segments()))
-	most := in.HeaderLen + in.L4HeaderLen + int(off.GSOSize())
+	most := min(in.HeaderLen+in.L4HeaderLen+int(off.GSOSize()), len(datagram))
+	if c.Segments() > 1 && e.together != nil && e.together() {
+		e.deliverTogether(t, frame, most, queue)
+		return true
+	}
 	for range c.Segments() {
-		v := buffer.NewViewSize(HeaderLen + min(most, len(datagram)) + Tailroom)
-		b := v.AsSlice()
-		n := HeaderLen + c.Next(b[HeaderLen:])
-		copy(b[wire.VirtioNetLen:], frame[wire.VirtioNetLen:HeaderLen])
-		if c.LeaveUDP {
-			wire.LeaveUDPChecksum(b[HeaderLen:n], in.HeaderLen, wire.VirtioNet(b[:wire.VirtioNetLen]))
-		}
-		v.CapLength(n)
+		v := buffer.NewViewSize(HeaderLen + most + Tailroom)
+		v.CapLength(t.next(v.AsSlice(), frame))
 		e.deliverFrom(queue, packetIn(v, wire.VirtioNetLen, e.LinkAddress()))
 	}
 	return true
+}
+
+// next writes the next frame of a superframe to b, whose first octets are zeros, and
+// returns its length.
+func (t *cutter) next(b, superframe []byte) int {
+	n := HeaderLen + t.cut.Next(b[HeaderLen:])
+	copy(b[wire.VirtioNetLen:], superframe[wire.VirtioNetLen:HeaderLen])
+	if t.cut.LeaveUDP {
+		wire.LeaveUDPChecksum(b[HeaderLen:n], t.info.HeaderLen, wire.VirtioNet(b[:wire.VirtioNetLen]))
+	}
+	return n
+}
+
+// deliverTogether delivers the first of the datagrams of a superframe as a packet and the
+// others, none longer than most, as its train.
+func (e *Endpoint) deliverTogether(t *cutter, superframe []byte, most, queue int) {
+	turn := &e.turns[queue]
+	stride := (HeaderLen + most + Tailroom + trainAlign - 1) &^ (trainAlign - 1)
+	if need := stride * t.cut.Segments(); len(turn.room) < need {
+		turn.room = make([]byte, max(need, MaxFrameLen+MaxUDPSegments*2*trainAlign))
+	}
+	turn.pieces = turn.pieces[:0]
+	for i := range t.cut.Segments() {
+		b := turn.room[i*stride:][:stride:stride]
+		clear(b[:wire.VirtioNetLen])
+		turn.pieces = append(turn.pieces, b[:t.next(b, superframe)])
+	}
+	pkt := NewPacket(turn.pieces[0], e.LinkAddress())
+	turn.train.Frames = turn.pieces[1:]
+	pkt.Owner = &turn.train
+	e.deliverFrom(queue, pkt)
 }
