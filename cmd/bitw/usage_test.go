@@ -48,7 +48,7 @@ func TestUsageErrors(t *testing.T) {
 		{"explain arp -o xml", `not "xml"`},
 		{"explain apr", "column 1: found \"apr\""},
 		{"bench now", `bench takes no argument "now"`},
-		{"bench --wire gso", `--wire is off, on, not "gso"`},
+		{"bench --wire gsso", `--wire is off, gso, on, not "gsso"`},
 		{"bench --suite aes128gcm17", "aes128gcm16"},
 		{"bench -o yaml", `--output is text, json, not "yaml"`},
 		{"version 1", `version takes no argument "1"`},
