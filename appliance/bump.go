@@ -311,7 +311,6 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 		Hold:     holdLimits(&b.cfg.Limits.Acquire),
 		Coalesce: len(devices[hook.Right]), HostBatch: len(devices[hook.Left]),
 	})
-	b.engine.SetJoinUDP(b.device != nil && b.device.Info().UDPSuperframes)
 	b.resolver = hook.NewResolver(hook.ResolverOptions{
 		Clock: clock, Failed: b.engine.Unresolved, Drops: &b.drops[hook.Left], // what waits comes from the host
 	})

@@ -25,6 +25,8 @@ func (b *bump) setOffloads(o config.Offloads) {
 		return
 	}
 	b.device.SetBatches(!o.NoBatches)
+	b.kern.SetUDPSuperframes(false) // the engine joins what goes there
+	b.engine.SetJoinUDP(b.device.Info().UDPSuperframes)
 	b.offloads.superframes = b.device.SetSuperframes(!o.NoSuperframes)
 	b.offloads.forwarding = b.device.SetUDPForwarding(encap && b.receivesEncap())
 }
@@ -44,6 +46,9 @@ func (b *bump) receivesEncap() bool {
 func (b *bump) watchOffloads() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if err := b.kern.RefusedUDP(); err != nil {
+		b.engine.SetJoinUDP(false)
+	}
 	if err := b.kern.RefusedTCP(); err != nil && b.offloads.coalescing == nil && !b.live.Load().Offloads.NoCoalescing {
 		b.offloads.coalescing = err
 		b.engine.SetCoalescing(false)

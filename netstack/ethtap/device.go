@@ -63,7 +63,7 @@ type Info struct {
 	WireTap   string           // name of ltap
 	// UDPSuperframes says that the kernel takes superframes of UDP datagrams.
 	UDPSuperframes bool
-	Rings     int              // packet rings that the wire tap reads, 0 or one a queue
+	Rings          int // packet rings that the wire tap reads, 0 or one a queue
 	// Why the kernel does without what Options did not forbid: the ring, batches, and
 	// superframes on the taps; "" where it does not.
 	NoRing, NoBatches, NoSuperframes string

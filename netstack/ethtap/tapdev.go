@@ -59,7 +59,7 @@ type tapDevice struct {
 	index  int
 	ctl    int // detached queue: receives nothing, keeps the device's features
 	queues []*water.Interface
-	udp    bool // takes superframes of UDP datagrams
+	udp    bool  // takes superframes of UDP datagrams
 	plain  error // why it has no superframes, if they were asked for
 }
 

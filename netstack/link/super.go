@@ -73,8 +73,8 @@ func (e *Endpoint) SetUDPSuperframes(on bool) {
 // UDPSuperframes says whether consecutive UDP datagrams are sent as one frame.
 func (e *Endpoint) UDPSuperframes() bool { return e.super.segments.Load() > 1 }
 
-// RefusedUDP returns the error with which a device refused UDP superframes that
-// SetUDPSuperframes had turned on, nil if none did.
+// RefusedUDP returns the error with which a device refused a UDP superframe since the last
+// SetUDPSuperframes, nil if none did. Such a superframe is cut and sent one by one.
 func (e *Endpoint) RefusedUDP() error { return why(&e.super.refusedUDP) }
 
 // RefusedTCP returns the error with which a device refused the last TCP superframe that it
@@ -138,9 +138,8 @@ func (s *superframes) refuse(off wire.VirtioNet, n int, err error) {
 	if n > fewUDPSegments && s.segments.CompareAndSwap(MaxUDPSegments, fewUDPSegments) {
 		return
 	}
-	if s.segments.Swap(0) > 1 {
-		s.refusedUDP.Store(&err)
-	}
+	s.segments.Store(0)
+	s.refusedUDP.Store(&err)
 }
 
 // join sets b.joined to what b.frames are with runs of datagrams as superframes. It
