@@ -104,7 +104,11 @@ func (c *checkup) policy(p *PolicyStatus) {
 		c.say(Critical, about, "see the findings about them, or give them keys", "it protects by %s, which cannot be used now, so nothing passes", strings.Join(p.Down, " and "))
 	}
 	if n := p.In.Drops["clear_not_protected"]; n != 0 {
-		c.say(c.going("clear_not_protected", Critical), about, "the other end does not protect this traffic: see that IPsec runs there and that its policy says so", "%s that must be protected came in the clear%s", some(n, "packet"), c.example("clear_not_protected", p.Name))
+		remedy := "the other end does not protect this traffic: see that IPsec runs there and that its policy says so"
+		if f := c.last("clear_not_protected", p.Name); f != nil && f.Protocol == "udp" && isPort(f.Source, natPort) && isPort(f.Destination, natPort) {
+			remedy = "the other end sends ESP in UDP: set encap: alike at both ends"
+		}
+		c.say(c.going("clear_not_protected", Critical), about, remedy, "%s that must be protected came in the clear%s", some(n, "packet"), c.example("clear_not_protected", p.Name))
 	}
 	if n := p.In.Drops["selector_mismatch"]; n != 0 {
 		c.say(c.going("selector_mismatch", Warning), about, "compare the policies and SPIs of both ends", "%s came by another SA than the policy's%s", some(n, "packet"), c.example("selector_mismatch", p.Name))
@@ -159,6 +163,16 @@ func (c *checkup) sa(x *SAStatus) {
 	if n := x.Drops["seq_exhausted"] + x.Drops["seq_unreserved"]; n != 0 {
 		c.say(Critical, about, "give it a new key, or see that state_dir can be written", "%s had no sequence number (%s)", some(n, "packet"), strings.Join(reasons(x.Drops, "seq_"), ", "))
 	}
+	for _, d := range []struct{ reason, problem, remedy string }{
+		{"bad_next_header", "hold what its mode does not allow", "set mode: alike at both ends"},
+		{"bad_length", "have a length that its algorithm never makes", "set algorithm: alike at both ends"},
+		{"bad_padding", "have padding that is not as the standard has it", "the other end's ESP is at fault, or it has another algorithm"},
+		{"wrong_transform", "came with ESP and AH in another order than the policy lists", "list the same SAs in the same order at both ends"},
+	} {
+		if n := x.Drops[d.reason]; n != 0 {
+			c.say(c.going(d.reason, Warning), about, d.remedy, "%s %s", some(n, "packet"), d.problem)
+		}
+	}
 	if n := x.Drops["encap_mismatch"]; n != 0 {
 		c.say(c.going("encap_mismatch", Warning), about, "set encap: alike at both ends", "%s came with UDP encapsulation where it wants none, or without where it wants it", some(n, "packet"))
 	}
@@ -196,6 +210,9 @@ func (c *checkup) drops() {
 		c.say(Warning, "", "does the other end answer?", "%s held for SAs that a key manager was asked for", some(uint64(s.Held), "datagram"))
 	}
 	c.conflicts()
+	if n := s.Classes["dhcp"].FromHost; n != 0 {
+		c.say(c.going("class_discard", Warning), "", "set dhcp: bypass under classes, if the host has its address by DHCP", "%s of DHCP from this host discarded, so no address is got or kept by it", some(n, "frame"))
+	}
 	c.mismatch()
 	for _, x := range []struct{ reason, noun, problem, remedy string }{
 		{"acquire_timeout", "packet", "waited in vain for an SA", "does the other end answer its key manager?"},
@@ -356,6 +373,14 @@ func reasons(drops map[string]uint64, prefix string) []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// natPort is that of ESP in UDP (RFC 3948 §2.1).
+const natPort = 4500
+
+func isPort(address string, port uint16) bool {
+	_, p := splitPort(address)
+	return p == port
 }
 
 // splitPort takes the port off an address, 0 if there is none.

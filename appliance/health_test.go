@@ -84,6 +84,22 @@ func TestR50_Health(t *testing.T) {
 			drop(s, "unresolved", time.Second)
 			s.Neighbors = []NeighborStatus{{Address: "192.0.2.254", State: "Unreachable"}, {Address: "192.0.2.3", State: "Reachable"}}
 		}, Warning, []string{"neighbour discovery: 192.0.2.254: is the other end up"}},
+		"modes differ": {func(s *Status) {
+			drop(s, "bad_next_header", time.Second)
+			s.SAs[1].Drops = map[string]uint64{"bad_next_header": 7}
+		}, Warning, []string{"SA in: 7 packets hold what its mode does not allow", "set mode: alike at both ends"}},
+		"ESP in UDP where none is wanted": {func(s *Status) {
+			drop(s, "clear_not_protected", time.Second, DroppedFlow{From: "right", Protocol: "udp", Source: "192.0.2.2:4500", Destination: "192.0.2.1:4500", Policy: "b"})
+			s.Policies[0].In.Drops = map[string]uint64{"clear_not_protected": 7}
+		}, Critical, []string{"the other end sends ESP in UDP: set encap: alike"}},
+		"DHCP is not let through": {func(s *Status) {
+			drop(s, "class_discard", time.Second)
+			s.Classes = map[string]ClassStatus{"dhcp": {Action: "discard", Discarded: 9, FromHost: 3}}
+		}, Warning, []string{"3 frames of DHCP from this host discarded", "dhcp: bypass under classes"}},
+		"DHCP of others": {func(s *Status) {
+			drop(s, "class_discard", time.Second)
+			s.Classes = map[string]ClassStatus{"dhcp": {Action: "discard", Discarded: 9}}
+		}, "", nil},
 		"own address twice": {func(s *Status) {
 			s.AddressConflicts = []AddressConflict{{"192.0.2.1", true, []string{"02:00:00:00:00:09"}, s.Time.Add(-time.Second)}}
 		}, Warning, []string{"02:00:00:00:00:09 says that it has 192.0.2.1, which is this host's"}},

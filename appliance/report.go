@@ -312,7 +312,7 @@ func (b *bump) classStatus() map[string]ClassStatus {
 	for _, r := range b.live.Load().Classes {
 		m[r.Name] = ClassStatus{Action: string(r.Action)}
 	}
-	for _, class := range b.classes {
+	for side, class := range b.classes {
 		for _, c := range class.Counts() {
 			st := m[c.Name]
 			if st.Action == "" {
@@ -320,6 +320,9 @@ func (b *bump) classStatus() map[string]ClassStatus {
 			}
 			st.Bypassed += c.Bypassed
 			st.Discarded += c.Discarded
+			if hook.Side(side) == hook.Left {
+				st.FromHost += c.Discarded
+			}
 			m[c.Name] = st
 		}
 	}

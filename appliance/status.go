@@ -265,6 +265,8 @@ type ClassStatus struct {
 	Action    string `json:"action"`
 	Bypassed  uint64 `json:"bypassed"`
 	Discarded uint64 `json:"discarded"`
+	// FromHost is how many of the discarded ones the host sent.
+	FromHost uint64 `json:"discarded_from_host,omitempty"`
 }
 
 // An OffloadStatus is one of the configuration's offloads.

@@ -182,6 +182,26 @@ var turns = []turn{
 		},
 	},
 	{
+		name: "modes that differ",
+		wrong: func(t *testing.T, w *tour) {
+			w.restarted(t, strings.ReplaceAll(w.yaml[1], "mode: transport", "mode: tunnel"))
+			w.answered(t, lost, false)
+		},
+		asks: []question{{1, statusAsked, 0, []string{"SA a-to-b: 2 packets hold what its mode does not allow", "set mode: alike at both ends"}}},
+	},
+	{
+		name: "ESP in UDP at one end alone",
+		wrong: func(t *testing.T, w *tour) {
+			w.restarted(t, strings.ReplaceAll(w.yaml[1], "algorithm: aes128gcm16", "algorithm: aes128gcm16\n    encap: yes"))
+			w.answered(t, lost, false)
+			w.b.types("ping -c 1 -W 1 192.0.2.1")
+		},
+		asks: []question{
+			{0, statusAsked, 0, []string{"udp 192.0.2.2:4500 > 192.0.2.1:4500", "the other end sends ESP in UDP: set encap: alike at both ends"}},
+			{1, statusAsked, 0, []string{"SA a-to-b: 2 packets came with UDP encapsulation where it wants none, or without where it wants it", "set encap: alike at both ends"}},
+		},
+	},
+	{
 		name: "a hole that swallows large packets",
 		wrong: func(t *testing.T, w *tour) {
 			w.again(t)
