@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"bitw/sa"
@@ -13,12 +12,27 @@ import (
 const rateTicks = 5
 
 // A gauge is the two counters of an SA, or of one direction of a policy.
-type gauge struct{ packets, bytes *atomic.Uint64 }
+type gauge struct {
+	of             any // *sa.SA or policyDirection
+	packets, bytes uint64
+}
+
+type policyDirection struct {
+	p *sa.Policy
+	d sa.Direction
+}
+
+func gaugeOf(x *sa.SA) gauge { return gauge{x, x.Packets.Load(), x.Bytes.Load()} }
+
+func gaugeOfPolicy(p *sa.Policy, d sa.Direction) gauge {
+	c := p.Traffic(d)
+	return gauge{policyDirection{p, d}, c.Packets.Load(), c.Bytes.Load()}
+}
 
 // readings are what all gauges said at one time.
 type readings struct {
 	at    int64
-	count map[gauge][2]uint64
+	count map[any]gauge
 }
 
 // rates are what SAs and policies carried each second of late. It reads counters that are
@@ -37,9 +51,9 @@ func (r *rates) tick(now int64, all func() []gauge) {
 		return
 	}
 	list := all()
-	r.older, r.last = r.last, readings{now, make(map[gauge][2]uint64, len(list))}
+	r.older, r.last = r.last, readings{now, make(map[any]gauge, len(list))}
 	for _, g := range list {
-		r.last.count[g] = [2]uint64{g.packets.Load(), g.bytes.Load()}
+		r.last.count[g.of] = g
 	}
 }
 
@@ -48,13 +62,12 @@ func (r *rates) of(g gauge, now int64) *Rate {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, then := range []readings{r.older, r.last} {
-		was, ok := then.count[g]
+		was, ok := then.count[g.of]
 		over := time.Duration(now - then.at)
-		packets, bytes := g.packets.Load(), g.bytes.Load()
-		if !ok || over < time.Second || packets < was[0] || bytes < was[1] {
+		if !ok || over < time.Second || g.packets < was.packets || g.bytes < was.bytes {
 			continue
 		}
-		return &Rate{Packets: float64(packets-was[0]) / over.Seconds(), Bits: 8 * float64(bytes-was[1]) / over.Seconds(), Over: over.Seconds()}
+		return &Rate{Packets: float64(g.packets-was.packets) / over.Seconds(), Bits: 8 * float64(g.bytes-was.bytes) / over.Seconds(), Over: over.Seconds()}
 	}
 	return nil
 }
@@ -64,12 +77,10 @@ func (b *bump) gauges() []gauge {
 	sas, policies := b.sad.All(), b.engine.SPD().Policies()
 	list := make([]gauge, 0, len(sas)+2*len(policies))
 	for _, x := range sas {
-		list = append(list, gauge{&x.Packets, &x.Bytes})
+		list = append(list, gaugeOf(x))
 	}
 	for _, p := range policies {
-		for _, d := range []sa.Direction{sa.Outbound, sa.Inbound} {
-			list = append(list, gauge{&p.Traffic(d).Packets, &p.Traffic(d).Bytes})
-		}
+		list = append(list, gaugeOfPolicy(p, sa.Outbound), gaugeOfPolicy(p, sa.Inbound))
 	}
 	return list
 }

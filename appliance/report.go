@@ -56,13 +56,13 @@ func (b *bump) report(s *Status) {
 	}
 	for _, p := range b.engine.SPD().Policies() {
 		st := policyStatus(p)
-		st.Out.Rate = b.rates.of(gauge{&p.Traffic(sa.Outbound).Packets, &p.Traffic(sa.Outbound).Bytes}, b.clock())
-		st.In.Rate = b.rates.of(gauge{&p.Traffic(sa.Inbound).Packets, &p.Traffic(sa.Inbound).Bytes}, b.clock())
+		st.Out.Rate = b.rates.of(gaugeOfPolicy(p, sa.Outbound), b.clock())
+		st.In.Rate = b.rates.of(gaugeOfPolicy(p, sa.Inbound), b.clock())
 		s.Policies = append(s.Policies, st)
 	}
 	for _, x := range b.sad.All() {
 		st := saStatus(x, b.clock())
-		st.Rate = b.rates.of(gauge{&x.Packets, &x.Bytes}, b.clock())
+		st.Rate = b.rates.of(gaugeOf(x), b.clock())
 		if k, err := b.keys.State(x.Name); err == nil {
 			st.Key = k.String()
 		}
