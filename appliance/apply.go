@@ -140,7 +140,8 @@ func needsRestart(changes []config.Change, old, next *Config) error {
 		switch {
 		case c.Subject != config.SettingEdit:
 		case c.Name == "neighbors" && old.Inside != "":
-			// The tables of stations on both sides cannot be looked into to put them right.
+			// Stations would have to be told each other's addresses, as before the flow becomes
+			// direct; tried beside a TCP stream, that lost pings.
 			keys = append(keys, "neighbors (between two interfaces)")
 		case !slices.Contains(atRunTime, c.Name):
 			keys = append(keys, c.Name)
