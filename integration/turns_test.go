@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"bitw/integration/netlab"
 )
 
@@ -287,7 +289,15 @@ var turns = []turn{
 		name:  "a clock that nobody keeps",
 		wrong: func(t *testing.T, w *tour) { w.again(t) },
 		// Of this machine's clock nothing may be changed: it is told what it is.
-		asks: []question{{0, "sudo bitw netcheck eth0 -o json", -1, []string{`"area": "clock"`}}},
+		asks: []question{{0, "sudo bitw netcheck eth0", -1, []string{"clock:\n"}}},
+		mend: func(t *testing.T, _ *tour, answers []string) {
+			var kept unix.Timex
+			state, err := unix.Adjtimex(&kept)
+			_, seen, _ := strings.Cut(answers[0], "clock:\n")
+			if warned := strings.Contains(seen, "the clock is not kept by anybody") && strings.Contains(seen, "run an NTP client"); err == nil && warned != (state == unix.TIME_ERROR || kept.Status&unix.STA_UNSYNC != 0) {
+				t.Errorf("the kernel says %d of the clock (status %#x), and bitw\n%s", state, kept.Status, seen)
+			}
+		},
 	},
 	{
 		name: "the name of the interface is misspelt",
