@@ -52,7 +52,9 @@ type Appliance struct {
 	// stalled are the sides that the watchdog has found without progress.
 	stalled [2]atomic.Bool
 	trace   *traceLevels
-	events  *eventHub
+	// captures are those of Capture that go on.
+	captures atomic.Int64
+	events   *eventHub
 }
 
 // New checks cfg and makes an appliance that does not run yet. It touches nothing

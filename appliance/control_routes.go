@@ -49,6 +49,8 @@ func (a *Appliance) routes(down func()) []route {
 		{pattern: "GET /v1/keys", needs: mayRead, serve: a.serveKeys},
 		{pattern: "POST /v1/keys", needs: mayChange, body: 1 << 18, serve: a.serveKeyChange},
 		{pattern: "POST /v1/keys/values", needs: mayOwn, serve: a.serveKeyValues},
+		{pattern: "POST /v1/keys/wireshark", needs: mayOwn, stream: a.serveKeyLog},
+		{pattern: "POST /v1/capture", needs: mayChange, body: maxFilterRequest, stream: a.serveCapture},
 		{pattern: "PUT /v1/neighbors/{address}", needs: mayChange, body: 1 << 10, serve: a.serveAddNeighbor},
 		{pattern: "DELETE /v1/neighbors/{address}", needs: mayChange, serve: a.serveDeleteNeighbor},
 		{pattern: "DELETE /v1/neighbors", needs: mayChange, serve: a.serveFlushNeighbors},

@@ -13,9 +13,11 @@ const (
 	// most controlReaderStreams, so that others can always have one.
 	controlStreams       = 16
 	controlReaderStreams = 8
-	// streamEnd is how long a stream that ends may take to say what it still has to say.
-	// The socket waits somewhat longer before it closes connections.
-	streamEnd = 700 * time.Millisecond
+	// streamRest is how long a stream that its client ends may take to say what it still
+	// has to say, and streamEnd when the appliance ends it: the socket waits somewhat longer
+	// before it closes connections.
+	streamRest = 5 * time.Second
+	streamEnd  = 700 * time.Millisecond
 )
 
 // A stream is an answer that goes on until the client ends it or the appliance does. The
@@ -45,13 +47,18 @@ func (s *stream) begin(contentType string) error {
 	s.begun = true
 	_ = s.rc.SetReadDeadline(time.Time{})
 	_ = s.rc.SetWriteDeadline(time.Time{})
-	ctx, cancel := context.WithCancel(s.ctx)
+	asked := s.ctx
+	ctx, cancel := context.WithCancel(asked)
 	s.ctx = ctx
-	byControl := context.AfterFunc(s.c.streaming, cancel)
-	byEnd := context.AfterFunc(ctx, func() { _ = s.rc.SetWriteDeadline(time.Now().Add(streamEnd)) })
+	within := func(d time.Duration) { _ = s.rc.SetWriteDeadline(time.Now().Add(d)) }
+	byClient := context.AfterFunc(asked, func() { within(streamRest) })
+	byControl := context.AfterFunc(s.c.streaming, func() {
+		within(streamEnd)
+		cancel()
+	})
 	s.free = func() {
+		byClient()
 		byControl()
-		byEnd()
 		cancel()
 		free()
 	}

@@ -44,9 +44,14 @@ func openStream(t *testing.T, c *control) *streamClient {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startStream(t, conn, "/v1/stream", "{}")
+}
+
+func startStream(t *testing.T, conn net.Conn, url, body string) *streamClient {
+	t.Helper()
 	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(time.Minute))
-	fmt.Fprint(conn, "POST /v1/stream HTTP/1.1\r\nHost: b\r\nContent-Length: 2\r\n\r\n{}")
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: b\r\nContent-Length: %d\r\n\r\n%s", url, len(body), body)
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)

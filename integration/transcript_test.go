@@ -76,6 +76,7 @@ var elsewhere = map[string]string{
 	"sudo timeout 120 bitw up ":   "as bitw up, and two minutes",
 	"go run ":                     "builds what is not bitw",
 	"wireshark ":                  "is for eyes",
+	"sudo bitw capture -w - | ":   "so is this, and TestR50_Capture pipes to tshark",
 	"tshark ":                     "TestR49 and the demo's test read captures with it",
 	"go run ./cmd/bitw demo":      "first of all, below",
 }

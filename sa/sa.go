@@ -164,6 +164,7 @@ type SA struct {
 
 	keyID   string // fingerprint of the key, empty without
 	pmtuAge time.Duration
+	secrets secrets
 	// observer is that of the database, once s is in one that has one.
 	observer atomic.Pointer[func(Event)]
 }
@@ -233,6 +234,7 @@ func newSA(cfg *SAConfig, later bool) (*SA, error) {
 	}
 	s.Transform = t
 	s.keyID = fingerprint(&cfg.Algorithm, s.Key, cfg.EncryptionKey, cfg.IntegrityKey)
+	s.secrets.keep(cfg.EncryptionKey, cfg.IntegrityKey)
 	if later {
 		if s.Direction == Outbound {
 			s.seq.prepare(cfg, s.clock)
@@ -374,6 +376,7 @@ func (s *SA) Close() error {
 	if s.state.Or(stateClosed)&stateClosed != 0 {
 		return nil
 	}
+	s.secrets.clear()
 	if err := s.seq.close(); err != nil {
 		return fmt.Errorf("SA %q: %w", s.Name, err)
 	}

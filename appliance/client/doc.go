@@ -17,6 +17,8 @@
 //	GET  /v1/keys       200, an appliance.KeyList without values
 //	POST /v1/keys       an appliance.KeyRequest; 204
 //	POST /v1/keys/values 200, an appliance.KeyList; for root and the user that bitw runs as
+//	POST /v1/keys/wireshark 200, a stream of lines: keys in the form of Wireshark's table "esp_sa"; likewise
+//	POST /v1/capture    an appliance.CaptureRequest; 200, a stream: a file as package pcapng writes it
 //	PUT  /v1/neighbors/ADDRESS     {"mac": "02:00:00:00:00:09"}; 200: a static neighbour on the wire
 //	DELETE /v1/neighbors/ADDRESS   200: forgets it, learned or static
 //	DELETE /v1/neighbors           200, an appliance.Flushed: forgets those that were learned
@@ -44,7 +46,7 @@
 // Some answers go on until the client ends them, or the appliance: chunk by chunk, each sent as it
 // comes. A client that wants no more closes the connection, or shuts down its sending
 // direction (shutdown(2) with SHUT_WR) and reads on: then it gets what is still to be said, and
-// the last chunk, within a second. The same comes when the appliance stops. An answer without its last chunk was
+// the last chunk, within five seconds. The same comes, within one, when the appliance stops. An answer without its last chunk was
 // cut off. Nothing waits for a client that does not read: what it misses is counted and told.
 //
 // # Who may ask
@@ -59,7 +61,7 @@
 //
 // A request has at most 16 KiB of head and 5 seconds, also for its answer, and a body of
 // as much as it can need: none for most, 4 KiB for tap and trace, 1 KiB for trace-levels,
-// 256 KiB for keys, 512 KiB for explain. To apply takes at most 32 MiB, and a minute. There are at most 128
+// 8 KiB for capture, 256 KiB for keys, 512 KiB for explain. To apply takes at most 32 MiB, and a minute. There are at most 128
 // connections, and 32 requests at a time of those who may only read.
 // Of streams there are at most 16, 8 of them of those who may only read; a request for one
 // more is refused.

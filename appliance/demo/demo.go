@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"bitw/appliance"
+	"bitw/appliance/keylog"
 )
 
 const (
@@ -308,7 +309,7 @@ func (d *run) conclude() {
 		bounds = fmt.Sprintf(", the first %s of %s", grouped(uint64(d.result.CaptureFrames)), grouped(uint64(d.result.CaptureFrames+d.result.CaptureLeftOut)))
 	}
 	d.screen.say("\n%s has the frames of host a inside and outside%s; %s has the keys, which end with this demo.", d.result.Capture, bounds, d.result.Keys)
-	d.screen.say("%s", openingHint(d.result.Capture, d.result.Keys))
+	d.screen.say("%s", keylog.Hint("bitw-demo", d.result.Capture, d.result.Keys))
 	verdict := "All held"
 	if !d.result.OK {
 		verdict = "Not all held"

@@ -2,12 +2,12 @@ package demo
 
 import (
 	"bufio"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+
+	"bitw/appliance/keylog"
 )
 
 // files are the capture and the keys beside it. Until keep is called they have
@@ -19,14 +19,9 @@ type files struct {
 	bounded       *boundedCapture
 }
 
-// keysPath is where the keys of a capture go.
-func keysPath(capture string) string {
-	return strings.TrimSuffix(capture, filepath.Ext(capture)) + ".esp_sa"
-}
-
 // newFiles begins a capture that is to be called path.
 func newFiles(path string) (*files, error) {
-	f := &files{capture: path, keys: keysPath(path)}
+	f := &files{capture: path, keys: keylog.Path(path)}
 	if f.keys == path {
 		return nil, fmt.Errorf("demo: the capture cannot be called %s, for that is the name of the keys beside it", path)
 	}
@@ -85,7 +80,11 @@ func writeKeys(path string, associations []association) (err error) {
 		}
 	}()
 	for _, s := range associations {
-		if _, err := fmt.Fprintln(t, s.wiresharkRow()); err != nil {
+		row, err := s.key().Row()
+		if err == nil {
+			_, err = fmt.Fprintln(t, row)
+		}
+		if err != nil {
 			return errors.Join(err, t.Close())
 		}
 	}
@@ -95,40 +94,8 @@ func writeKeys(path string, associations []association) (err error) {
 	return os.Rename(t.Name(), path)
 }
 
-// wiresharkRow is the association as a row of Wireshark's table "esp_sa": version,
-// source, destination, SPI, encryption with its key, integrity with its key.
-// Wireshark 4.4 and later have two more columns, whose defaults fit.
-func (s association) wiresharkRow() string {
-	fields := []string{
-		s.family.name, s.hosts[s.from].Addr().String(), s.hosts[s.to].Addr().String(), fmt.Sprintf("0x%08x", s.spi),
-		s.wiresharkEnc, wiresharkKey(s.enc), s.wiresharkAuth, wiresharkKey(s.auth),
-	}
-	return `"` + strings.Join(fields, `","`) + `"`
-}
-
-func wiresharkKey(key []byte) string {
-	if len(key) == 0 {
-		return ""
-	}
-	return "0x" + hex.EncodeToString(key)
-}
-
-// openingHint tells how to look into the capture.
-func openingHint(capture, keys string) string {
-	return fmt.Sprintf(`To see inside and outside side by side, give Wireshark the keys in a profile of their own:
-  mkdir -p ~/.config/wireshark/profiles/bitw-demo
-  cp %[2]s ~/.config/wireshark/profiles/bitw-demo/esp_sa
-  wireshark -C bitw-demo -o esp.enable_encryption_decode:TRUE -r %[1]s
-With tshark the same, or without the profile, one -o for each line of the keys:
-  tshark -r %[1]s -o esp.enable_encryption_decode:TRUE -o 'uat:esp_sa:LINE' -o 'uat:esp_sa:LINE' …
-`, shellWord(capture), shellWord(keys))
-}
-
-// shellWord quotes s for a shell where that is needed.
-func shellWord(s string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-+,:@%"
-	if s != "" && strings.Trim(s, plain) == "" {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+// key is the association as Wireshark wants it.
+func (s association) key() keylog.SA {
+	from, to := s.hosts[s.from].Addr(), s.hosts[s.to].Addr()
+	return keylog.SA{IPv6: to.Is6(), Src: from, Dst: to, SPI: s.spi, Algorithm: s.algorithm, EncryptionKey: s.enc, IntegrityKey: s.auth}
 }

@@ -215,13 +215,6 @@ func TestScenario(t *testing.T) {
 	}
 }
 
-func TestWiresharkRow(t *testing.T) {
-	s := association{family: families()[0], from: b, to: a, spi: 0x1234, enc: []byte{1, 2}, auth: nil}
-	if got, want := s.wiresharkRow(), `"IPv4","198.51.100.2","198.51.100.1","0x00001234","AES-GCM with 16 octet ICV [RFC4106]","0x0102","NULL",""`; got != want {
-		t.Errorf("%s, expected %s", got, want)
-	}
-}
-
 func TestScreen(t *testing.T) {
 	var out bytes.Buffer
 	s := newScreen(&out)
@@ -246,16 +239,8 @@ func TestWords(t *testing.T) {
 			t.Errorf("grouped(%d) is %s, expected %s", n, got, want)
 		}
 	}
-	for in, want := range map[string]string{"demo.pcapng": "demo.pcapng", "a b": "'a b'", "it's": `'it'\''s'`, "": "''"} {
-		if got := shellWord(in); got != want {
-			t.Errorf("shellWord(%q) is %s, expected %s", in, got, want)
-		}
-	}
 	if got, want := dropText(map[string]uint64{"b": 2, "a": 1000, "c": 0}), "a 1,000, b 2"; got != want {
 		t.Errorf("%q, expected %q", got, want)
-	}
-	if keysPath("x/demo.pcapng") != "x/demo.esp_sa" || keysPath("demo") != "demo.esp_sa" {
-		t.Error("the keys go elsewhere")
 	}
 }
 

@@ -28,8 +28,6 @@ type family struct {
 	algorithm string
 	encLen    int // octets of the encryption key, with the salt
 	authLen   int // octets of the integrity key
-	// wiresharkEnc and wiresharkAuth are Wireshark's names of the algorithm.
-	wiresharkEnc, wiresharkAuth string
 }
 
 // families are what the hosts talk, with an algorithm each that Wireshark can
@@ -41,14 +39,12 @@ func families() [2]family {
 			hosts:     [2]netip.Prefix{netip.MustParsePrefix("198.51.100.1/24"), netip.MustParsePrefix("198.51.100.2/24")},
 			mode:      config.Transport,
 			algorithm: "aes128gcm16", encLen: 20,
-			wiresharkEnc: "AES-GCM with 16 octet ICV [RFC4106]", wiresharkAuth: "NULL",
 		},
 		{
 			name:      "IPv6",
 			hosts:     [2]netip.Prefix{netip.MustParsePrefix("2001:db8:1::1/64"), netip.MustParsePrefix("2001:db8:1::2/64")},
 			mode:      config.Tunnel,
 			algorithm: "aes256-sha256", encLen: 32, authLen: 32,
-			wiresharkEnc: "AES-CBC [RFC3602]", wiresharkAuth: "HMAC-SHA-256-128 [RFC4868]",
 		},
 	}
 }

@@ -189,7 +189,7 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 	root.AddCommand(p.up(), p.initVerb(), p.check(), p.apply(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.dashboard(), p.down(), p.recoverVerb(), p.demoVerb(), p.benchVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.schema(), p.version(), p.man())
 	root.AddCommand(p.netcheckVerb())
 	root.AddCommand(p.explain())
-	root.AddCommand(p.traceLevel(), p.traceVerb(), p.monitor())
+	root.AddCommand(p.traceLevel(), p.traceVerb(), p.monitor(), p.captureVerb())
 	root.AddCommand(topics()...)
 	for _, verb := range root.Commands() {
 		verb.DisableFlagsInUseLine = true // their lines have what must be given

@@ -132,8 +132,7 @@ type lateFile struct {
 
 func (l *lateFile) Write(p []byte) (int, error) {
 	if l.f == nil {
-		// It holds traffic in the clear.
-		f, err := os.OpenFile(l.path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		f, err := createPrivate(l.path) // it holds traffic in the clear
 		if err != nil {
 			return 0, err
 		}

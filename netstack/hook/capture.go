@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// DefaultSnaplen is enough for every superframe.
-	DefaultSnaplen = 1 << 17
+	// DefaultSnaplen is that of a capture of whole frames.
+	DefaultSnaplen = pcapng.MaxSnaplen
 	// DefaultCaptureQueue is how many frames wait for the file.
 	DefaultCaptureQueue = 1024
 	// maxCaptureOctets bounds what waits for the file, for they may be superframes.
@@ -52,7 +52,8 @@ type Capture struct {
 // NewCapture returns a Capture that is off.
 func NewCapture(watch *Watch) *Capture { return &Capture{watch: watch} }
 
-// Start begins to write to w, which is used by one goroutine until Stop returns. It
+// Start begins to write to w, which is used by one goroutine until Stop returns. What
+// crosses once the head of the file is written is captured. It
 // fails if a capture was started and not stopped, or the head of the file cannot
 // be written.
 func (c *Capture) Start(w io.Writer, o CaptureOptions) error {
@@ -67,13 +68,15 @@ func (c *Capture) Start(w io.Writer, o CaptureOptions) error {
 	if o.Queue <= 0 {
 		o.Queue = DefaultCaptureQueue
 	}
-	file, err := pcapng.NewWriter(w, o.Snaplen)
-	if err != nil {
-		return err
-	}
 	r := &captureRun{
-		file: file, snaplen: o.Snaplen, filter: o.Filter, queue: make(chan captured, o.Queue),
+		snaplen: o.Snaplen, filter: o.Filter, queue: make(chan captured, o.Queue),
 		stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	c.watch.Add(r)
+	var err error
+	if r.file, err = pcapng.NewWriter(w, o.Snaplen); err != nil {
+		c.watch.Remove(r)
+		return err
 	}
 	go func() {
 		defer close(r.done)
@@ -82,7 +85,6 @@ func (c *Capture) Start(w io.Writer, o CaptureOptions) error {
 		}
 	}()
 	c.run = r
-	c.watch.Add(r)
 	return nil
 }
 
@@ -173,9 +175,14 @@ func (r *captureRun) Packet(t *trace.Trail) {
 
 // Loose implements Observer.
 func (r *captureRun) Loose(f *trace.Frame) {
-	if r.filter.MatchFrame(f) {
-		r.add(f, "")
+	if !r.filter.MatchFrame(f) {
+		return
 	}
+	comment := ""
+	if f.Trail != nil {
+		comment = f.Trail.Verdict()
+	}
+	r.add(f, comment)
 }
 
 // add copies a frame into the queue, or counts it as lost.

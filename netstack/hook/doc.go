@@ -3,7 +3,7 @@
 // Endpoints that wrap a link (gVisor's link/nested), each of which sees the frames
 // of both directions before the stack or the link does:
 //
-//   - Capture copies frames to a pcapng file.
+//   - Watch tells observers what crosses, of which Capture copies frames to a file.
 //   - Class decides what no policy decides: all but IP, and IP that is not unicast.
 //   - ProxyARP, on the left, answers the kernel's ARP and neighbour solicitations
 //     for every address but its own (RFC 826, RFC 5227, RFC 4861, RFC 4862).

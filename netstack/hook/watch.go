@@ -18,9 +18,9 @@ import (
 type Observer interface {
 	// Packet gets the trail of a packet once its way has ended.
 	Packet(t *trace.Trail)
-	// Loose gets a frame that was written and is of no one packet that came: what waited
-	// for a neighbour or an SA, what was joined of several, what bitw says itself. It is
-	// called only if frames are wanted.
+	// Loose gets a frame that was written apart from the way of a packet: what waited for a
+	// neighbour or was joined of several, which may have a Trail, what waited for an SA,
+	// what bitw says itself. It is called only if frames are wanted.
 	Loose(f *trace.Frame)
 	// Snaplen is how many octets of each frame are wanted, 0 if none are. It does not change.
 	Snaplen() int
@@ -145,7 +145,8 @@ func (h *WatchHook) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error)
 }
 
 func (h *WatchHook) written(now *watching, pkt *stack.PacketBuffer) {
-	if t := TrailOf(pkt); t != nil {
+	kept := TrailOf(pkt)
+	if t := kept; t != nil && !t.Kept() {
 		t.Out(h.left, frameLen(pkt))
 		noteFrame(t, pkt, h.left, true, h.w.clock.Now())
 		return
@@ -155,24 +156,27 @@ func (h *WatchHook) written(now *watching, pkt *stack.PacketBuffer) {
 	}
 	train := wire.TrainOf(pkt.Owner)
 	if train == nil || pkt.Size() > 0 {
-		h.loose(now, pkt)
+		h.loose(now, pkt, kept)
 	}
 	if train != nil {
 		for _, f := range train.Frames {
 			p := PacketFrom(f)
-			h.loose(now, p)
+			h.loose(now, p, nil)
 			p.DecRef()
 		}
 	}
 }
 
-// loose tells the observers of a frame that was written and is of no one packet.
-func (h *WatchHook) loose(now *watching, pkt *stack.PacketBuffer) {
+// loose tells the observers of a frame that was written apart from the way of a packet. kept is
+// the trail that it takes along, or nil.
+func (h *WatchHook) loose(now *watching, pkt *stack.PacketBuffer, kept *trace.Trail) {
 	t := h.w.trails.Get().(*trace.Trail)
 	t.Reset(h.w.clock.Now(), h.left)
 	t.Snaplen = now.snaplen
 	noteFrame(t, pkt, h.left, true, t.At)
-	setFlow(&t.Frames[0].Flow, pkt)
+	if t.Frames[0].Trail = kept; kept == nil {
+		setFlow(&t.Frames[0].Flow, pkt)
+	}
 	for _, o := range now.observers {
 		if o.Snaplen() > 0 {
 			o.Loose(&t.Frames[0])
@@ -181,8 +185,8 @@ func (h *WatchHook) loose(now *watching, pkt *stack.PacketBuffer) {
 	h.w.trails.Put(t)
 }
 
-// TrailOf returns the trail that a packet takes along, or nil. It is valid on the goroutine
-// that delivers the packet, until that call returns.
+// TrailOf returns the trail that a packet takes along, or nil. Unless it is kept it is valid
+// on the goroutine that delivers the packet, until that call returns.
 func TrailOf(pkt *stack.PacketBuffer) *trace.Trail {
 	if pkt.Owner == nil {
 		return nil

@@ -5,6 +5,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"bitw/netstack/hook"
+	"bitw/netstack/trace"
 	"bitw/netstack/wire"
 )
 
@@ -33,6 +35,8 @@ type coalesced struct {
 	dst    netip.Addr // of the flow
 	// frame has room for the longest superframe, with virtio-net and Ethernet header.
 	frame []byte
+	// trail is that of the first packet, nil while nobody captures.
+	trail *trace.Trail
 }
 
 // EndBatch sends to the host what was held back of the frames that a queue of the
@@ -82,6 +86,7 @@ func (c *coalescer) take(e *Engine, w *work, datagram []byte, in *wire.Info, src
 		}
 		e.release(w, f)
 		if !alone && f.start(datagram, in, src) {
+			f.trail = w.trail.Keep()
 			return f
 		}
 		c.n--
@@ -101,6 +106,7 @@ func (c *coalescer) take(e *Engine, w *work, datagram []byte, in *wire.Info, src
 	if !f.start(datagram, in, src) {
 		return nil
 	}
+	f.trail = w.trail.Keep()
 	c.n++
 	return f
 }
@@ -127,8 +133,20 @@ func (f *coalesced) join(ip, l4 []byte) bool {
 
 // release sends what has gathered of f to the host, and forgets it.
 func (e *Engine) release(w *work, f *coalesced) {
+	segments := f.merger.Segments()
 	datagram := f.merger.Finish(f.frame[:wire.VirtioNetLen])
-	e.frameToLeft(w, f.frame[:frameHead+len(datagram)], f.dst)
+	frame := f.frame[:frameHead+len(datagram)]
+	if f.trail == nil {
+		e.frameToLeft(w, frame, f.dst)
+		return
+	}
+	// A packet takes along what it comes of, a train does not.
+	f.trail.Joined = segments
+	pkt := hook.PacketFrom(frame)
+	pkt.Owner = f.trail
+	f.trail = nil
+	w.push(pkt)
+	e.toLeft(w, f.dst)
 }
 
 // clear drops what is held back.

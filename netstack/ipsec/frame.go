@@ -74,7 +74,9 @@ func (e *Engine) flush(w *work, to hook.Side) {
 	}
 	if w.trail != nil {
 		for _, pkt := range w.out.AsSlice() {
-			pkt.Owner = w.trail
+			if pkt.Owner == nil {
+				pkt.Owner = w.trail
+			}
 		}
 	}
 	_, _ = e.links[to].WritePackets(w.out)
@@ -88,6 +90,12 @@ func (e *Engine) toLeft(w *work, dst netip.Addr) {
 	if e.hosts != nil {
 		mac, known = e.hosts.Lookup(dst)
 	}
+	if w.trail != nil && e.hosts != nil {
+		w.noteNeighbor(knownWord(known), dst, string(mac), true)
+	}
+	if !known {
+		w.keepTrail()
+	}
 	for _, pkt := range w.out.AsSlice() {
 		if e.hosts != nil && !e.named.Load() {
 			copy(pkt.LinkHeader().Slice()[6:12], e.hostMAC())
@@ -97,9 +105,6 @@ func (e *Engine) toLeft(w *work, dst netip.Addr) {
 		} else {
 			e.hosts.Enqueue(dst, pkt)
 		}
-	}
-	if w.trail != nil && e.hosts != nil {
-		w.noteNeighbor(knownWord(known), dst, string(mac), true)
 	}
 	if !known {
 		w.out.Reset()

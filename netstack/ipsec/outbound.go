@@ -237,6 +237,12 @@ func (e *Engine) toWire(w *work, hop route) {
 		return
 	}
 	mac, known := e.neighbors.Lookup(hop.nextHop)
+	if w.trail != nil {
+		w.noteNeighbor(knownWord(known), hop.nextHop, string(mac), false)
+	}
+	if !known {
+		w.keepTrail()
+	}
 	for _, pkt := range w.out.AsSlice() {
 		h := pkt.LinkHeader().Slice()
 		copy(h[6:12], e.wireMAC())
@@ -245,9 +251,6 @@ func (e *Engine) toWire(w *work, hop route) {
 		} else {
 			e.neighbors.Enqueue(hop.nextHop, pkt)
 		}
-	}
-	if w.trail != nil {
-		w.noteNeighbor(knownWord(known), hop.nextHop, string(mac), false)
 	}
 	if !known {
 		if len(w.d.Bytes) > 0 { // else the host did not send it

@@ -11,7 +11,8 @@ import (
 	"bitw/sa"
 )
 
-// What follows is called only for a packet that has a trail, that is while somebody looks.
+// What follows is called only for a packet that has a trail, that is while somebody looks,
+// but for keepTrail.
 
 // takeTrail takes the trail off a packet that was delivered: the packet may be kept, or
 // go to other goroutines, and the trail may not.
@@ -19,6 +20,19 @@ func (w *work) takeTrail(pkt *stack.PacketBuffer) {
 	if pkt.Owner != nil {
 		w.trail = hook.TrailOf(pkt)
 		pkt.Owner = nil
+	}
+}
+
+// keepTrail has the batch, which is to wait, take along what is known now.
+func (w *work) keepTrail() {
+	kept := w.trail.Keep()
+	if kept == nil {
+		return
+	}
+	for _, pkt := range w.out.AsSlice() {
+		if pkt.Owner == nil {
+			pkt.Owner = kept
+		}
 	}
 }
 

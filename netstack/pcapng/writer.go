@@ -18,6 +18,9 @@ const (
 	Interfaces = 2
 )
 
+// MaxSnaplen is enough for every superframe, in octets.
+const MaxSnaplen = 1 << 17
+
 // InterfaceNames are the names of the interfaces.
 var InterfaceNames = [Interfaces]string{Inside: "inside", Outside: "outside"}
 

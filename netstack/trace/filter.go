@@ -17,7 +17,7 @@ const FilterGrammar = `A filter is words, all of which must fit:
   tcp udp icmp icmpv6 esp ah sctp arp ip ip6   its protocol; proto N for one by number
   host ADDR   src ADDR   dst ADDR   an address or prefix, also net, src net, …
   port N   sport N   dport N        also src port N, dst port N
-  SRC[:PORT] > DST[:PORT]      both ends, any for either; IPv6 with port as [ADDR]:PORT
+  SRC[:PORT] > DST[:PORT]      both ends, any for either; IPv6 as [ADDR]:PORT
   len N   greater N   less N   octets of the datagram, N or more, N or less
   df   type N                  must not be fragmented; of ICMP
   rule NAME    sa NAME    spi N
@@ -25,6 +25,11 @@ const FilterGrammar = `A filter is words, all of which must fit:
   not WORD …   what must not fit
   … or …       either must fit; and may be left out, and binds closer
 A packet fits by what came or by what was in it once SAs were taken off.`
+
+// FilterWords are the words by which a filter's terms begin.
+func FilterWords() []string {
+	return strings.Fields("all out in tcp udp icmp icmpv6 esp ah sctp arp ip ip6 proto host net src dst port sport dport len greater less df type rule sa spi drop not and or")
+}
 
 // maxFilter bounds the text of a filter.
 const maxFilter = 1024
@@ -98,9 +103,12 @@ func (f *Filter) Match(t *Trail) bool {
 	return f == nil || f.match(&t.Flow, t.Left, t) || t.HasInner && f.match(&t.Inner, t.Left, t)
 }
 
-// MatchFrame says whether a frame that was written and has no trail is one of the filter's:
-// none is if the filter asks what became of a packet.
+// MatchFrame says whether a frame that was written apart from a trail is one of the filter's.
+// By its Trail, if it has one; else none is if the filter asks what became of a packet.
 func (f *Filter) MatchFrame(frame *Frame) bool {
+	if frame.Trail != nil {
+		return f.Match(frame.Trail)
+	}
 	return f == nil || !f.verdict && f.match(&frame.Flow, !frame.Left, nil)
 }
 
@@ -269,7 +277,7 @@ func (p *filterReader) term() (t term, err error) {
 		if next, _ := p.peek(); next == ">" {
 			return p.ends(word)
 		}
-		return t, p.errorf("%q is not known here; known are all, out, in, tcp, udp, icmp, icmpv6, esp, ah, sctp, arp, ip, ip6, proto, host, net, src, dst, port, sport, dport, len, greater, less, df, type, rule, sa, spi, drop, not, and, or, and SRC > DST", word)
+		return t, p.errorf("%q is not known here; known are %s, and SRC > DST", word, strings.Join(FilterWords(), ", "))
 	}
 	return t, nil
 }

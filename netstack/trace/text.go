@@ -34,6 +34,9 @@ func (t *Trail) Verdict() string {
 			parts = append(parts, "path MTU "+strconv.Itoa(s.Octets)+" "+s.Verdict)
 		}
 	}
+	if t.Joined > 1 {
+		parts = append(parts, fmt.Sprintf("joined of %d packets", t.Joined))
+	}
 	return strings.Join(parts, "; ")
 }
 

@@ -105,8 +105,10 @@ type Frame struct {
 	Left, Written bool
 	Data          []byte // from the Ethernet header on, maybe cut short
 	Length        int    // octets of the whole
-	// Flow is what it brings, if it has no trail that says so.
-	Flow Flow
+	// Flow is what it brings, and Trail that of a packet that it comes of, kept until it was
+	// written, or nil. They are for frames that are told apart from a trail.
+	Flow  Flow
+	Trail *Trail
 }
 
 // A Trail is the way of one packet that came by a link. It belongs to one goroutine at a
@@ -125,6 +127,10 @@ type Trail struct {
 	// Snaplen is how many octets of each frame are kept, 0 if frames are not wanted.
 	Snaplen int
 
+	// Joined is of how many packets the frame comes for which the trail was kept, 0 for one.
+	Joined int
+
+	kept  bool
 	steps [maxSteps]Step
 	n     int
 	more  int
@@ -150,7 +156,7 @@ func (t *Trail) Reset(at time.Time, left bool) {
 	}
 	t.At, t.Left, t.n, t.more, t.Snaplen = at, left, 0, 0, 0
 	t.Flow, t.Inner, t.HasInner, t.Reason, t.Frames = Flow{}, Flow{}, false, wire.DropNone, t.Frames[:0]
-	t.Missing = [2]int{}
+	t.Missing, t.Joined = [2]int{}, 0
 }
 
 // CopyTo makes c a copy of t, without frames.
@@ -158,6 +164,20 @@ func (t *Trail) CopyTo(c *Trail) {
 	c.At, c.Left, c.Flow, c.Inner, c.HasInner, c.Reason = t.At, t.Left, t.Flow, t.Inner, t.HasInner, t.Reason
 	c.n, c.more = copy(c.steps[:], t.steps[:t.n]), t.more
 }
+
+// Keep returns a copy without frames that does not change any more, for a packet that is
+// written later than t lasts; nil if no frames are wanted.
+func (t *Trail) Keep() *Trail {
+	if t == nil || t.Snaplen == 0 {
+		return nil
+	}
+	c := &Trail{kept: true}
+	t.CopyTo(c)
+	return c
+}
+
+// Kept says whether t comes from Keep.
+func (t *Trail) Kept() bool { return t.kept }
 
 // Steps are the stations in the order in which the packet met them; they stay the trail's.
 func (t *Trail) Steps() []Step { return t.steps[:t.n] }
@@ -168,7 +188,7 @@ func (t *Trail) More() int { return t.more }
 // Add notes a step.
 func (t *Trail) Add(s Step) {
 	switch {
-	case t == nil:
+	case t == nil || t.kept:
 	case t.n == maxSteps:
 		t.more++
 	default:
@@ -180,7 +200,7 @@ func (t *Trail) Add(s Step) {
 // Drop notes that the packet, or a part of it, was dropped, where policy and SA are known
 // on their account.
 func (t *Trail) Drop(reason wire.DropReason, policy, sa string, spi uint32) {
-	if t == nil || reason == wire.DropNone {
+	if t == nil || t.kept || reason == wire.DropNone {
 		return
 	}
 	if t.n == maxSteps { // how it ended must not be missing
