@@ -318,10 +318,10 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	for side, name := range []string{"kern", "dev"} {
 		o := link.Options{
 			Devices: devices[side], MAC: []tcpip.LinkAddress{leftMAC, host.mac}[side], MTU: uint32(host.mtu), Name: name,
-			Drops: &b.drops[side], Logger: b.log,
+			Drops: &b.drops[side], Logger: b.log, Lend: b.watch.Idle,
 		}
 		if o.EndBatch = b.engine.EndHostBatch; hook.Side(side) == hook.Right {
-			o.EndBatch, o.Together = b.engine.EndBatch, b.watch.Idle
+			o.EndBatch = b.engine.EndBatch
 			o.Apart = b.sad.Encapsulated
 		}
 		end, err := link.New(o)

@@ -41,15 +41,6 @@ func PacketFrom(frame []byte) *stack.PacketBuffer {
 	return PacketIn(v)
 }
 
-// Frames returns how many frames a packet that a link delivered stands for: one, and those
-// of its train.
-func Frames(pkt *stack.PacketBuffer) int {
-	if t := wire.TrainOf(pkt.Owner); t != nil {
-		return 1 + len(t.Frames)
-	}
-	return 1
-}
-
 // datagram returns all data of pkt as one slice, which stays pkt's.
 func datagram(pkt *stack.PacketBuffer) []byte {
 	b, _ := pkt.Data().PullUp(pkt.Data().Size())

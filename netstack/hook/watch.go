@@ -197,9 +197,7 @@ func TrailOf(pkt *stack.PacketBuffer) *trace.Trail {
 
 // drop counts a drop of pkt and notes it in its trail.
 func drop(c *wire.DropCounters, pkt *stack.PacketBuffer, reason wire.DropReason) {
-	for range Frames(pkt) {
-		c.Add(reason)
-	}
+	c.Add(reason)
 	TrailOf(pkt).Drop(reason, "", "", 0)
 }
 

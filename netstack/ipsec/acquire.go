@@ -116,7 +116,7 @@ func (e *Engine) holdBehind(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set 
 		if q == nil || q == w.releasing || q.state == holdRefused && l.Outbound() != nil {
 			continue
 		}
-		reason := h.put(q, p, pkt, set)
+		reason := h.put(q, p, w.packet(pkt), set)
 		tell := reason == wire.DropNoSA && q.mayTell()
 		h.mu.Unlock()
 		if w.trail != nil {
@@ -156,7 +156,7 @@ func (e *Engine) acquire(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 	if first {
 		q = &holdQueue{lineage: l, policy: p, flow: w.flow, since: w.now}
 	}
-	reason := h.put(q, p, pkt, set)
+	reason := h.put(q, p, w.packet(pkt), set)
 	if first && reason == wire.DropNone {
 		if h.queues == nil {
 			h.queues = make(map[*sa.Lineage]*holdQueue)

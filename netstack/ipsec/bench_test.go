@@ -12,6 +12,7 @@ import (
 
 	"bitw/netstack/hook"
 	"bitw/netstack/link"
+	"bitw/netstack/wire"
 	"bitw/sa"
 	"bitw/sa/transform"
 )
@@ -58,6 +59,81 @@ func BenchmarkOutboundSuperframe(b *testing.B) {
 				b.ReportMetric(float64(out.frames)/float64(b.N), "frames/op")
 			})
 		}
+	}
+}
+
+// Superframes out by one engine, one SA and one policy from as many goroutines as there
+// are processors (-cpu 1,2): what the goroutines share must not keep them waiting.
+func BenchmarkOutboundParallel(b *testing.B) {
+	p := newPair(b, "aes128gcm16", transform.ProtoESP, sa.Transport, false, false)
+	p.a.e.Bind(p.a.left, discarding{}, fixedNeighbors{macB})
+	super := tcpTo(addrA4, addrB4, 60000, true)
+	f := frame(macA, macA, super, superframe(super, 1448))
+	b.SetBytes(60000)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		t := wire.Train{Whole: bytes.Clone(f)}
+		pkt := lent(t.Whole, macA, &t)
+		defer pkt.DecRef()
+		for pb.Next() {
+			pkt.Owner = &t
+			p.a.e.outbound(pkt)
+		}
+	})
+}
+
+// discarding is a link endpoint that counts nothing.
+type discarding struct{ stack.LinkEndpoint }
+
+func (discarding) WritePackets(list stack.PacketBufferList) (int, tcpip.Error) {
+	return list.Len(), nil
+}
+
+// The 42 segments of a superframe in, lent by the link: opened and joined again.
+// bytes/s are of TCP payload.
+func BenchmarkInboundTrain(b *testing.B) {
+	for _, mode := range []sa.Mode{sa.Transport, sa.Tunnel} {
+		b.Run(mode.String(), func(b *testing.B) {
+			p := newPair(b, "aes128gcm16", transform.ProtoESP, mode, false, false)
+			coalescing(p)
+			const ahead = 32
+			sealed := &counter{}
+			p.a.e.Bind(p.a.left, sealed, fixedNeighbors{macB})
+			p.b.e.Bind(&counter{}, p.b.right, fixedNeighbors{macA})
+			super := tcpTo(addrA4, addrB4, 42*1400, true)
+			super[33] = 0x10
+			in := link.NewPacket(frame(macA, macA, super, superframe(super, 1400)), macA)
+			defer in.DecRef()
+			var frames [][]byte
+			var t wire.Train
+			b.SetBytes(42 * 1400)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if i%ahead == 0 {
+					b.StopTimer()
+					sealed.keep = make([][]byte, 0, ahead*42)
+					for range ahead {
+						p.a.e.outbound(in)
+					}
+					frames = frames[:0]
+					for _, d := range sealed.keep {
+						frames = append(frames, frame(macA, macB, d, nil))
+					}
+					b.StartTimer()
+				}
+				for list := frames[i%ahead*42:][:42]; len(list) > 0; {
+					t = wire.Train{Whole: list[0], Frames: list[1:]}
+					pkt := lent(list[0], macB, &t)
+					p.b.e.inbound(pkt)
+					pkt.DecRef()
+					list = list[1+t.Taken:]
+				}
+				p.b.e.EndBatch(0)
+			}
+			if d := p.b.drops(hook.Right); len(d) != 0 {
+				b.Fatal(d)
+			}
+		})
 	}
 }
 

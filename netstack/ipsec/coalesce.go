@@ -126,11 +126,6 @@ func (f *coalesced) start(datagram []byte, in *wire.Info, src []byte) bool {
 	return true
 }
 
-// join adds what has the IP header ip in front of it, as wire.Merger.Join does.
-func (f *coalesced) join(ip, l4 []byte) bool {
-	return f.merger.Segments() < coalesceSegments && f.merger.Join(ip, l4)
-}
-
 // release sends what has gathered of f to the host, and forgets it.
 func (e *Engine) release(w *work, f *coalesced) {
 	segments := f.merger.Segments()

@@ -272,6 +272,12 @@ type work struct {
 	// fragmentID is the identification of the IPv6 fragments that the host sent, else 0.
 	fragmentID uint32
 	icmp       []byte
+	// whole is the frame that came if the packet holds only its headers, and kept a packet
+	// that holds all of it, made when it was needed.
+	whole []byte
+	kept  *stack.PacketBuffer
+	// head is what whole began with, up to the SPI of ESP.
+	head [frameHead + 40 + wire.ESPMinLen]byte
 	// releasing is the queue that w.d waited in for an SA, nil if it did not.
 	releasing *holdQueue
 	// station is where the host's frame goes if there is one and it names a station;
@@ -300,7 +306,11 @@ func (w *work) reset() {
 	w.station = [6]byte{}
 	w.plan.reset()
 	w.open.reset()
-	w.lane = lane{}
+	w.lane, w.whole = lane{}, nil
+	if w.kept != nil {
+		w.kept.DecRef()
+		w.kept = nil
+	}
 }
 
 // drop counts a datagram that came from one side, on the account of policy and
@@ -327,12 +337,18 @@ func directionFrom(from hook.Side) sa.Direction {
 
 // read fills w.d with the datagram in pkt.
 func (w *work) read(pkt *stack.PacketBuffer, from hook.Side) wire.DropReason {
-	data, ok := pkt.Data().PullUp(pkt.Data().Size())
-	if !ok {
-		return wire.DropMalformed
+	var data, virtio []byte
+	if w.whole != nil {
+		data, virtio = w.whole[frameHead:], w.whole
+	} else {
+		var ok bool
+		if data, ok = pkt.Data().PullUp(pkt.Data().Size()); !ok {
+			return wire.DropMalformed
+		}
+		virtio = pkt.VirtioNetHeader().Slice()
 	}
 	w.d.From, w.d.Net, w.queue = from, nil, pkt.Hash
-	if vn, ok := wire.NewVirtioNet(pkt.VirtioNetHeader().Slice()); ok {
+	if vn, ok := wire.NewVirtioNet(virtio); ok {
 		if reason := vn.Check(ethernetLen + len(data)); reason != wire.DropNone {
 			return reason
 		}
@@ -343,6 +359,30 @@ func (w *work) read(pkt *stack.PacketBuffer, from hook.Side) wire.DropReason {
 	}
 	w.d.Bytes = data[:w.d.Info.TotalLen]
 	return wire.DropNone
+}
+
+// packet returns pkt with all octets of the frame that it stands for. It may be nil.
+func (w *work) packet(pkt *stack.PacketBuffer) *stack.PacketBuffer {
+	if pkt == nil || w.whole == nil {
+		return pkt
+	}
+	if w.kept == nil {
+		w.kept = hook.PacketFrom(w.whole)
+		w.kept.Hash, w.kept.PktType = pkt.Hash, pkt.PktType
+	}
+	return w.kept
+}
+
+// own is packet for a caller that keeps w.d.Bytes, too, wherever in the frame that is.
+func (w *work) own(pkt *stack.PacketBuffer) *stack.PacketBuffer {
+	if w.whole == nil || pkt == nil {
+		return pkt
+	}
+	at := cap(w.whole) - cap(w.d.Bytes) - frameHead
+	pkt = w.packet(pkt)
+	data, _ := pkt.Data().PullUp(pkt.Data().Size())
+	w.d.Bytes = data[at : at+len(w.d.Bytes)]
+	return pkt
 }
 
 // flowOf describes a datagram of one direction as the SPD looks at it.

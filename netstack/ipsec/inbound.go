@@ -42,9 +42,15 @@ func (e *Engine) inbound(pkt *stack.PacketBuffer) {
 	defer e.done(w)
 	train := wire.TrainOf(pkt.Owner)
 	w.takeTrail(pkt)
+	if train == nil {
+		e.inboundPacket(w, pkt)
+		return
+	}
+	w.whole = train.Whole
+	copy(w.head[:], train.Whole) // which is about to be opened in place
 	e.inboundPacket(w, pkt)
-	if train != nil {
-		e.inboundTrain(w, train.Frames)
+	if w.lane.to != nil {
+		e.inboundTrain(w, train)
 	}
 }
 
@@ -151,7 +157,7 @@ func (e *Engine) bypassIn(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *f
 	if set != nil {
 		set.originals(&w.out)
 	} else {
-		w.out.PushBack(pkt.IncRef())
+		w.out.PushBack(w.packet(pkt).IncRef())
 	}
 	octets := len(w.d.Bytes)
 	e.turned(w, hook.Left, octets)
@@ -198,6 +204,7 @@ func (e *Engine) inboundUnwrapped(w *work, reason wire.DropReason, s *sa.SA, src
 	if fragmented {
 		// The peer fragmented before it encapsulated. All fragments must have come by the
 		// same SAs, so these are part of what tells one datagram's fragments.
+		pkt = w.own(pkt)
 		inner, reason := e.sides[hook.Right].fragments.add(w.now, d, pkt, w.open.removed[:w.open.n])
 		if reason != wire.DropNone || inner == nil {
 			w.notePart(reason)

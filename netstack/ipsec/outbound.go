@@ -13,6 +13,9 @@ import (
 func (e *Engine) outbound(pkt *stack.PacketBuffer) {
 	w := e.work()
 	defer e.done(w)
+	if train := wire.TrainOf(pkt.Owner); train != nil {
+		w.whole = train.Whole
+	}
 	w.takeTrail(pkt)
 	w.batch = e.batchOf(pkt)
 	e.outboundPacket(w, pkt)
@@ -91,7 +94,7 @@ func (e *Engine) outboundPolicy(w *work) *sa.Policy {
 
 // bypassOut sends what came from the left to the right as it is.
 func (e *Engine) bypassOut(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fragmentSet) {
-	if pkt != nil {
+	if pkt = w.packet(pkt); pkt != nil {
 		w.out.PushBack(pkt.IncRef())
 	}
 	if set != nil {

@@ -13,10 +13,10 @@ import (
 )
 
 // Out, the segments of a superframe go as a wire.Train: sealed side by side in memory that
-// stays the engine's, and written at once. In, the ESP packets of one SA that a link brings
-// one behind the other come as a train. The first takes the way of every packet; if it ends
-// as part of a superframe for the host, those behind it only have to be authentic and to
-// continue what it began: no question of policy has another answer for them.
+// stays the engine's, and written at once. In, an ESP packet takes the way of every packet;
+// if it ends as part of a superframe for the host, those of the same SA that the link has
+// behind it only have to be authentic and to continue what it began: no question of policy
+// has another answer for them.
 
 const (
 	// trainRoom bounds the memory of a train in octets.
@@ -52,7 +52,7 @@ func (e *Engine) protectTrain(w *work, p *sa.Policy, hop route, piece, n int) bo
 	if w.room == nil {
 		w.room = make([]byte, trainRoom)
 	}
-	octets, room := 0, w.room
+	octets, room, simple := 0, w.room, b.simple(&w.d.Info)
 	w.train.Frames = w.train.Frames[:0]
 	for i := range n {
 		if len(room) < stride {
@@ -62,9 +62,18 @@ func (e *Engine) protectTrain(w *work, p *sa.Policy, hop route, piece, n int) bo
 		buf := room[:stride:stride]
 		room = room[stride:]
 		start := frameHead + b.front
-		end := start + w.cut.Next(buf[start:start+piece])
-		octets += end - start
-		start, end, reason, s := b.seal(buf, start, end, i, &w.d.Info, e.nextID)
+		var end, plain int
+		var reason wire.DropReason
+		var s *sa.SA
+		if simple {
+			start, end, plain, reason = b.sealNext(buf, i, &w.cut)
+			s = b.steps[0].sa
+		} else {
+			end = start + w.cut.Next(buf[start:start+piece])
+			plain = end - start
+			start, end, reason, s = b.seal(buf, start, end, i, &w.d.Info, e.nextID)
+		}
+		octets += plain
 		if reason != wire.DropNone {
 			e.drop(w, hook.Left, reason, p, s)
 			continue
@@ -80,6 +89,31 @@ func (e *Engine) protectTrain(w *work, p *sa.Policy, hop route, piece, n int) bo
 	e.turned(w, hook.Right, len(w.d.Bytes))
 	e.sendTrain(w, hook.Right)
 	return true
+}
+
+// simple says whether all that happens to segments of in is one SA with ESP in transport
+// mode directly behind the IP header, and nothing beside.
+func (b *bundle) simple(in *wire.Info) bool {
+	st := &b.steps[0]
+	return b.n == 1 && st.outer == 0 && st.udp == 0 && st.padTo == 0 &&
+		st.sa.Key.Proto == wire.ProtoESP && st.insertAt == in.HeaderLen
+}
+
+// sealNext cuts and seals the next segment where the bundle is simple, with the index-th
+// sequence number of the run: what Next and seal do, without moving a header. It returns
+// where the datagram is in buf, and how long it was before.
+func (b *bundle) sealNext(buf []byte, index int, c *wire.Cutter) (start, end, plain int, reason wire.DropReason) {
+	st, p := &b.steps[0], &b.pkt
+	t := st.sa.Transform
+	start = frameHead
+	p.Buf, p.Net, p.Hdr = buf, start, start+st.insertAt
+	p.Pay = p.Hdr + t.HeaderLen()
+	n := c.NextUpper(buf[p.Pay:])
+	p.End = p.Pay + n
+	p.NextHeader = c.Proto()
+	c.Header(buf[start:], st.protoAt, wire.ProtoESP, p.End-start+t.TrailerLen(n))
+	reason = t.Seal(p, transform.Sequence{SPI: st.sa.Key.SPI, Number: st.seq + uint64(index), ESN: st.sa.ESN})
+	return start, p.End, st.insertAt + n, reason
 }
 
 // A lane is the way that a packet took which became part of a superframe, for those behind
@@ -126,20 +160,28 @@ func (l *lane) espAt(b []byte, head int) (int, bool) {
 		int(binary.BigEndian.Uint16(u[4:])) == len(u)
 }
 
-// inboundTrain takes the frames behind the one that has just been taken.
-func (e *Engine) inboundTrain(w *work, frames [][]byte) {
-	for _, f := range frames {
-		if w.lane.to != nil && e.inboundBehind(w, f) {
-			continue
+// inboundTrain takes the frames behind the one that has just been taken, as far as they
+// have to go the same way.
+func (e *Engine) inboundTrain(w *work, t *wire.Train) {
+	at := wire.UpperAt(w.head[:])
+	wire.Prefetch(first(t.Frames))
+	for i, f := range t.Frames {
+		// The next one is on its way from memory while this one is opened.
+		wire.Prefetch(first(t.Frames[i+1:]))
+		if w.lane.to == nil || at == 0 || !wire.SameFlow(w.head[:], f, at) || !e.inboundBehind(w, f) {
+			break
 		}
-		e.endLane(w)
-		w.reset()
-		pkt := hook.PacketFrom(f)
-		pkt.Hash = w.queue
-		e.inboundPacket(w, pkt)
-		pkt.DecRef()
+		t.Taken++
 	}
 	e.endLane(w)
+}
+
+// first returns the first of the frames, or nil.
+func first(frames [][]byte) []byte {
+	if len(frames) == 0 {
+		return nil
+	}
+	return frames[0]
 }
 
 // inboundBehind takes a frame by the lane. It returns false, and has done nothing, if the
@@ -171,19 +213,17 @@ func (e *Engine) inboundBehind(w *work, f []byte) bool {
 		return false
 	}
 	o := &w.open
-	o.pkt = transform.Packet{Buf: b, Hdr: esp, End: len(b)}
+	o.pkt.Buf, o.pkt.Net, o.pkt.Hdr, o.pkt.End = b, 0, esp, len(b)
 	reason = s.Transform.Open(&o.pkt, transform.Sequence{SPI: s.Key.SPI, Number: full, ESN: s.ESN})
 	if reason == wire.DropNone {
 		newest := s.Newest(full)
 		if reason = s.Accept(full); reason == wire.DropNone {
-			if l.join(b[:head], b[o.pkt.Pay:o.pkt.End], o.pkt.NextHeader) {
-				if s.Encap != nil {
-					o.encap.seen[0] = sighting{l.from, full, newest}
-					e.follow(w, l.policy)
-				}
-				return true
+			if !e.joinLane(w, b[:head], b[o.pkt.Pay:o.pkt.End], o.pkt.NextHeader) {
+				e.leaveLane(w, f, full, newest)
+			} else if s.Encap != nil {
+				o.encap.seen[0] = sighting{l.from, full, newest}
+				e.follow(w, l.policy)
 			}
-			e.leaveLane(w, f, full, newest)
 			return true
 		}
 	}
@@ -197,34 +237,45 @@ func (e *Engine) inboundBehind(w *work, f []byte) bool {
 	return true
 }
 
-// join adds a payload that came behind the IP header outer to the superframe, and returns
-// false, and has done nothing, if it does not continue that.
-func (l *lane) join(outer, payload []byte, proto uint8) bool {
-	carried, head := len(payload), len(outer)
+// joinLane adds a payload that came behind the IP header outer to the superframe, or
+// sends that and begins another, and returns false, and has done nothing, if it cannot be
+// joined to anything.
+func (e *Engine) joinLane(w *work, outer, payload []byte, proto uint8) bool {
+	l := &w.lane
 	flow := l.to.merger.Proto()
+	ip, l4, carried := outer, payload, len(payload)
 	if l.sa.Mode == sa.Transport {
-		if proto != flow || !l.to.join(outer, payload) {
+		if proto != flow {
 			return false
 		}
-		carried += head
-		l.n, l.carried, l.octets = l.n+1, l.carried+carried, l.octets+carried
-		return true
+		carried += len(ip)
+	} else {
+		head, n := 20, 0
+		switch {
+		case proto == wire.ProtoIPv4 && wire.CorrectIPv4(payload) && payload[9] == flow:
+			n = int(binary.BigEndian.Uint16(payload[2:]))
+		case proto == wire.ProtoIPv6 && len(payload) >= 40 && payload[0]>>4 == 6 && payload[6] == flow:
+			head, n = 40, 40+int(binary.BigEndian.Uint16(payload[4:]))
+		}
+		if n < head || n > len(payload) {
+			return false
+		}
+		ip, l4 = payload[:head], payload[head:n]
+		tos := wire.TOS(ip)
+		if now, congested := l.sa.Headers.InnerTOS(wire.TOS(outer), tos); congested || now != tos {
+			return false
+		}
 	}
-	inner, l4 := payload, []byte(nil)
-	switch {
-	case proto == wire.ProtoIPv4 && wire.CorrectIPv4(inner) && inner[9] == flow:
-		inner, l4 = inner[:20], inner[20:max(20, binary.BigEndian.Uint16(inner[2:]))]
-	case proto == wire.ProtoIPv6 && len(inner) >= 40 && inner[0]>>4 == 6 && inner[6] == flow &&
-		40+int(binary.BigEndian.Uint16(inner[4:])) <= len(inner):
-		inner, l4 = inner[:40], inner[40:40+int(binary.BigEndian.Uint16(inner[4:]))]
-	default:
-		return false
+	if m := &l.to.merger; m.Segments() == coalesceSegments || !m.Join(ip, l4) {
+		if l.sa.Encap != nil && l.sa.Mode == sa.Transport || !m.Follows(ip, l4) {
+			return false // behind a NAT a checksum may first have to be repaired
+		}
+		e.release(w, l.to)
+		m.Again(ip, l4)
 	}
-	tos := wire.TOS(inner)
-	if now, congested := l.sa.Headers.InnerTOS(wire.TOS(outer), tos); congested || now != tos || !l.to.join(inner, l4) {
-		return false
-	}
-	l.n, l.carried, l.octets = l.n+1, l.carried+carried, l.octets+len(inner)+len(l4)
+	l.n++
+	l.carried += carried
+	l.octets += len(ip) + len(l4)
 	return true
 }
 

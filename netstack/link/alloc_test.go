@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/netstack/wire"
 )
 
 func TestAllocations(t *testing.T) {
@@ -37,6 +39,26 @@ func TestAllocations(t *testing.T) {
 type countDevice struct{ fakeDevice }
 
 func (d *countDevice) WriteFrames(fs [][]byte) (int, error) { return len(fs), nil }
+
+// A train of 42 frames to a device that takes them all.
+func BenchmarkWriteTrain(b *testing.B) {
+	e, err := New(Options{Devices: []Device{&countDevice{}}, MAC: macA, MTU: 1500, Manual: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var t wire.Train
+	for i := range 42 {
+		t.Frames = append(t.Frames, frame(byte(i), macA, macB, 0x0800, 1500))
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{})
+	pkt.Owner = &t
+	var l stack.PacketBufferList
+	l.PushBack(pkt)
+	b.ReportAllocs()
+	for b.Loop() {
+		e.WritePackets(l)
+	}
+}
 
 func BenchmarkReceive(b *testing.B) {
 	e, err := New(Options{Devices: []Device{new(fakeDevice)}, MAC: macA, MTU: 1500, Manual: true})

@@ -119,16 +119,14 @@ func (e *base) deliver(pkt *stack.PacketBuffer) {
 		(*d).DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt)
 	} else {
 		e.drops.Add(wire.DropEndpointGone)
-		if t := wire.TrainOf(pkt.Owner); t != nil {
-			for range t.Frames {
-				e.drops.Add(wire.DropEndpointGone)
-			}
-		}
 	}
 	pkt.DecRef()
 }
 
 func (e *base) countIn(frames ...[]byte) {
+	if len(frames) == 0 {
+		return
+	}
 	octets := 0
 	for _, f := range frames {
 		octets += len(f) - wire.VirtioNetLen

@@ -38,10 +38,11 @@ type Options struct {
 	// read from Devices[queue] brought have been delivered. Each packet has its queue as
 	// Hash.
 	EndBatch func(queue int)
-	// Together, if not nil, says whether ESP packets that come one behind the other, with
-	// the same addresses and SPI, may be delivered as one: the first as a packet, the others
-	// as its wire.Train, where they lie. It is asked once a read.
-	Together func() bool
+	// Lend, if not nil, says whether frames may be delivered where they lie, by a wire.Train:
+	// TCP superframes and ESP packets as a packet with their headers, and what came behind
+	// them for who wants to take it at once. Who gets them may change them. It is asked once a
+	// read.
+	Lend func() bool
 	// Apart, if not nil, says of which UDP superframes, by their destination, each datagram
 	// is delivered as a packet of its own, with its checksum left to the device.
 	Apart func(dst netip.Addr, port uint16) bool
@@ -72,21 +73,31 @@ func New(o Options) (*Endpoint, error) {
 	e := new(Endpoint)
 	e.base.init(o.MAC, o.MTU, o.Drops)
 	e.super.init(o.Apart)
-	e.reader.init(&e.base, o, func(frame []byte, rest [][]byte, queue int) {
+	e.reader.init(&e.base, o, func(frame []byte, rest [][]byte, queue int) int {
 		e.countIn(frame)
-		if len(rest) == 0 && e.apart(frame, queue) {
-			return
+		if e.apart(frame, queue) {
+			return 0
 		}
-		pkt := NewPacket(frame, e.LinkAddress())
-		if len(rest) > 0 {
-			e.countIn(rest...)
-			train := &e.turns[queue].train
-			train.Frames = rest
-			pkt.Owner = train
+		if t := &e.turns[queue]; t.lends && (wire.ESPAt(frame) != 0 || isSuperframe(frame)) {
+			taken := e.lendFrom(queue, frame, rest)
+			e.countIn(rest[:taken]...)
+			return taken
 		}
-		e.deliverFrom(queue, pkt)
+		e.deliverFrom(queue, NewPacket(frame, e.LinkAddress()))
+		return 0
 	})
 	return e, nil
+}
+
+// lendFrom delivers a frame that a queue brought where it lies, with what came behind it,
+// of which it returns how many were taken.
+func (e *Endpoint) lendFrom(queue int, frame []byte, rest [][]byte) (taken int) {
+	train := &e.turns[queue].train
+	*train = wire.Train{Whole: frame, Frames: rest}
+	pkt := NewPacket(frame[:min(len(frame), maxHeaders)], e.LinkAddress())
+	pkt.Owner = train
+	e.deliverFrom(queue, pkt)
+	return train.Taken
 }
 
 // deliverFrom delivers a packet that a queue brought.

@@ -106,6 +106,9 @@ func Frame(pkt *stack.PacketBuffer) ([]byte, bool) {
 // and those of its train. It returns false if its own cannot be had without a copy.
 func AppendFrames(list [][]byte, pkt *stack.PacketBuffer) ([][]byte, bool) {
 	train := wire.TrainOf(pkt.Owner)
+	if train != nil && train.Whole != nil {
+		return append(list, train.Whole), true // what came behind it is not its own
+	}
 	if train == nil || pkt.Size() > 0 {
 		f, ok := Frame(pkt)
 		if !ok {

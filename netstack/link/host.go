@@ -42,7 +42,10 @@ func NewHost(o Options) (*HostEndpoint, error) {
 	}
 	e := new(HostEndpoint)
 	e.base.init(o.MAC, o.MTU, o.Drops)
-	e.reader.init(&e.base, o, e.receive)
+	e.reader.init(&e.base, o, func(frame []byte, _ [][]byte, _ int) int {
+		e.receive(frame)
+		return 0
+	})
 	return e, nil
 }
 
@@ -115,7 +118,7 @@ func fillOffload(f []byte, pkt *stack.PacketBuffer) {
 }
 
 // receive takes one frame from the link.
-func (e *HostEndpoint) receive(frame []byte, _ [][]byte, _ int) {
+func (e *HostEndpoint) receive(frame []byte) {
 	vnet, eth := wire.VirtioNet(frame[:wire.VirtioNetLen]), frame[wire.VirtioNetLen:]
 	if !e.promiscuous.Load() && typeOf(eth, e.LinkAddress()) == tcpip.PacketOtherHost {
 		e.drops.Add(wire.DropForeignMAC)

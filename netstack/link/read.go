@@ -17,9 +17,11 @@ import (
 // reader reads frames, either in a goroutine for each device or when pumped.
 type reader struct {
 	*base
-	devices  []Device
-	handle   func(frame []byte, rest [][]byte, queue int)
-	together func() bool     // Options.Together
+	devices []Device
+	// handle takes a frame and, if it likes, some of the rest, which came behind it, and
+	// returns how many of these.
+	handle   func(frame []byte, rest [][]byte, queue int) int
+	lend     func() bool     // Options.Lend
 	endBatch func(queue int) // may be nil
 	clock    tcpip.Clock
 	log      logrus.FieldLogger
@@ -36,10 +38,11 @@ type reader struct {
 type turn struct {
 	atomic.Uint64
 	train wire.Train // of the packet that is delivered
+	lends bool       // while the frames of this read may be delivered where they lie
 	// What a UDP superframe was taken apart to.
 	room   []byte
 	pieces [][]byte
-	_      [48]byte
+	_      [8]byte
 }
 
 // Turns appends to list how far each reader has come, in the order of the devices: a
@@ -59,9 +62,9 @@ const (
 	retryMax = time.Second
 )
 
-func (r *reader) init(b *base, o Options, handle func(frame []byte, rest [][]byte, queue int)) {
+func (r *reader) init(b *base, o Options, handle func(frame []byte, rest [][]byte, queue int) int) {
 	r.base, r.devices, r.handle, r.endBatch = b, o.Devices, handle, o.EndBatch
-	r.manual, r.clock, r.batch, r.together = o.Manual, o.Clock, o.Batch, o.Together
+	r.manual, r.clock, r.batch, r.lend = o.Manual, o.Clock, o.Batch, o.Lend
 	if r.clock == nil {
 		r.clock = tcpip.NewStdClock()
 	}
@@ -80,6 +83,10 @@ func (r *reader) init(b *base, o Options, handle func(frame []byte, rest [][]byt
 		}
 	}
 }
+
+// lentBatch is the least number of frames for one read from a Lender, which costs no
+// buffers: as many segments as make a superframe.
+const lentBatch = 64
 
 func (r *reader) buffers() [][]byte {
 	bufs := make([][]byte, r.batch)
@@ -121,16 +128,16 @@ func (r *reader) attach(d stack.NetworkDispatcher) {
 		go func() {
 			defer r.wg.Done()
 			if l, ok := dev.(Lender); ok {
-				r.loop(queue, l.LendFrames)
+				r.loop(queue, max(r.batch, lentBatch), l.LendFrames)
 			} else {
-				r.loop(queue, lend(dev.ReadFrames, r.buffers()))
+				r.loop(queue, r.batch, lend(dev.ReadFrames, r.buffers()))
 			}
 		}()
 	}
 }
 
-func (r *reader) loop(queue int, read func(frames [][]byte) (int, error)) {
-	frames := make([][]byte, r.batch)
+func (r *reader) loop(queue, batch int, read func(frames [][]byte) (int, error)) {
+	frames := make([][]byte, batch)
 	wait := time.Duration(0)
 	for !r.isClosed() {
 		n, err := read(frames)
@@ -169,19 +176,15 @@ func (r *reader) take(frames [][]byte, queue int) {
 	}
 	t := &r.turns[queue]
 	t.Add(1)
-	together := len(frames) > 1 && r.together != nil && r.together()
+	t.lends = r.lend != nil && r.lend()
 	for len(frames) > 0 {
-		f, n := frames[0], 1
-		if together {
-			n = sameESP(frames)
-		}
-		rest := frames[1:n]
-		frames = frames[n:]
+		f, rest := frames[0], frames[1:]
+		frames = rest
 		if len(f) < HeaderLen || len(f) > MaxFrameLen {
 			r.drops.Add(wire.DropBadFrame)
 			continue
 		}
-		r.handle(f, rest, queue)
+		frames = frames[r.handle(f, rest, queue):]
 	}
 	if r.endBatch != nil {
 		r.endBatch(queue)

@@ -218,7 +218,7 @@ func (e *Endpoint) apart(frame []byte, queue int) bool {
 	e.super.apartIn.Add(1)
 	e.super.datagramsIn.Add(uint64(c.Segments()))
 	most := min(in.HeaderLen+in.L4HeaderLen+int(off.GSOSize()), len(datagram))
-	if c.Segments() > 1 && e.together != nil && e.together() {
+	if c.Segments() > 1 && e.turns[queue].lends {
 		e.deliverTogether(t, frame, most, queue)
 		return true
 	}
@@ -241,8 +241,7 @@ func (t *cutter) next(b, superframe []byte) int {
 	return n
 }
 
-// deliverTogether delivers the first of the datagrams of a superframe as a packet and the
-// others, none longer than most, as its train.
+// deliverTogether lends the datagrams of a superframe, none longer than most.
 func (e *Endpoint) deliverTogether(t *cutter, superframe []byte, most, queue int) {
 	turn := &e.turns[queue]
 	stride := (HeaderLen + most + Tailroom + trainAlign - 1) &^ (trainAlign - 1)
@@ -255,8 +254,7 @@ func (e *Endpoint) deliverTogether(t *cutter, superframe []byte, most, queue int
 		clear(b[:wire.VirtioNetLen])
 		turn.pieces = append(turn.pieces, b[:t.next(b, superframe)])
 	}
-	pkt := NewPacket(turn.pieces[0], e.LinkAddress())
-	turn.train.Frames = turn.pieces[1:]
-	pkt.Owner = &turn.train
-	e.deliverFrom(queue, pkt)
+	for list := turn.pieces; len(list) > 0; {
+		list = list[1+e.lendFrom(queue, list[0], list[1:]):]
+	}
 }

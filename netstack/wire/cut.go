@@ -177,6 +177,9 @@ func (c *Cutter) sumHeaders(in *Info) {
 // subtract takes a word out of a ones' complement sum (RFC 1624 §3).
 func subtract(s, word uint16) uint16 { return checksum.Combine(s, ^word) }
 
+// Proto returns the upper-layer protocol of a superframe, ProtoTCP or ProtoUDP.
+func (c *Cutter) Proto() uint8 { return c.proto }
+
 // Segments returns how many datagrams Next writes in all.
 func (c *Cutter) Segments() int { return c.count }
 
@@ -184,50 +187,75 @@ func (c *Cutter) Segments() int { return c.count }
 // the last. dst must have room for the largest datagram that Init allowed, and must
 // not overlap the superframe.
 func (c *Cutter) Next(dst []byte) int {
-	i := c.next
-	if i >= c.count {
+	if c.next >= c.count {
 		return 0
 	}
-	c.next++
 	if c.proto == 0 {
+		c.next++
 		n := copy(dst[:len(c.src)], c.src)
 		if c.csumStart != 0 {
 			finishChecksum(dst[c.csumStart:n], c.csumField-c.csumStart)
 		}
 		return n
 	}
+	n := c.l4At + c.NextUpper(dst[c.l4At:])
+	at := ipv4ProtoAt
+	if c.version == 6 {
+		at = ipv6ProtoAt
+	}
+	c.Header(dst, at, c.src[at], n)
+	return n
+}
+
+// NextUpper writes the upper-layer header and the payload of the next of several segments
+// to dst, and returns their length in octets. The IP header, which may go elsewhere, is
+// for Header.
+func (c *Cutter) NextUpper(dst []byte) int {
+	i := c.next
+	c.next++
 	at := i * c.size
 	payload := c.src[c.hdrLen+at:]
-	payload = payload[:min(len(payload), c.size)]
-	n := c.hdrLen + len(payload)
-	dst = dst[:n]
-	copy(dst, c.src[:c.hdrLen])
-	if c.version == 4 {
-		c.finishIPv4(dst, c.id+uint16(i))
-	} else {
-		SetIPv6PayloadLen(dst, n-ipv6Len)
+	if len(payload) > c.size {
+		// The next one is on its way from memory while this one is sealed.
+		prefetch(payload[c.size:min(len(payload), 2*c.size)])
+		payload = payload[:c.size]
 	}
+	head := c.hdrLen - c.l4At
+	n := head + len(payload)
+	dst = dst[:n]
+	copy(dst, c.src[c.l4At:c.hdrLen])
 	if c.proto == ProtoUDP && c.LeaveUDP {
-		copy(dst[c.hdrLen:], payload)
-		header.UDP(dst[c.l4At:]).SetLength(uint16(n - c.l4At))
+		copy(dst[head:], payload)
+		header.UDP(dst).SetLength(uint16(n))
 		return n
 	}
-	s := copySum(dst[c.hdrLen:], payload, combineLen(c.l4Sum, n-c.l4At))
+	s := copySum(dst[head:], payload, combineLen(c.l4Sum, n))
 	if c.proto == ProtoTCP {
-		c.finishTCP(dst[c.l4At:], s, at, i)
+		c.finishTCP(dst, s, at, i)
 	} else {
-		u := header.UDP(dst[c.l4At:])
-		u.SetLength(uint16(len(u)))
-		putChecksum(u[udpChecksumAt:], ^checksum.Combine(s, uint16(len(u))))
+		u := header.UDP(dst)
+		u.SetLength(uint16(n))
+		putChecksum(u[udpChecksumAt:], ^checksum.Combine(s, uint16(n)))
 	}
 	return n
 }
 
-func (c *Cutter) finishIPv4(dst []byte, id uint16) {
+// Header writes the IP header of the segment that NextUpper has just written to dst: for a
+// datagram of total octets, and with proto in the octet at protoAt, which names what is
+// behind the header.
+func (c *Cutter) Header(dst []byte, protoAt int, proto uint8, total int) {
+	copy(dst[:c.l4At], c.src)
+	dst[protoAt] = proto
+	if c.version == 6 {
+		SetIPv6PayloadLen(dst, total-ipv6Len)
+		return
+	}
+	id := c.id + uint16(c.next-1)
 	h := header.IPv4(dst)
-	h.SetTotalLength(uint16(len(dst)))
+	h.SetTotalLength(uint16(total))
 	h.SetID(id)
-	h.SetChecksum(^checksum.Combine(checksum.Combine(c.ipSum, uint16(len(dst))), id))
+	s := checksum.Combine(subtract(c.ipSum, uint16(c.proto)), uint16(proto))
+	h.SetChecksum(^checksum.Combine(checksum.Combine(s, uint16(total)), id))
 }
 
 // finishTCP writes what differs in the TCP header of segment i, whose payload starts

@@ -12,6 +12,10 @@ import (
 func UpdateIPv4Checksum(b []byte) {
 	h := header.IPv4(b)
 	h.SetChecksum(0)
+	if b[0] == 0x45 {
+		h.SetChecksum(^sumIPv4(b))
+		return
+	}
 	h.SetChecksum(^checksum.Checksum(b[:h.HeaderLength()], 0))
 }
 

@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/binary"
 
-	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
@@ -45,21 +44,58 @@ func (m *Merger) Start(datagram []byte, in *Info, dst []byte) bool {
 		return false
 	}
 	m.dst, m.in = dst, *in
-	m.head = in.HeaderLen + in.L4HeaderLen
-	m.size = in.TotalLen - m.head
-	m.total, m.n = in.TotalLen, 1
 	m.pseudo = PseudoChecksum(in.Src, in.Dst, in.Proto, 0)
-	copy(dst[:m.head], datagram)
-	l4 := dst[in.HeaderLen:m.head]
-	s := sumUp(l4, combineLen(m.pseudo, in.TotalLen-in.HeaderLen))
-	m.correct = copySum(dst[m.head:in.TotalLen], datagram[m.head:in.TotalLen], s) == 0xffff
-	if m.ended = false; in.Proto == ProtoUDP {
-		return true
+	copy(dst[:in.HeaderLen], datagram)
+	m.begin(datagram[in.HeaderLen:in.TotalLen], in.L4HeaderLen)
+	return true
+}
+
+// begin takes the first segment, whose IP header is in place.
+func (m *Merger) begin(l4 []byte, head int) {
+	m.head = m.in.HeaderLen + head
+	m.size, m.total, m.n = len(l4)-head, m.in.HeaderLen+len(l4), 1
+	copy(m.dst[m.in.HeaderLen:], l4[:head])
+	s := sumUp(l4[:head], combineLen(m.pseudo, len(l4)))
+	m.correct = copySum(m.dst[m.head:m.total], l4[head:], s) == 0xffff
+	if m.ended = false; m.in.Proto == ProtoUDP {
+		return
 	}
 	m.next = binary.BigEndian.Uint32(l4[4:]) + uint32(m.size)
 	m.push = l4[tcpFlagsAt]&tcpPSH != 0
 	m.ended = m.push
-	return true
+}
+
+// Follows reports whether a segment or datagram that Join has refused is of the same flow,
+// with an IP header as the others, and could be the first of another superframe: for Again.
+func (m *Merger) Follows(ip, l4 []byte) bool {
+	if m.n == 0 || !m.sameIP(ip) || len(l4) < udpLen || m.in.HeaderLen+len(l4) > len(m.dst) ||
+		[4]byte(l4) != [4]byte(m.dst[m.in.HeaderLen:]) {
+		return false
+	}
+	if m.in.Proto == ProtoUDP {
+		return wholeUDP(l4)
+	}
+	if len(l4) < tcpMinLen || l4[tcpFlagsAt]&^tcpPSH != tcpACK {
+		return false
+	}
+	head := m.upperLen(l4)
+	return head >= tcpMinLen && head < len(l4)
+}
+
+// upperLen is how long the header says it is that l4 begins with.
+func (m *Merger) upperLen(l4 []byte) int {
+	if m.in.Proto == ProtoUDP {
+		return udpLen
+	}
+	return int(l4[12]>>4) * 4
+}
+
+// Again begins anew with what Follows what was there before Finish.
+func (m *Merger) Again(ip, l4 []byte) {
+	copy(m.dst, ip)
+	m.dst[m.in.ProtoAt] = m.in.Proto
+	m.begin(l4, m.upperLen(l4))
+	SetLength(m.dst, int(m.in.Version), m.total)
 }
 
 // mergeable tells whether a datagram, without IP options or extension headers, is a TCP
@@ -205,5 +241,5 @@ func (m *Merger) Finish(off VirtioNet) []byte {
 // no fragment, of which b holds all, and its checksum is right.
 func CorrectIPv4(b []byte) bool {
 	return len(b) >= ipv4MinLen && b[0] == 0x45 && int(binary.BigEndian.Uint16(b[2:])) <= len(b) &&
-		binary.BigEndian.Uint16(b[6:])&0x3fff == 0 && checksum.Checksum(b[:ipv4MinLen], 0) == 0xffff
+		binary.BigEndian.Uint16(b[6:])&0x3fff == 0 && sumIPv4(b) == 0xffff
 }

@@ -217,6 +217,7 @@ func BenchmarkMerger(b *testing.B) {
 	}
 	dst, off := make([]byte, 65535), make(VirtioNet, VirtioNetLen)
 	b.SetBytes(60000)
+	b.ReportAllocs()
 	var m Merger
 	for b.Loop() {
 		m.Start(parts[0], &infos[0], dst)

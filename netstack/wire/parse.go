@@ -146,7 +146,7 @@ func parseIPv4(b []byte, in *Info, quoted bool) DropReason {
 	if hl < ipv4MinLen || hl > total || hl > len(b) {
 		return DropMalformed
 	}
-	if !quoted && (total > len(b) || checksum.Checksum(b[:hl], 0) != 0xffff) {
+	if !quoted && (total > len(b) || hl == ipv4MinLen && sumIPv4(b) != 0xffff || hl != ipv4MinLen && checksum.Checksum(b[:hl], 0) != 0xffff) {
 		return DropMalformed
 	}
 	flags := h.Flags()

@@ -9,8 +9,11 @@ import (
 
 // sumUp adds b to the ones' complement sum s; b begins at an even octet of what is summed.
 func sumUp(b []byte, s uint16) uint16 {
-	if len(b) < vectorLen || !haveVectors {
+	if !haveVectors {
 		return checksum.Checksum(b, s)
+	}
+	if len(b) < 4*vectorLen {
+		return addTail(b, 0, s)
 	}
 	n := len(b) &^ (vectorLen - 1)
 	return addTail(b[n:], sumVectors(&b[0], n), s)
@@ -23,13 +26,41 @@ func copySum(dst, src []byte, s uint16) uint16 {
 		copy(dst, src)
 		return checksum.Checksum(src, s)
 	}
-	_ = dst[len(src)-1]
+	last := len(src) - vectorLen
+	_ = dst[last+vectorLen-1]
 	n := len(src) &^ (vectorLen - 1)
-	copy(dst[n:], src[n:])
-	return addTail(src[n:], copySumVectors(&dst[0], &src[0], n), s)
+	acc := copySumVectors(&dst[0], &src[0], n)
+	*(*[vectorLen]byte)(dst[last:]) = *(*[vectorLen]byte)(src[last:])
+	return addTail(src[n:], acc, s)
 }
 
-// addTail adds b, shorter than vectorLen, and s to acc, a sum of words of 32 bits in the
+// prefetch is for memory that is read soon.
+func prefetch(b []byte) {
+	if len(b) > 0 {
+		prefetchLines(&b[0], len(b))
+	}
+}
+
+// sumIPv4 returns the sum of an IPv4 header without options, 0xffff if its checksum is
+// right.
+func sumIPv4(b []byte) uint16 {
+	_ = b[ipv4MinLen-1]
+	le := binary.LittleEndian
+	acc := uint64(le.Uint32(b)) + uint64(le.Uint32(b[4:])) + uint64(le.Uint32(b[8:])) +
+		uint64(le.Uint32(b[12:])) + uint64(le.Uint32(b[16:]))
+	return bits.ReverseBytes16(fold(acc))
+}
+
+// fold makes one word of a sum of words of 32 bits.
+func fold(acc uint64) uint16 {
+	acc = acc>>32 + acc&0xffffffff
+	acc = acc>>16 + acc&0xffff
+	acc = acc>>16 + acc&0xffff
+	acc = acc>>16 + acc&0xffff
+	return uint16(acc)
+}
+
+// addTail adds b, which is short, and s to acc, a sum of words of 32 bits in the
 // order of octets that amd64 has.
 func addTail(b []byte, acc uint64, s uint16) uint16 {
 	for len(b) >= 8 {
@@ -49,9 +80,5 @@ func addTail(b []byte, acc uint64, s uint16) uint16 {
 		acc += uint64(b[0])
 	}
 	acc += uint64(bits.ReverseBytes16(s))
-	acc = acc>>32 + acc&0xffffffff
-	acc = acc>>16 + acc&0xffff
-	acc = acc>>16 + acc&0xffff
-	acc = acc>>16 + acc&0xffff
-	return bits.ReverseBytes16(uint16(acc))
+	return bits.ReverseBytes16(fold(acc))
 }

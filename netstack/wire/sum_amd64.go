@@ -13,6 +13,12 @@ var haveVectors = cpu.X86.HasAVX2
 //go:noescape
 func sumVectors(b *byte, n int) uint64
 
+// prefetchLines has the processor fetch the lines of memory in which the n octets from b
+// on lie.
+//
+//go:noescape
+func prefetchLines(b *byte, n int)
+
 // copySumVectors is sumVectors of src, and copies it to dst.
 //
 //go:noescape

@@ -108,3 +108,15 @@ done:
 	FOLD
 	MOVQ AX, ret+24(FP)
 	RET
+
+// func prefetchLines(b *byte, n int)
+TEXT ·prefetchLines(SB), NOSPLIT, $0-16
+	MOVQ b+0(FP), SI
+	MOVQ n+8(FP), CX
+
+line:
+	PREFETCHT0 0(SI)
+	ADDQ $64, SI
+	SUBQ $64, CX
+	JG   line
+	RET

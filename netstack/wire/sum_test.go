@@ -45,6 +45,23 @@ func FuzzSum(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, s uint16) { checkSum(t, b, s) })
 }
 
+// The sum of an IPv4 header is the general one; all zeros and all ones are the ends.
+func TestSumIPv4(t *testing.T) {
+	b := make([]byte, ipv4MinLen)
+	for range 10000 {
+		if got, want := sumIPv4(b), checksum.Checksum(b, 0); got != want {
+			t.Fatalf("% x: %#x, expected %#x", b, got, want)
+		}
+		for i := range b {
+			b[i] = byte(rand.Uint32())
+		}
+	}
+	b = bytes.Repeat([]byte{0xff}, ipv4MinLen)
+	if got := sumIPv4(b); got != 0xffff {
+		t.Errorf("all ones: %#x", got)
+	}
+}
+
 // What a checksum costs beside a copy, for one segment.
 func BenchmarkSum(b *testing.B) {
 	src, dst := make([]byte, 1400), make([]byte, 1400)

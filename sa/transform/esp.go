@@ -30,9 +30,10 @@ type espSuite interface {
 
 // An esp is the framing of RFC 4303 around a suite.
 type esp struct {
-	name                  string
-	hdrLen, icvLen, block int
-	suite                 espSuite
+	name           string
+	hdrLen, icvLen int
+	block          int // a power of 2
+	suite          espSuite
 }
 
 func newESP(a *Algorithm, suite espSuite) *esp {
@@ -48,14 +49,14 @@ func (e *esp) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "esp %s, keys (hidden
 // padLen is the number of octets that make a payload of n octets with its tail a
 // multiple of the block (RFC 4303 §2.4).
 func (e *esp) padLen(n int) int {
-	return (e.block - (n+espTailLen)%e.block) % e.block
+	return -(n + espTailLen) & (e.block - 1)
 }
 
 func (e *esp) TrailerLen(n int) int { return e.padLen(n) + espTailLen + e.icvLen }
 
 func (e *esp) MaxPayload(room int) int {
 	body := room - e.hdrLen - e.icvLen
-	return max(body-body%e.block-espTailLen, -1)
+	return max(body&^(e.block-1)-espTailLen, -1)
 }
 
 func (e *esp) Seal(p *Packet, s Sequence) wire.DropReason {
@@ -85,7 +86,7 @@ func (e *esp) Open(p *Packet, s Sequence) wire.DropReason {
 		return wire.DropBadLength
 	}
 	pay, end := p.Hdr+e.hdrLen, p.End-e.icvLen
-	if end-pay < e.block || (end-pay)%e.block != 0 {
+	if end-pay < e.block || (end-pay)&(e.block-1) != 0 {
 		return wire.DropBadLength
 	}
 	if !s.names(p.Buf[p.Hdr:]) || !e.suite.open(&p.scratch, p.Buf, p.Hdr, pay, end, s) {

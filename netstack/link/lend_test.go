@@ -1,7 +1,6 @@
 package link
 
 import (
-	"bytes"
 	"slices"
 	"testing"
 
@@ -12,12 +11,20 @@ import (
 )
 
 // trains notes what is delivered.
-type trains struct{ lengths []int }
+type trains struct {
+	lengths []int
+	whole   [][]byte
+}
 
 func (d *trains) DeliverNetworkPacket(_ tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
 	n := 1
 	if t := wire.TrainOf(pkt.Owner); t != nil {
-		n += len(t.Frames)
+		d.whole = append(d.whole, t.Whole)
+		at := wire.ESPAt(t.Whole)
+		for at != 0 && t.Taken < len(t.Frames) && wire.SameFlow(t.Whole, t.Frames[t.Taken], at) {
+			t.Taken++
+		}
+		n += t.Taken
 	}
 	d.lengths = append(d.lengths, n)
 }
@@ -84,11 +91,11 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-func deliveredAs(t *testing.T, together bool, frames [][]byte) []int {
+func deliveredAs(t *testing.T, lend bool, frames [][]byte) []int {
 	t.Helper()
 	o := Options{Devices: []Device{new(fakeDevice)}, MAC: macA, MTU: 1500, Manual: true}
-	if together {
-		o.Together = func() bool { return true }
+	if lend {
+		o.Lend = func() bool { return true }
 	}
 	e, err := New(o)
 	if err != nil {
@@ -103,13 +110,40 @@ func deliveredAs(t *testing.T, together bool, frames [][]byte) []int {
 	return d.lengths
 }
 
-// FuzzTogether: whatever two frames hold, those that go together differ only behind their
-// SPIs and in what of the IP header says nothing about where they go.
-func FuzzTogether(f *testing.F) {
-	f.Add(make([]byte, 80), make([]byte, 80))
-	f.Fuzz(func(t *testing.T, a, b []byte) {
-		if sameESP([][]byte{a, b}) == 2 && !bytes.Equal(a[wire.VirtioNetLen:HeaderLen], b[wire.VirtioNetLen:HeaderLen]) {
-			t.Error("frames of two stations go together")
+// A TCP superframe to one station is delivered where it lies, with its headers as the
+// packet; every other large frame is copied.
+func TestLentSuperframe(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(f []byte)
+		lent   bool
+	}{
+		"superframe":    {func([]byte) {}, true},
+		"no superframe": {func(f []byte) { f[1] = wire.GSONone }, false},
+		"UDP":           {func(f []byte) { f[1] = wire.GSOUDPL4 }, false},
+		"to a group":    {func(f []byte) { f[HeaderLen+16] = 0xe1 }, false},
+		"a fragment":    {func(f []byte) { f[HeaderLen+6] = 0x20 }, false},
+	} {
+		f := frame(0, macA, macB, 0x0800, 30000)
+		f[1] = wire.GSOTCPv4
+		b := f[HeaderLen:]
+		clear(b[:20])
+		b[0], b[9], b[16] = 0x45, wire.ProtoTCP, 10
+		c.change(f)
+		d := lendTo(t, [][]byte{f})
+		if lent := len(d.whole) == 1 && &d.whole[0][0] == &f[0]; lent != c.lent {
+			t.Errorf("%s: lent %v, expected %v", name, lent, c.lent)
 		}
-	})
+	}
+}
+
+func lendTo(t *testing.T, frames [][]byte) *trains {
+	t.Helper()
+	e, err := New(Options{Devices: []Device{new(fakeDevice)}, MAC: macA, MTU: 1500, Manual: true, Lend: func() bool { return true }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := new(trains)
+	e.Attach(d)
+	e.take(frames, 0)
+	return d
 }
