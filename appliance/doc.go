@@ -19,6 +19,9 @@
 // FromGraph is New for a graph in the language of the x-kernel. SetKey, InvalidateKey and
 // ClearKey change keys while it runs.
 //
+// Subscribe tells what happens to it, which the log tells too, and Trace what becomes of
+// packets; neither makes a packet wait for its reader.
+//
 // The start order ends with making the taps Active, the stop order begins with
 // leaving it, so that no frame which was accepted is lost.
 package appliance

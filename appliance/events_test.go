@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"errors"
+	"net/url"
 	"slices"
 	"sync"
 	"testing"
@@ -108,6 +109,35 @@ func TestR50_EventsConcurrently(t *testing.T) {
 	time.AfterFunc(time.Minute, cancel)
 	readers.Wait()
 	cancel()
+}
+
+// What a query of events may be; nothing else is taken.
+func FuzzEventsRequest(f *testing.F) {
+	for _, s := range []string{"", "last=20&since=10m&once=true", "last=-1", "last=1&last=2", "since=1e9h", "of=all", "once=maybe", "%zz"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		v, err := url.ParseQuery(query)
+		if err != nil {
+			return
+		}
+		q, err := eventsRequest(v)
+		var no *ControlError
+		switch {
+		case err != nil && (!errors.As(err, &no) || no.Status != 400):
+			t.Errorf("%q: %v", query, err)
+		case err != nil:
+		case q.Last < 0 || q.Since < 0:
+			t.Errorf("%q is %+v", query, q)
+		default:
+			if v, err = url.ParseQuery(q.Query()); err != nil {
+				t.Fatal(err)
+			}
+			if again, err := eventsRequest(v); err != nil || again != q {
+				t.Errorf("%q is %+v, and written anew %+v, %v", query, q, again, err)
+			}
+		}
+	})
 }
 
 // awaitEvent reads events until one fits.

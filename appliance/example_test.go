@@ -65,6 +65,59 @@ func ExampleNew() {
 	// packets protected: 1
 }
 
+// What happens to an appliance, and what becomes of a packet.
+func ExampleAppliance_Trace() {
+	host, left := link.Pipe(link.PipeOptions{})
+	right, _ := link.Pipe(link.PipeOptions{})
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	box, err := appliance.New(appliance.Config{}, // without policies nothing passes
+		appliance.WithLinks(left, right, appliance.Host{MAC: mac, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	events := box.Subscribe(appliance.KeptEvents) // those from New on, too
+	defer events.Close()
+	ctx := context.Background()
+	go func() { _ = box.Run(ctx) }()
+	<-box.Ready()
+	defer box.Close()
+	packets, err := box.Trace("udp port 2 drop")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer packets.Close()
+
+	frame := append(make([]byte, 12), mac...)
+	frame = append(append(frame, mac...), 0x08, 0x00)
+	if _, err := host.WriteFrames([][]byte{append(frame, udpDatagram...)}); err != nil {
+		log.Fatal(err)
+	}
+	p, err := packets.Next(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(p.Direction, p.Packet)
+	for _, s := range p.Stations {
+		fmt.Println("  "+s.Station+":", s.Text)
+	}
+	for range 4 {
+		ev, err := events.Next(ctx)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(ev.Number, ev.String())
+	}
+	// Output:
+	// out udp 192.0.2.1:1 > 192.0.2.2:2 len 33
+	//   link: a frame of 47 octets from the host
+	//   rule: none fits
+	//   drop: no_policy
+	// 1 state: state new (state=new)
+	// 2 state: state starting (state=starting)
+	// 3 state: state active (state=active)
+	// 4 trace-started: a trace was started (filter="udp port 2 drop")
+}
+
 // udpDatagram is one from 192.0.2.1 port 1 to 192.0.2.2 port 2 that says "hello".
 var udpDatagram = []byte{
 	0x45, 0, 0, 33, 0, 1, 0, 0, 64, 17, 0xf6, 0xc7, 192, 0, 2, 1, 192, 0, 2, 2,

@@ -63,6 +63,57 @@ func TestR50_Client(t *testing.T) {
 	}
 }
 
+// Streams are read to their end, or refused with what is wrong.
+func TestR50_ClientStreams(t *testing.T) {
+	path, _ := box(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	c := New(path)
+	var e *appliance.ControlError
+	for _, r := range []appliance.TraceRequest{{Filter: "tpc"}, {Count: -1}, {Seconds: 1e9}} {
+		if _, err := c.Trace(ctx, r); !errors.As(err, &e) || e.Code != appliance.CodeBadRequest {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+	if _, err := c.Events(ctx, appliance.EventsRequest{Last: -1}); !errors.As(err, &e) || e.Code != appliance.CodeBadRequest {
+		t.Errorf("events before the first: %v", err)
+	}
+	x, err := c.Trace(ctx, appliance.TraceRequest{Filter: "tcp"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	if err := x.End(); err != nil {
+		t.Error(err)
+	}
+	if line, err := x.Next(); err != nil || line.TracedPacket != nil || line.End == nil || *line.End != (appliance.TraceEnd{}) {
+		t.Errorf("the end of nothing: %+v, %v", line, err)
+	}
+	if _, err := x.Next(); err != io.EOF {
+		t.Errorf("behind the end: %v", err)
+	}
+	events, err := c.Events(ctx, appliance.EventsRequest{Last: appliance.KeptEvents, Once: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Close()
+	last := uint64(0)
+	kinds := make(map[appliance.EventKind]int)
+	for {
+		ev, err := events.Next()
+		if err == io.EOF {
+			break
+		} else if err != nil || ev.Number != last+1 {
+			t.Fatalf("%+v after %d, %v", ev, last, err)
+		}
+		last = ev.Number
+		kinds[ev.Kind]++
+	}
+	if kinds[appliance.TraceStarted] != 1 || kinds[appliance.TraceStopped] != 1 || kinds[appliance.StateChanged] < 3 {
+		t.Errorf("events %v", kinds)
+	}
+}
+
 // What answers need not be a bitw, or not one of this version.
 func TestR50_ClientStrangeAnswers(t *testing.T) {
 	for name, x := range map[string]struct{ answer, says string }{

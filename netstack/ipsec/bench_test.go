@@ -252,17 +252,24 @@ func (outwards) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBuff
 
 // What it costs a packet that somebody could trace it, while nobody does: an engine
 // between links with hooks for observers and between links without, in turns. The metric
-// is the median over the rounds of how much more time the first takes.
+// is the median over the rounds of how much more time the first takes. On two cores of a
+// virtual AMD EPYC that was 0.8 % for datagrams of 64 octets, 0.7 % for 1,400, and for
+// superframes less than what can be told from noise.
 func BenchmarkIdleWatch(b *testing.B) {
-	for _, n := range []int{64, 1400} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+	super := tcpTo(addrA4, addrB4, 60000, true)
+	for name, f := range map[string][]byte{
+		"64":         frame(macA, macA, udpTo(addrA4, addrB4, 1, 2, 64), nil),
+		"1400":       frame(macA, macA, udpTo(addrA4, addrB4, 1, 2, 1400), nil),
+		"superframe": frame(macA, macA, super, superframe(super, 1448)),
+	} {
+		b.Run(name, func(b *testing.B) {
 			p := newPair(b, "aes128gcm16", transform.ProtoESP, sa.Transport, false, false).a
 			watch, wire := hook.NewWatch(nil), &counter{}
 			in := watch.Wrap(&attached{}, hook.Left)
 			in.Attach(outwards{p.e})
 			ways := [2]stack.NetworkDispatcher{outwards{p.e}, in}
 			ends := [2]stack.LinkEndpoint{wire, watch.Wrap(wire, hook.Right)}
-			pkt := link.NewPacket(frame(macA, macA, udpTo(addrA4, addrB4, 1, 2, n), nil), macA)
+			pkt := link.NewPacket(f, macA)
 			defer pkt.DecRef()
 			var more []float64
 			b.ReportAllocs()
@@ -272,7 +279,7 @@ func BenchmarkIdleWatch(b *testing.B) {
 					i = (i + round) % 2
 					p.e.Bind(p.left, ends[i], fixedNeighbors{macB})
 					begin := time.Now()
-					for range 512 {
+					for range 64 {
 						ways[i].DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt)
 					}
 					took[i] = time.Since(begin)
