@@ -284,7 +284,7 @@ func (a *Appliance) tellApplied(cfg *Config, changes []config.Change) {
 	if slices.ContainsFunc(changes, func(c config.Change) bool { return c.Subject == config.SAEdit }) {
 		a.warnInsecure()
 	}
-	ev := Event{Kind: ConfigurationApplied, Level: "info", Text: fmt.Sprintf("configuration applied, %d changes", len(changes))}
+	ev := Event{Kind: ConfigurationApplied, Level: "info", Text: "configuration applied"}
 	for i, c := range changes {
 		if i == maxEventChanges {
 			ev.Changes = append(ev.Changes, fmt.Sprintf("and %d more", len(changes)-i))

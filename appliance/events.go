@@ -408,7 +408,11 @@ func (ev *Event) fields() logrus.Fields {
 func (ev *Event) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s", ev.Kind, ev.Text)
-	for i, d := range ev.details() {
+	list := ev.details()
+	if ev.Kind == StateChanged {
+		list = nil // the text has it
+	}
+	for i, d := range list {
 		b.WriteString([]string{" (", " "}[min(i, 1)])
 		value := d[1]
 		if strings.ContainsAny(value, " \n\"()") {
@@ -416,7 +420,7 @@ func (ev *Event) String() string {
 		}
 		b.WriteString(d[0] + "=" + value)
 	}
-	if len(ev.details()) > 0 {
+	if len(list) > 0 {
 		b.WriteByte(')')
 	}
 	return b.String()

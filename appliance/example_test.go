@@ -112,9 +112,9 @@ func ExampleAppliance_Trace() {
 	//   link: a frame of 47 octets from the host
 	//   rule: none fits
 	//   drop: no_policy
-	// 1 state: state new (state=new)
-	// 2 state: state starting (state=starting)
-	// 3 state: state active (state=active)
+	// 1 state: state new
+	// 2 state: state starting
+	// 3 state: state active
 	// 4 trace-started: a trace was started (filter="udp port 2 drop")
 }
 

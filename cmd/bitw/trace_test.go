@@ -97,7 +97,7 @@ func TestR50_TraceAndMonitorOfRunning(t *testing.T) {
 		t.Errorf("%d lines, %v: %+v", len(lines), err, x)
 	}
 
-	w.call(t, 0, "state: state active (state=active)\n", "", "monitor", "--once")
+	w.call(t, 0, "info    trace-stopped: a trace of 2 packets was stopped (filter=\"out drop\" by=", "", "monitor", "--once")
 	w.out = safeBuffer{}
 	w.call(t, 0, "trace-started: a trace was started (filter=", "", "monitor", "--once", "--since", "10h", "eth9")
 	if !strings.Contains(w.out.String(), `(filter="out drop" by="user `) {
