@@ -29,6 +29,7 @@ func (q *Queue) ReadBatch(frames [][]byte) (n int, err error) {
 		return 0, ErrClosed
 	}
 	defer q.ring.leave()
+	yielded := false
 	for {
 		if q.park() {
 			continue
@@ -38,6 +39,13 @@ func (q *Queue) ReadBatch(frames [][]byte) (n int, err error) {
 		}
 		if n = q.ring.lend(frames); n > 0 {
 			return n, nil
+		}
+		if !yielded {
+			// Where others want the processor, who may be about to send more, being woken
+			// for each of their frames costs more than letting them go first.
+			yielded = true
+			_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+			continue
 		}
 		q.reading.Store(true)
 		err := q.ring.wait()
