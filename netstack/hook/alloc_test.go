@@ -9,6 +9,8 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"bitw/netstack/wire"
 )
 
 type nobody struct{}
@@ -54,5 +56,17 @@ func BenchmarkLookup(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		r.resolver.Lookup(peer4)
+	}
+}
+
+// Who looks makes the packet path allocate nothing: trails come back.
+func TestWatchAllocs(t *testing.T) {
+	b := newBump(t)
+	b.watch.Add(silent{})
+	h := b.watch.Wrap(b.left, Left)
+	pkt, _ := newFrame(macHost, macPeer, wire.EtherTypeIPv4, 40)
+	defer pkt.DecRef()
+	if n := testing.AllocsPerRun(200, func() { h.DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt) }); n != 0 {
+		t.Errorf("%v allocations a packet", n)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"bitw/netstack/trace"
-	"bitw/netstack/wire"
 )
 
 // noter notes what an observer is told.
@@ -39,18 +38,6 @@ func TestR50_Watch(t *testing.T) {
 	}
 	if b.watch.active.Load() != nil {
 		t.Error("it still watches")
-	}
-}
-
-// Who looks makes the packet path allocate nothing: trails come back.
-func TestWatchAllocs(t *testing.T) {
-	b := newBump(t)
-	b.watch.Add(silent{})
-	h := b.watch.Wrap(b.left, Left)
-	pkt, _ := newFrame(macHost, macPeer, wire.EtherTypeIPv4, 40)
-	defer pkt.DecRef()
-	if n := testing.AllocsPerRun(200, func() { h.DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt) }); n != 0 {
-		t.Errorf("%v allocations a packet", n)
 	}
 }
 
