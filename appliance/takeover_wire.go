@@ -236,6 +236,9 @@ func (c *handoverConn) alive() bool {
 	err = raw.Control(func(fd uintptr) {
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 		_, perr := unix.Poll(p, 0)
+		for errors.Is(perr, unix.EINTR) { // a signal of Go's own
+			_, perr = unix.Poll(p, 0)
+		}
 		gone = perr != nil || p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
 	})
 	return err == nil && !gone

@@ -118,7 +118,7 @@ func (d *decoder) readKeyFile(n *node, kf *keyFile) {
 	}
 	data, mode, err := d.opt.ReadFile(kf.path)
 	if err != nil {
-		msg, hint := readFailure(fmt.Sprintf("key file %s", filepath.Clean(kf.path)), err)
+		msg, hint := readFailure(fmt.Sprintf("key file %s", filepath.Clean(kf.path)), kf.path, err)
 		d.fail(n.place, hint, "%s", msg).Err = err
 		return
 	}

@@ -6,7 +6,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"syscall"
 )
 
@@ -100,6 +102,14 @@ func readFile(path string, limit int64) ([]byte, fs.FileMode, error) {
 	return data, info.Mode(), nil
 }
 
+// userName is the user of this process.
+func userName() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return strconv.Itoa(os.Geteuid())
+}
+
 func fileKind(m fs.FileMode) string {
 	switch {
 	case m.IsDir():
@@ -115,16 +125,16 @@ func fileKind(m fs.FileMode) string {
 // fileError says in words why a file cannot be read.
 func fileError(path, what string, err error) *Error {
 	e := &Error{File: path, Err: err}
-	e.Msg, e.Hint = readFailure(what, err)
+	e.Msg, e.Hint = readFailure(what, path, err)
 	return e
 }
 
-func readFailure(what string, err error) (msg, hint string) {
+func readFailure(what, path string, err error) (msg, hint string) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return what + " does not exist", "name another file, or make this one"
 	case errors.Is(err, fs.ErrPermission):
-		return what + " cannot be read: permission denied", "run as the user who owns it, or as root"
+		return what + " cannot be read: permission denied", "run as the user who owns it, or as root; a service's user is given it by: chown " + userName() + " " + path
 	}
 	var p *fs.PathError
 	if errors.As(err, &p) {

@@ -27,7 +27,7 @@ type Report struct {
 }
 
 // Process confines the calling process. After an error some of it may be in force. A
-// kernel without seccomp is none, see Report.
+// machine on which there is no seccomp, or none for this process, is none, see Report.
 func Process(o Options) (*Report, error) {
 	if err := each(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return nil, fmt.Errorf("no_new_privs: %w", err)
@@ -49,6 +49,8 @@ func Process(o Options) (*Report, error) {
 		r.Seccomp = true
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL), errors.Is(err, errors.ErrUnsupported):
 		r.NoSeccomp = fmt.Errorf("this machine has no seccomp filters for all threads (CONFIG_SECCOMP_FILTER, Linux 4.14): %w", err)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		r.NoSeccomp = fmt.Errorf("whoever started this process forbids it the system call seccomp: %w", err)
 	default:
 		return nil, fmt.Errorf("seccomp: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"bitw/appliance"
 	"bitw/config"
@@ -26,7 +27,7 @@ of its traffic is bypassed at first, so that nothing breaks when it is tried; th
 protection of a peer stands there as an example to fill in. It touches no interface.
 
 The file is /etc/bitw/IFACE.yaml, or what -f says ("-" for standard output), with mode
-0600. One that exists is never written over.`,
+0600, and belongs to the owner of its folder. One that exists is never written over.`,
 		Example: `  sudo bitw init
   sudo bitw init eth0
   bitw init eth0 -f -`,
@@ -77,7 +78,7 @@ func (p *program) runInit(name, file, dir string) error {
 		return err
 	}
 	_, err = io.WriteString(f, text)
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, belongToFolder(f), f.Close()); err != nil {
 		return errors.Join(err, os.Remove(file))
 	}
 	_, err = fmt.Fprintf(p.out, `%[1]s is written for %[2]s. Next:
@@ -87,6 +88,16 @@ func (p *program) runInit(name, file, dir string) error {
   timeout 120 bitw up --open-on-stop -c %[1]s
 `, shellWord(file), found.Name)
 	return err
+}
+
+// belongToFolder makes root's file that of the owner of its folder, which may be the user as
+// whom the service runs.
+func belongToFolder(f *os.File) error {
+	var st unix.Stat_t
+	if os.Geteuid() != 0 || unix.Stat(filepath.Dir(f.Name()), &st) != nil {
+		return nil
+	}
+	return f.Chown(int(st.Uid), int(st.Gid))
 }
 
 // firstConfig is the configuration that init writes.

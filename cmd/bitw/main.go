@@ -31,6 +31,7 @@ import (
 // A program is what the verbs share: where they write, and what they reach outside
 // of the process. Tests put their own in place.
 type program struct {
+	args     []string // of the call
 	in       io.Reader
 	out, err io.Writer
 	now      func() time.Time
@@ -118,6 +119,7 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e))
 // run is the whole program but for the process around it; the result is the exit
 // status.
 func (p *program) run(ctx context.Context, args []string) int {
+	p.args = args
 	root := p.command()
 	root.SetArgs(args)
 	root.SetOut(p.out)

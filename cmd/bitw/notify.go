@@ -21,20 +21,30 @@ type notifier struct {
 	open  bool // how the interface is left
 
 	once  sync.Once // for readiness
-	queue chan string
+	queue chan notice
 	ended chan struct{}
+}
+
+// A notice is a message, or where it is empty nothing but sent, which is closed in its turn.
+type notice struct {
+	text string
+	sent chan struct{}
 }
 
 // notifyQueue is how many messages may wait; a state that finds no room is not told.
 const notifyQueue = 16
 
 func newNotifier(send func(string) error, log logrus.FieldLogger, iface string, open bool) *notifier {
-	n := &notifier{send: send, log: log, iface: iface, open: open, queue: make(chan string, notifyQueue), ended: make(chan struct{})}
+	n := &notifier{send: send, log: log, iface: iface, open: open, queue: make(chan notice, notifyQueue), ended: make(chan struct{})}
 	go func() {
 		defer close(n.ended)
 		failed := false
 		for s := range n.queue {
-			err := n.send(s)
+			if s.sent != nil {
+				close(s.sent)
+				continue
+			}
+			err := n.send(s.text)
 			if err != nil && !failed {
 				n.log.WithError(err).Warn("the service manager cannot be told")
 			}
@@ -84,8 +94,23 @@ func (n *notifier) beat() {
 
 func (n *notifier) tell(s string) {
 	select {
-	case n.queue <- s:
+	case n.queue <- notice{text: s}:
 	default:
+	}
+}
+
+// flush waits until what was to be told is told, or for a second.
+func (n *notifier) flush() {
+	sent := make(chan struct{})
+	late := time.After(time.Second)
+	select {
+	case n.queue <- notice{sent: sent}:
+	case <-late:
+		return
+	}
+	select {
+	case <-sent:
+	case <-late:
 	}
 }
 

@@ -23,6 +23,8 @@ type upFlags struct {
 	confine             string
 	logJSON, openOnStop bool
 	takeover            bool
+	background          bool
+	tellReady           int
 }
 
 func (p *program) up() *cobra.Command {
@@ -45,7 +47,9 @@ without loss. What came of that is in the log.
 
 Under systemd it is a service of Type=notify: it says when the interface is cut, when
 something becomes of that, and when it stops. Where the unit has WatchdogSec, it gives
-signs of life as long as frames of both sides make progress.
+signs of life as long as frames of both sides make progress. After a takeover it is the
+service's main process, as long as it was started within the service: by its ExecReload,
+with --background.
 
 With --takeover it takes the interface over from the bitw that runs there and answers
 on the configuration's control socket, as for an upgrade or another configuration: no
@@ -72,13 +76,24 @@ program or trace another ends it, as a crash does; the kernel's log names the ca
   bitw up -c eth0.yaml --log-level debug --log-json
   bitw up --graph graph.comp --interface eth0`,
 		Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.runUp(cmd.Context(), f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.background {
+				return p.upInBackground(p.args)
+			}
+			return p.runUp(cmd.Context(), f)
+		},
 	}
 	f.flags(cmd)
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "", "`LEVEL` of the log: error, warn, info, debug or trace (default: the configuration's)")
 	cmd.Flags().BoolVar(&f.logJSON, "log-json", false, "log in JSON")
 	cmd.Flags().BoolVar(&f.openOnStop, "open-on-stop", false, "give the interface back, without protection, when ended cleanly")
 	cmd.Flags().BoolVar(&f.takeover, "takeover", false, "take the interface over from the bitw that runs there, if one does")
+	cmd.Flags().BoolVar(&f.background, "background", false, "return when the interface is cut, and go on in the background")
+	cmd.Flags().IntVar(&f.tellReady, "tell-ready", 0, "descriptor of --background")
+	// It fails only for a flag that was not defined.
+	if err := cmd.Flags().MarkHidden("tell-ready"); err != nil {
+		panic(err)
+	}
 	cmd.Flags().StringVar(&f.confine, "confine", "", "what it gives up once the interface is cut: full, capabilities or off (`WHAT`; default: the configuration's)")
 	cmd.Flags().StringVar(&f.hook, "hook", "auto", "attach to the interface by `HOOK`: auto, tcx or clsact")
 	complete(cmd, "log-level", logLevels()...)
@@ -169,6 +184,10 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	select {
 	case err = <-ended:
 	case <-a.Ready():
+		manager.flush() // before whoever started this goes
+		if err := tellReady(f.tellReady); err != nil {
+			log.WithError(err).Warn("nobody waits for this process to be ready")
+		}
 		fmt.Fprintf(p.out, "%s is cut and protected; see what passes with: bitw status %s\n", cfg.Interface, f.which(cfg))
 		err = <-ended
 	}
