@@ -64,7 +64,7 @@ func (p *plan) pack() (path string, err error) {
 			"ESP and AH to what crosses, by the policies of a configuration file. It\n" +
 			"fails closed, and tells of each packet why it was protected or dropped.",
 		Overridables: nfpm.Overridables{
-			Contents: list,
+			Contents:   list,
 			Depends:    []string{"systemd"},
 			Recommends: []string{"nftables"},
 			Scripts:    nfpm.Scripts{PostInstall: "files/postinst", PreRemove: "files/prerm", PostRemove: "files/postrm"},
