@@ -2,7 +2,9 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/user"
@@ -69,6 +71,9 @@ func (g allowedGroups) open(path string) error {
 		return os.Chmod(path, 0o666)
 	}
 	if err := os.Chown(path, -1, int(one)); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("only a member of group %d may give it that, and the user that this runs as is none; make it one: usermod -aG (%w)", one, err)
+		}
 		return err
 	}
 	return os.Chmod(path, 0o660)
