@@ -86,6 +86,9 @@ func New(cfg Config, opts ...Option) (*Appliance, error) {
 	if a.opt.host == nil && cfg.Interface == "" {
 		return nil, errors.New("appliance: the configuration names no interface, and there is no WithLinks")
 	}
+	if err := checkNeighbors(&a.cfg); err != nil && a.opt.host == nil {
+		return nil, fmt.Errorf("appliance: %w", err)
+	}
 	if err := cfg.CheckTwoNIC(); err != nil {
 		return nil, fmt.Errorf("appliance: %w", err)
 	}

@@ -90,6 +90,9 @@ func (a *Appliance) apply(cfg Config, dry bool) ([]config.Change, error) {
 	if err := cfg.CheckTwoNIC(); err != nil {
 		return changes, err
 	}
+	if err := checkNeighbors(&cfg); err != nil && a.opt.host == nil {
+		return changes, err
+	}
 	if err := hook.CheckClassRules(classRules(&cfg)); err != nil {
 		return changes, err
 	}

@@ -92,20 +92,31 @@ type hostState struct {
 	index     int    // of the interface, 0 if there is none
 	carrier   bool
 	mac       tcpip.LinkAddress // on the wire
-	insideMAC tcpip.LinkAddress // of the inside NIC, in the two-NIC form
 	mtu       int
+	inside    insideNIC // in the two-NIC form
 	addresses []netip.Prefix
 	own       map[netip.Addr]struct{}
 	routes    []ipsec.Route
 }
 
+// insideNIC is the inside of two NICs, as hostState has the outside.
+type insideNIC struct {
+	name  string
+	index int
+	mac   tcpip.LinkAddress
+	mtu   int
+}
+
 // leftMAC is the Ethernet address of the left side.
 func (h *hostState) leftMAC() tcpip.LinkAddress {
-	if h.insideMAC != "" {
-		return h.insideMAC
+	if h.inside.mac != "" {
+		return h.inside.mac
 	}
 	return h.mac
 }
+
+// gone tells whether an interface is missing.
+func (h *hostState) gone() bool { return h.index == 0 || h.inside.name != "" && h.inside.index == 0 }
 
 func (h *hostState) has(a netip.Addr) bool {
 	_, ok := h.own[a]
@@ -265,8 +276,8 @@ func (b *bump) cutInterface(ctx context.Context, o *options, from *successor) (d
 	cut := ethtap.Options{
 		Interface: b.cfg.Interface, NetNS: o.netNS, OnFailure: onFailure, Hook: o.hook, Queues: o.queues,
 		ForbidBypass: ban,
-		Inside:       b.cfg.Inside,
-		NoRing:       b.cfg.Offloads.NoRing, NoBatches: b.cfg.Offloads.NoBatches, NoSuperframes: b.cfg.Offloads.NoSuperframes,
+		Inside:       b.cfg.Inside, Severed: b.twoNIC(),
+		NoRing: b.cfg.Offloads.NoRing, NoBatches: b.cfg.Offloads.NoBatches, NoSuperframes: b.cfg.Offloads.NoSuperframes,
 	}
 	if from != nil {
 		b.device, err = from.adopt(cut)

@@ -9,6 +9,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 
+	"bitw/config"
 	"bitw/netstack/ethtap"
 	"bitw/netstack/hook"
 )
@@ -32,6 +33,14 @@ const (
 	// be on its way to the kernel yet.
 	correctLooks = 4
 )
+
+// checkNeighbors refuses what nobody could put right.
+func checkNeighbors(cfg *Config) error {
+	if cfg.OnFailure == config.Open && cfg.Neighbors == config.Proxy {
+		return errors.New("neighbors: proxy with on_failure: open: after a crash nobody corrects what the host was told; it must be relay")
+	}
+	return nil
+}
 
 // setCrossing says whether ARP and neighbour discovery cross, for all hooks.
 func (b *bump) setCrossing(on bool) {
@@ -94,14 +103,8 @@ func (b *bump) inService() {
 		return
 	}
 	b.setCrossing(false)
-	if host := b.host.Load(); b.twoNIC() {
-		// The inside takes no frame for another station than the box.
-		b.announce(func(a netip.Addr) (net.HardwareAddr, bool) {
-			if b.cfg.IsProtected(a) {
-				return net.HardwareAddr(host.mac), true
-			}
-			return net.HardwareAddr(host.insideMAC), true
-		})
+	if b.twoNIC() {
+		b.announceBox()
 	}
 }
 

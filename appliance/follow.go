@@ -28,26 +28,42 @@ func (b *bump) hostChanged(i *hostnet.Interface, ev hostnet.Event) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.changed(now, now.name, ev, false)
+}
+
+// changed acts on a change of an interface, which may be the inside of two. b.mu is held.
+func (b *bump) changed(now *hostState, name string, ev hostnet.Event, inside bool) {
 	b.host.Store(now)
 	if b.applied == nil {
 		return // not yet attached, or no more
 	}
-	b.logChange(now, ev)
+	b.logChange(now, name, ev)
 	b.apply(now)
-	if ev.Has(hostnet.Recreated) || ev.Has(hostnet.MAC) || ev.Has(hostnet.Carrier) {
-		b.forgetNeighbors()
-	}
 	for _, k := range []hostnet.Event{hostnet.Gone, hostnet.Recreated, hostnet.MAC, hostnet.MTU, hostnet.Renamed} {
 		if ev.Has(k) {
-			b.followDevice(now)
+			b.followDevice(now, name)
 			break
 		}
+	}
+	if !ev.Has(hostnet.Recreated) && !ev.Has(hostnet.MAC) && !ev.Has(hostnet.Carrier) {
+		return
+	}
+	if b.twoNIC() && b.answers() && !b.crossing.Load() {
+		b.announceBox()
+	}
+	if inside {
+		b.nics.hosts.Forget()
+	} else {
+		b.forgetNeighbors()
 	}
 }
 
 // logChange tells what happened to the interface.
-func (b *bump) logChange(now *hostState, ev hostnet.Event) {
+func (b *bump) logChange(now *hostState, name string, ev hostnet.Event) {
 	x := interfaceEvent(now, ev)
+	if x.Name = name; name == now.inside.name {
+		x.MAC, x.MTU = now.inside.mac.String(), now.inside.mtu
+	}
 	x.Level = "warning"
 	switch {
 	case ev.Has(hostnet.Gone):
@@ -84,29 +100,36 @@ func (b *bump) follow() {
 	if b.device == nil {
 		return
 	}
-	if i := b.device.Info(); i.Index != now.index || i.Name != now.name {
-		b.followDevice(now) // it changed while everything was being built
+	if i := b.device.Info(); i.Index != now.index || i.Name != now.name || i.InsideIndex != now.inside.index || i.Inside != now.inside.name {
+		b.followDevice(now, now.name) // it changed while everything was being built
 	}
 }
 
-// followDevice brings the cut to the interface as it is now. b.mu is held.
-func (b *bump) followDevice(now *hostState) {
+// followDevice brings the cut to the interfaces as they are now, of which that of the name
+// has changed. b.mu is held.
+func (b *bump) followDevice(now *hostState, name string) {
 	if b.device == nil {
 		return
 	}
 	was := b.absent.Load()
-	err := b.device.Follow(now.index)
-	b.absent.Store(err != nil || now.index == 0)
+	var err error
+	switch {
+	case !b.twoNIC():
+		err = b.device.Follow(now.index)
+	case now.index == 0: // first that it is gone, which the other must know
+		err = errors.Join(b.device.Follow(0), b.device.FollowInside(now.inside.index))
+	default:
+		err = errors.Join(b.device.FollowInside(now.inside.index), b.device.Follow(now.index))
+	}
+	b.absent.Store(err != nil || now.gone())
 	switch {
 	case errors.Is(err, ethtap.ErrClosed):
-	case err != nil && b.device.Info().Inside != "":
-		b.fail(fmt.Errorf("%w; bitw must be started anew", err))
 	case err != nil && !was:
-		b.tell(Event{Kind: InterfaceUncut, Level: "error", Text: "the interface cannot be cut; trying again", Name: now.name, Error: err.Error()})
+		b.tell(Event{Kind: InterfaceUncut, Level: "error", Text: "the interface cannot be cut; trying again", Name: name, Error: err.Error()})
 	case err != nil:
 		b.log.WithError(err).Debug("the interface still cannot be cut")
-	case was && now.index != 0:
-		b.tell(Event{Kind: InterfaceCut, Level: "warning", Text: "the interface is cut again, by " + b.cut(), Name: now.name})
+	case was && !now.gone():
+		b.tell(Event{Kind: InterfaceCut, Level: "warning", Text: "the interface is cut again, by " + b.cut(), Name: name})
 	}
 }
 
@@ -121,8 +144,11 @@ func (b *bump) keepCut() {
 	if b.applied == nil {
 		return
 	}
-	if now := b.host.Load(); b.absent.Load() && now.index != 0 {
-		b.followDevice(now)
+	if now := b.host.Load(); b.absent.Load() && !now.gone() {
+		b.followDevice(now, now.name)
+		if b.twoNIC() && b.answers() && !b.crossing.Load() && !b.absent.Load() {
+			b.announceBox()
+		}
 	}
 	switch restored, err := b.device.CheckGuard(); {
 	case errors.Is(err, ethtap.ErrClosed):
@@ -166,14 +192,21 @@ func (b *bump) reportInterface(s *Status) {
 	case b.absent.Load() && now.index == 0:
 		s.State = stateWaiting
 		say(Critical, "bitw cuts it as soon as there is one", "there is no interface %s now", s.Interface)
+	case b.absent.Load() && now.gone():
+		s.State = stateWaiting
+		say(Critical, "bitw cuts it as soon as there is one", "there is no interface %s now, the inside", s.Inside)
 	case b.absent.Load():
 		s.State = stateWaiting
 		say(Critical, "see the log; bitw tries again each second", "interface %s was created anew and cannot be cut", s.Interface)
 	case !s.Carrier:
 		say(Critical, "set it up (ip link set "+now.name+" up), or see to its cable", "interface %s is down or has no carrier", now.name)
 	}
+	const rename = "name it so in the configuration before the next start"
 	if s.RenamedTo != "" {
-		say(Warning, "name it so in the configuration before the next start", "interface %s is called %s now and stays cut", s.Interface, s.RenamedTo)
+		say(Warning, rename, "interface %s is called %s now and stays cut", s.Interface, s.RenamedTo)
+	}
+	if b.twoNIC() && now.inside.name != b.cfg.Inside {
+		say(Warning, rename, "interface %s is called %s now and stays cut", b.cfg.Inside, now.inside.name)
 	}
 	s.BypassForbidden, s.BypassRefused = b.device.Bypass()
 	if err != nil {

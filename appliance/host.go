@@ -86,7 +86,7 @@ func (b *bump) apply(now *hostState) {
 		b.kern.SetMTU(uint32(now.mtu))
 		b.dev.SetMTU(uint32(now.mtu))
 	}
-	if old.mac != now.mac {
+	if old.mac != now.mac || old.leftMAC() != now.leftMAC() {
 		b.engine.SetMACs(now.leftMAC(), now.mac)
 		b.kern.SetLinkAddress(now.leftMAC())
 		b.dev.SetLinkAddress(now.mac)
@@ -94,6 +94,7 @@ func (b *bump) apply(now *hostState) {
 		if b.proxy != nil {
 			b.proxy.SetMAC(now.mac)
 		}
+		b.nics.setMACs(now)
 	}
 	b.engine.SetRoutes(ipsec.NewRoutes(b.routes(now)))
 	for a := range now.own {

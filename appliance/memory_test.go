@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -231,19 +232,36 @@ func (p *memoryPair) transfer(t testing.TB, six bool, n int) {
 	if err != nil {
 		t.Fatalf("connect: %v\nA: %s\nB: %s", err, dropsOf(p.boxA), dropsOf(p.boxB))
 	}
-	if _, err := c.Write(data); err != nil {
-		t.Fatal(err)
+	// Nothing here is timed, but what hangs is to say so.
+	const patience = time.Minute
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if n, err := c.Write(data); err != nil {
+		t.Fatalf("after %d octets: %v\n%s", n, err, p.state())
 	}
 	_ = c.CloseWrite()
 	select {
 	case b := <-got:
 		if !bytes.Equal(b, data) {
-			t.Fatalf("%d octets arrived of %d, or others", len(b), len(data))
+			t.Fatalf("%d octets arrived of %d, or others\n%s", len(b), len(data), p.state())
 		}
-	case <-ctx.Done():
-		t.Fatalf("transfer hangs\nA: %s\nB: %s", dropsOf(p.boxA), dropsOf(p.boxB))
+	case <-time.After(patience):
+		t.Fatalf("transfer hangs\n%s", p.state())
 	}
 	_ = c.Close()
+}
+
+// state is what tells why a transfer does not go on.
+func (p *memoryPair) state() string {
+	var w strings.Builder
+	for name, x := range map[string]struct {
+		box  *Appliance
+		host *memoryHost
+	}{"A": {p.boxA, p.a}, "B": {p.boxB, p.b}} {
+		tcp := x.host.stack.Stats().TCP
+		fmt.Fprintf(&w, "%s: drops %s; TCP: %d segments sent, %d received, %d retransmitted, %d timeouts, %d checksum errors\n", name, dropsOf(x.box),
+			tcp.SegmentsSent.Value(), tcp.ValidSegmentsReceived.Value(), tcp.Retransmits.Value(), tcp.Timeouts.Value(), tcp.ChecksumErrors.Value())
+	}
+	return w.String()
 }
 
 func dropsOf(a *Appliance) string { return fmt.Sprint(a.Status().DropsBySide) }

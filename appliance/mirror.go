@@ -116,6 +116,20 @@ func (m *linkMirror) change(i *hostnet.Interface, up bool, why string) {
 	log.Warnf("link set %s", word)
 }
 
+// fresh notes that the interface with an index is new, so that nobody has set it down.
+func (m *linkMirror) fresh(index int) {
+	if m == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.sides {
+		if s := &m.sides[i]; s.current().Index == index {
+			s.down, s.since = false, m.now()
+		}
+	}
+}
+
 // leave stops it and leaves down what it had set down to another process.
 func (m *linkMirror) leave() {
 	if m == nil {

@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -54,6 +53,7 @@ type nics struct {
 	mirror          *linkMirror
 	hosts           *hook.Hosts
 	left            *hook.Inside
+	right           *hook.Outside
 	probes          *hook.Probes
 }
 
@@ -61,9 +61,15 @@ type nics struct {
 func (b *bump) hostBetween() *hostState {
 	out, in := b.nics.outside.watcher.Current(), b.nics.inside.watcher.Current()
 	s := &hostState{
-		name: out.Name, index: out.Index, carrier: out.Carrier,
-		mac: tcpip.LinkAddress(out.MAC), insideMAC: tcpip.LinkAddress(in.MAC), mtu: min(out.MTU, in.MTU),
+		name: out.Name, index: out.Index, carrier: out.Carrier, mac: tcpip.LinkAddress(out.MAC), mtu: min(out.MTU, in.MTU),
+		inside:    insideNIC{in.Name, in.Index, tcpip.LinkAddress(in.MAC), in.MTU},
 		addresses: b.cfg.Protected, own: make(map[netip.Addr]struct{}),
+	}
+	if out.Gone {
+		s.index = 0
+	}
+	if in.Gone {
+		s.inside.index = 0
 	}
 	for _, a := range askers(b.cfg) {
 		s.own[a] = struct{}{}
@@ -95,26 +101,36 @@ func (b *bump) nicChanged(n *nic, i *hostnet.Interface, ev hostnet.Event) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, k := range []hostnet.Event{hostnet.Gone, hostnet.Recreated, hostnet.MAC, hostnet.Renamed} {
-		if ev.Has(k) {
-			b.nics.mirror.end()
-			b.fail(fmt.Errorf("interface %s: %v; bitw must be started anew", i.Name, k))
-			return
-		}
+	if ev.Has(hostnet.Recreated) {
+		b.nics.mirror.fresh(i.Index)
 	}
 	b.nics.mirror.look()
 	if b.host.Load() == nil {
 		return // not both are known
 	}
-	now := b.hostBetween()
-	b.host.Store(now)
-	if b.applied == nil {
+	b.changed(b.hostBetween(), i.Name, ev, n == b.nics.inside)
+}
+
+// announceBox has the stations of each side send to the box: under proxy they have its
+// NICs' addresses for each other. The inside takes no frame for another station.
+func (b *bump) announceBox() {
+	host := b.host.Load()
+	b.announce(func(a netip.Addr) (net.HardwareAddr, bool) {
+		if b.cfg.IsProtected(a) {
+			return net.HardwareAddr(host.mac), true
+		}
+		return net.HardwareAddr(host.inside.mac), true
+	})
+}
+
+// setMACs tells the hooks of both NICs what their Ethernet addresses are.
+func (n *nics) setMACs(now *hostState) {
+	if n.hosts == nil {
 		return
 	}
-	b.apply(now)
-	x := interfaceEvent(now, ev)
-	x.Name = i.Name
-	b.tell(x)
+	n.hosts.SetMAC(now.inside.mac)
+	n.left.SetMACs(now.inside.mac, now.mac)
+	n.right.SetMAC(now.mac)
 }
 
 // find readies the search for the hosts on the left.
@@ -180,16 +196,17 @@ func (b *bump) between(end stack.LinkEndpoint, side hook.Side, other *hook.Relay
 	if side == hook.Left {
 		b.nics.hosts.Bind(end)
 		b.nics.left = hook.NewInside(end, hook.InsideOptions{
-			MAC: host.insideMAC, WireMAC: host.mac, Own: b.own, Cross: relay,
+			MAC: host.inside.mac, WireMAC: host.mac, Own: b.own, Cross: relay,
 			Hosts: b.nics.hosts, Wire: other, Probes: b.nics.probes, Drops: &b.drops[side],
 		})
 		return b.nics.left
 	}
 	own := b.cfg.OutsideAddresses()
-	return hook.NewOutside(end, hook.OutsideOptions{
+	b.nics.right = hook.NewOutside(end, hook.OutsideOptions{
 		MAC: host.mac, Probes: b.nics.probes,
 		Answers: func(a netip.Addr) bool { return !relay && !b.crossing.Load() && b.own(a) || slices.Contains(own, a) },
 	})
+	return b.nics.right
 }
 
 // stop ends what follows the NICs.

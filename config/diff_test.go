@@ -16,7 +16,8 @@ func TestDiff(t *testing.T) {
 	}{
 		{"nothing", nil, nil},
 		{"a comment", []string{"interface: eth0 ", "# c\ninterface: eth0 "}, nil},
-		{"settings", []string{"on_failure: shut", "on_failure: open", "mtu: 1500", "mtu: 1400"}, []string{`setting "on_failure" changed`, `setting "mtu" changed`}},
+		{"settings", []string{"on_failure: shut", "on_failure: open", "neighbors: proxy ", "neighbors: relay ", "mtu: 1500", "mtu: 1400"},
+			[]string{`setting "on_failure" changed`, `setting "mtu" changed`, `setting "neighbors" changed`}},
 		{"classes", []string{"  dhcp: bypass", "  dhcp: discard", "  lldp: bypass\n", "  multicast: bypass\n"},
 			[]string{`class "dhcp" changed: action`, `class "multicast" added`, `class "lldp" removed`}},
 		{"neighbour", []string{"00:00:09", "00:00:08"}, []string{`static neighbor "192.0.2.9" changed: mac`}},

@@ -15,8 +15,8 @@ func (d *decoder) neighbors(f *fields) {
 		c.Neighbors = enum(d.source, n, Proxy, Relay)
 	}
 	if n != nil && c.Neighbors == Proxy && c.OnFailure == Open {
-		d.warn(n.place, "with relay, the default under on_failure: open, it always knows them",
-			"after a crash the host has its own Ethernet address for its neighbors until it asks for them again")
+		d.fail(n.place, "write relay, the default under on_failure: open, or on_failure: shut",
+			"with on_failure: open a crash leaves the host what proxy has told it, its own Ethernet address for all neighbors, and nobody to correct that")
 	}
 	for _, x := range c.Classes {
 		what, ok := map[string]string{"arp": "IPv4", "ndp": "IPv6"}[x.Name]

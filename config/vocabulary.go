@@ -142,7 +142,7 @@ func fileKeys() []Key {
 		{Name: "fragment_timeout", Doc: "how long one may stay incomplete", Default: "30s", Value: timeIs()},
 		{Name: "acquire", Doc: "what waits while a key manager makes an SA", Value: mappingOf(acquireKeys())},
 		{Name: "classes", Doc: "frames that no policy decides; those not named are discarded", Value: Value{Words: "CLASS: bypass | discard", Entries: &Entry{Pattern: `^ethertype *(0x[0-9A-Fa-f]+|[0-9]+)$`, Value: words(Bypass, Discard)}}},
-		{Name: "neighbors", Doc: "bitw answers for all neighbours (proxy), or the host finds them itself (relay)", Default: "proxy; relay with on_failure: open", Value: words(Proxy, Relay)},
+		{Name: "neighbors", Doc: "bitw answers for all neighbours (proxy), or the host finds them itself (relay)", Default: "proxy; relay with on_failure: open, where nothing else can be", Value: words(Proxy, Relay)},
 		{Name: "static_neighbors", Doc: "neighbours that never age", Value: listOf("a list", mappingOf(neighborKeys()))},
 		{Name: "routes", Doc: "what is not as the host's interface says; between two interfaces all that there are", Value: listOf("a list", mappingOf(routeKeys()))},
 		{Name: "mtu", Doc: "octets of the largest IP packet on the wire", Default: "the interface's", Value: number(576, 65535, "576 to 65535")},

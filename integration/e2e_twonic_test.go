@@ -2,8 +2,11 @@ package integration
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -12,6 +15,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"bitw/appliance"
+	"bitw/appliance/observe"
 	"bitw/integration/netlab"
 )
 
@@ -297,6 +302,170 @@ func TestR13_R07_OpenAndRelay(t *testing.T) {
 		t.Errorf("recover: %v, %q", err, stdout)
 	}
 	s.moves("after recover")
+}
+
+// TestR13_R12_NICsCreatedAnew deletes each NIC of the box and makes it anew under a
+// connection: it goes on, and the box's own kernel and the wire see nothing of it.
+func TestR13_R12_NICsCreatedAnew(t *testing.T) {
+	for _, neighbors := range []string{"proxy", "relay"} {
+		t.Run(neighbors, func(t *testing.T) {
+			n := newBetween(t, netlab.DefaultA())
+			p := &plan{flows: []*flow{newFlow("v4", "transport", "aes128gcm16", 0x1004, a4, b4)}}
+			x := n.box(t, p, "protected: [192.0.2.1, \"2001:db8::1\"]\nneighbors: "+neighbors+"\n"+linkRoutes)
+			b := newBox(t, n.B, p.yaml(false))
+			x.up()
+			b.up()
+			c := watchClear(n.Pair, 128)
+			s := startStream(t, n.A, n.B, b4)
+			for _, nic := range []struct {
+				card string
+				wire *netlab.Wire
+			}{{"eth1", n.inside}, {"eth0", n.Wire}} {
+				l, err := n.x.Netlink().LinkByName(nic.card)
+				if err == nil {
+					err = n.x.Netlink().LinkDel(l)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, "status says that "+nic.card+" is gone", func() bool {
+					st := x.status()
+					return st.State == "waiting for interface" && slices.ContainsFunc(st.Health, func(f appliance.Finding) bool {
+						return f.Severity == appliance.Critical && strings.Contains(f.Problem, nic.card)
+					})
+				})
+				if err := n.x.Plug(nic.wire, nic.card, netlab.CardOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				s.moves("through the " + nic.card + " that was made anew")
+				eventually(t, nic.card+" was made anew and the state is active", func() bool { return x.status().State == "active" })
+				if !strings.Contains(x.out.String(), "the interface is gone") {
+					t.Errorf("the log does not say that %s is gone:\n%s", nic.card, x.out)
+				}
+			}
+			for _, names := range [][2]string{{"eth1", "lan0"}, {"lan0", "eth1"}} {
+				l, err := n.x.Netlink().LinkByName(names[0])
+				if err == nil {
+					err = n.x.Netlink().LinkSetName(l, names[1])
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, "status says that eth1 is called "+names[1], func() bool {
+					found := slices.ContainsFunc(x.status().Health, func(f appliance.Finding) bool { return strings.Contains(f.Problem, "lan0") })
+					return found == (names[1] == "lan0")
+				})
+				s.moves("through what is called " + names[1])
+			}
+			allESP(t, c)
+		})
+	}
+}
+
+// TestR03_R13_ObserveBetween watches two NICs: they pass their frames to each other while
+// that lasts, and are afterwards as they were before.
+func TestR03_R13_ObserveBetween(t *testing.T) {
+	n := newBetween(t, netlab.DefaultA())
+	p := &plan{flows: []*flow{newFlow("v4", "transport", "aes128gcm16", 0x1004, a4, b4)}}
+	x := n.box(t, p, "protected: [192.0.2.1, \"2001:db8::1\"]\n"+linkRoutes)
+	watch := func() {
+		t.Helper()
+		said, report := new(output), new(output)
+		cmd := exec.Command(bitwPath(t), "observe", "eth0", "-c", x.file, "-o", "json")
+		cmd.Stdout, cmd.Stderr = report, said
+		proc, err := n.x.Start(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "observe watches", func() bool { return strings.Contains(said.String(), "watching eth1 and eth0") })
+		pings(t, n.A, b4, netlab.PingOptions{Count: 3})
+		pings(t, n.B, a6, netlab.PingOptions{Count: 3})
+		if err := proc.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		if err := proc.Wait(); err != nil {
+			t.Fatalf("bitw observe: %v\n%s", err, said)
+		}
+		var r observe.Report
+		if err := json.Unmarshal([]byte(report.String()), &r); err != nil {
+			t.Fatalf("%v in %s", err, report)
+		}
+		for _, want := range []struct{ local, remote, action string }{{a4.String(), b4.String(), "protect"}, {a6.String(), b6.String(), "discard"}} {
+			var out, in uint64
+			for _, f := range r.Flows { // questions and answers are two
+				if f.Local != want.local || f.Remote != want.remote {
+					continue
+				}
+				out, in = out+f.Out.Packets, in+f.In.Packets
+				if v := f.Out.Verdict; v != nil && v.Action != want.action {
+					t.Errorf("the flow %+v would be %+v, expected %s", f, v, want.action)
+				}
+			}
+			if out < 3 || in < 3 {
+				t.Errorf("%d and %d packets between %s and %s in %s; expected all pings", out, in, want.local, want.remote, report)
+			}
+		}
+		if r.Interface != "eth0" || r.Inside != "eth1" {
+			t.Errorf("observed %q and %q", r.Interface, r.Inside)
+		}
+	}
+	silent(t, n.A, b4)
+	watch()
+	silent(t, n.A, b4)
+
+	x.up()
+	if _, stderr, err := x.run("observe", "eth0", "-c", x.file); err == nil || !strings.Contains(stderr, "already taken") {
+		t.Errorf("observe of what a bitw holds: %v\n%s", err, stderr)
+	}
+	x.down()
+	if _, stderr, err := x.run("observe", "eth0", "-c", x.file); err == nil || !strings.Contains(stderr, "is shut") {
+		t.Errorf("observe of what was left shut: %v\n%s", err, stderr)
+	}
+	if _, stderr, err := x.run("recover", "eth0"); err != nil {
+		t.Fatalf("recover: %v\n%s", err, stderr)
+	}
+	watch()
+	pings(t, n.A, b4, netlab.PingOptions{})
+}
+
+// TestR13_R48_NothingInTheClearAtTheStart starts bitw for the first time in front of a host
+// that sends without pause, to the true address of its peer: the box, which passed nothing
+// before, passes nothing in the clear.
+func TestR13_R48_NothingInTheClearAtTheStart(t *testing.T) {
+	for _, onFailure := range []string{"shut", "open"} {
+		n := newBetween(t, netlab.DefaultA())
+		p := &plan{flows: []*flow{newFlow("v4", "transport", "aes128gcm16", 0x1004, a4, b4)}}
+		x := n.box(t, p, "protected: [192.0.2.1, \"2001:db8::1\"]\non_failure: "+onFailure+"\n"+linkRoutes)
+		if _, err := n.A.Run(deadline(t, 10*time.Second), "ip", "neigh", "replace", b4.String(), "lladdr", net.HardwareAddr(mac(t, n.B)).String(), "dev", "eth0", "nud", "permanent"); err != nil {
+			t.Fatal(err)
+		}
+		pc, err := n.A.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(a4, 0).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for {
+				if _, err := pc.WriteTo([]byte(netlab.Marker), &net.UDPAddr{IP: b4.AsSlice(), Port: 7009}); err != nil {
+					return
+				}
+				time.Sleep(50 * time.Microsecond)
+			}
+		}()
+		c := watchClear(n.Pair, 128)
+		x.up()
+		eventually(t, "ESP on the wire", func() bool { return c.Counts().Of(netlab.ESP) > 100 })
+		_ = pc.Close()
+		<-stopped
+		// The peer, which has no bitw, complains in the clear of ESP.
+		if _, err := c.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if n := c.Watched(0).Frames; n > 0 {
+			t.Errorf("on_failure: %s: %d frames in the clear", onFailure, n)
+		}
+	}
 }
 
 // TestR13_LinkIsMirrored takes the link of one side away, and gives it back.

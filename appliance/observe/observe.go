@@ -28,6 +28,11 @@ var ErrTaken = ethtap.ErrBusy
 // Options say what to watch. Only Interface is needed.
 type Options struct {
 	Interface string
+	// Inside is the other interface of a box between two, of which Interface is the
+	// outside. As long as they are watched each passes its frames to the other, in the
+	// clear and past the box's own kernel, which has them back afterwards if it had them
+	// before.
+	Inside string
 	// NetNS is the path of the interface's network namespace, "" for the caller's.
 	NetNS string
 	// Hook is how the eBPF programs are attached.
@@ -92,12 +97,11 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		}
 		break
 	}
-	missed := ob.missed()
+	ob.catchUp()
 	closeErr := ob.device.SetStates(ethtap.Closed, ethtap.Closed)
 	readers.Wait()
 	closeErr = errors.Join(closeErr, ob.flush())
 	r := ob.report()
-	r.Missed = missed
 	return r, errors.Join(err, closeErr, closeAll())
 }
 
@@ -134,7 +138,7 @@ func open(o *Options) (_ *observer, _ func() error, err error) {
 		closers = append(closers, db.Close)
 		j = &judge{db: db}
 	}
-	cut := ethtap.Options{Interface: o.Interface, NetNS: o.NetNS, Hook: o.Hook, OnFailure: ethtap.FailOpen}
+	cut := ethtap.Options{Interface: o.Interface, Inside: o.Inside, NetNS: o.NetNS, Hook: o.Hook, OnFailure: ethtap.FailOpen}
 	if left, err := ethtap.Left(cut); err != nil {
 		return nil, nil, err
 	} else if left {
@@ -144,13 +148,20 @@ func open(o *Options) (_ *observer, _ func() error, err error) {
 	if ob.device, err = ethtap.Open(cut); err != nil {
 		return nil, nil, err
 	}
-	closers = append(closers, ob.device.Close)
+	end := ob.device.Close
+	if ob.device.TookOverOpen() {
+		end = ob.device.Leave
+	}
+	closers = append(closers, end)
 	info := ob.device.Info()
 	if j != nil {
 		j.mtu = info.MTU
 		if o.Config.MTU != 0 {
 			j.mtu = min(j.mtu, o.Config.MTU)
 		}
+	}
+	if o.Inside != "" {
+		info.MAC = nil // what the hosts send each other has their addresses
 	}
 	ob.table = newTable(j, info.MAC, o.MaxFlows)
 	if o.Record != nil {
@@ -161,6 +172,25 @@ func open(o *Options) (_ *observer, _ func() error, err error) {
 	}
 	ob.since = time.Now()
 	return ob, closeAll, ob.device.SetStates(ethtap.Passive, ethtap.Passive)
+}
+
+// catchUpTime bounds how long the end waits for copies of what has passed before it.
+const catchUpTime = time.Second
+
+// catchUp waits until the readers have seen what waits for them: on a busy machine they
+// are behind.
+func (ob *observer) catchUp() {
+	for end := time.Now().Add(catchUpTime); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		waiting := false
+		for _, tap := range []*ethtap.Tap{ob.device.Kernel(), ob.device.Wire()} {
+			for _, q := range tap.Queues() {
+				waiting = waiting || q.Waiting()
+			}
+		}
+		if !waiting {
+			return
+		}
+	}
 }
 
 // read looks at the copies of one side until the tap is Closed.
@@ -210,7 +240,7 @@ func (ob *observer) flush() error {
 
 func (ob *observer) report() *Report {
 	info := ob.device.Info()
-	r := &Report{Interface: info.Name, MTU: info.MTU, Since: ob.since, Until: time.Now(), Missed: ob.missed()}
+	r := &Report{Interface: info.Name, Inside: info.Inside, MTU: info.MTU, Since: ob.since, Until: time.Now(), Missed: ob.missed()}
 	ob.mu.Lock()
 	defer ob.mu.Unlock()
 	if ob.table.judge != nil {
@@ -228,7 +258,7 @@ func (ob *observer) missed() Missed {
 		n   *uint64
 	}{{ob.device.Kernel(), &m.Inside}, {ob.device.Wire(), &m.Outside}} {
 		if s, err := side.tap.Stats(); err == nil {
-			*side.n = s.Overflow + s.Oversize
+			*side.n = s.Overflow + s.Oversize + s.Discarded
 		}
 	}
 	return m

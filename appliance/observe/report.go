@@ -6,6 +6,7 @@ import "time"
 // frames; a superframe counts as the packets that it would be cut into.
 type Report struct {
 	Interface string    `json:"interface"`
+	Inside    string    `json:"inside,omitempty"` // of two, of which Interface is the outside
 	MTU       int       `json:"mtu"`
 	Since     time.Time `json:"since"`
 	Until     time.Time `json:"until"`

@@ -49,7 +49,7 @@ type half struct {
 // A table counts flows, a bounded number of them. It is not safe for concurrent use.
 type table struct {
 	judge    *judge // nil if there is nothing to judge by
-	mac      []byte // of the interface
+	mac      []byte // of the interface; nil for all
 	maxFlows int
 	words    bool // see is to say what would become of a frame
 
@@ -121,7 +121,7 @@ func (t *table) class(dir sa.Direction, frame []byte) (class, action string) {
 		rules, neighbors = t.judge.db.Classes, t.judge.db.Neighbors
 	}
 	class, bypass, handled := hook.ClassOf(frame, rules, neighbors)
-	if class == hook.Policy && dir == sa.Inbound && !bytes.Equal(frame[:6], t.mac) {
+	if class == hook.Policy && dir == sa.Inbound && t.mac != nil && !bytes.Equal(frame[:6], t.mac) {
 		class, handled = wire.DropForeignMAC.String(), false
 	}
 	switch {

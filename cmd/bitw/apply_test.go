@@ -99,7 +99,7 @@ func TestR50_ApplyVerb(t *testing.T) {
 
 	applicable(t, dir, "  - {name: ssh, action: bypas}\n")
 	newWorld(t).call(t, 1, "", path+":9:25: ", "apply", path)
-	applicable(t, dir, "mtu: 1400\non_failure: open\nneighbors: proxy\n")
+	applicable(t, dir, "mtu: 1400\non_failure: open\nneighbors: relay\n")
 	newWorld(t).call(t, 1, "", "bitw: on_failure: this cannot change at run time: nothing was changed; bitw up --takeover does it without loss\n", "apply", path)
 	if a.Status().MTU != 1500 || names() != "peer " {
 		t.Error("a refused configuration changed something")

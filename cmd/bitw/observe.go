@@ -34,6 +34,10 @@ by which security associations, bypass or discard, and by which policy; how many
 protection would add; and for packets that would then be too big for the interface and
 must not be fragmented, how big their sender would be told to make them.
 
+If that configuration is for a box between two interfaces, IFACE is the outside. As
+long as they are watched they pass their frames to each other, in the clear and past the
+box's own kernel.
+
 -w records all frames as pcapng, with the interfaces "inside" for what this host sends
 and "outside" for what arrives; each frame's comment says what would become of it.
 
@@ -75,7 +79,7 @@ func (p *program) runObserve(ctx context.Context, iface string, f observeFlags) 
 		if cfg.Interface != iface {
 			fmt.Fprintf(p.err, "%s is for %s; %s is watched as if it were for that\n", f.config, cfg.Interface, iface)
 		}
-		o.Config = cfg
+		o.Config, o.Inside = cfg, cfg.Inside
 	}
 	if f.file != "" {
 		if info, err := os.Stat(filepath.Dir(f.file)); err != nil || !info.IsDir() {
@@ -89,7 +93,11 @@ func (p *program) runObserve(ctx context.Context, iface string, f observeFlags) 
 	live = live && f.output == "text" && term.IsTerminal(int(screen.Fd()))
 	o.Watching = func() {
 		if !live {
-			fmt.Fprintf(p.err, "watching %s, undisturbed; Ctrl-C ends it\n", iface)
+			what := iface + ", undisturbed"
+			if o.Inside != "" {
+				what = o.Inside + " and " + iface + ", which pass their frames to each other meanwhile"
+			}
+			fmt.Fprintf(p.err, "watching %s; Ctrl-C ends it\n", what)
 		}
 	}
 	if live {

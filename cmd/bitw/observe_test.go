@@ -131,7 +131,10 @@ func TestR03_ObserveVerb(t *testing.T) {
 		t.Errorf("the pings: %+v, verdict %+v", ping, v)
 	}
 	tcp := flow(6)
-	if v := tcp.Out.Verdict; tcp.Out.Bytes < octets && rep.Missed == (observe.Missed{}) || v == nil || v.Action != "protect" || v.Fit != observe.Cut || v.Overhead == 0 {
+	// What the kernel hands over as a superframe is cut to fit; on a busy machine it also
+	// sends single segments, of which it would be told that they are too big.
+	if v := tcp.Out.Verdict; tcp.Out.Bytes < octets && rep.Missed == (observe.Missed{}) || v == nil || v.Action != "protect" ||
+		v.Fit != observe.Cut && (v.Fit != observe.TooBig || v.MaxInner != 1466) || v.Overhead == 0 {
 		t.Errorf("the transfer: %+v, verdict %+v", tcp, v)
 	}
 	if tcp.In.Packets == 0 || tcp.In.Verdict == nil || tcp.In.Verdict.Reason != "clear_not_protected" {

@@ -56,8 +56,7 @@ on the configuration's control socket, as for an upgrade or another configuratio
 frame is lost, none passes in the clear, and SAs go on with their sequence numbers,
 replay windows, lifetimes and path MTUs where the configuration has them with the same
 key. The other one ends with status 0. If this one cannot start, the other goes on; if
-none runs, this one starts as without --takeover. Between two interfaces (inside and
-outside) it is refused.
+none runs, this one starts as without --takeover.
 
 With --graph the configuration is a graph in the language of the x-kernel instead, with
 the files rom, prottbl and km/* beside it. 'bitw graph FILE' shows what it composes,

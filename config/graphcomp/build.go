@@ -84,7 +84,6 @@ func (b *builder) fail(pos config.Position, hint, format string, args ...any) {
 // settings takes what watchdog, the drivers, vnet and init say.
 func (b *builder) settings() {
 	c, g := &b.plan.Config, b.graph
-	c.Neighbors = config.Proxy
 	c.Interface = b.opt.Interface
 	if name, err := g.Interface(); err == nil {
 		c.Interface = name
@@ -125,6 +124,7 @@ func (b *builder) settings() {
 			}
 		}
 	}
+	c.Neighbors = config.DefaultNeighbors(c.OnFailure)
 }
 
 // neighbours takes what the wire's arp and ip say.

@@ -225,7 +225,7 @@ romopt crypt iv64;
 	}
 	c := &p.Config
 	if c.Interface != "eth7" || c.MTU != 1400 || c.Watchdog != 9*time.Second || c.OnFailure != config.Open ||
-		c.Control != "/g/c.sock" || c.StateDir != "/s" || c.LogLevel != "debug" || c.Neighbors != config.Proxy {
+		c.Control != "/g/c.sock" || c.StateDir != "/s" || c.LogLevel != "debug" || c.Neighbors != config.Relay {
 		t.Errorf("settings: %+v", c)
 	}
 	if len(c.StaticNeighbors) != 2 || c.StaticNeighbors[1].MAC.String() != "02:00:00:00:00:08" {

@@ -125,10 +125,10 @@ func TestR07_StoppedShut(t *testing.T) {
 	tr := start(t, pair)
 	s := tr.begin()
 	b[0].signal(syscall.SIGSTOP)
-	time.Sleep(3 * time.Second)
+	time.Sleep(1500 * time.Millisecond)
 	b[0].signal(syscall.SIGCONT)
 	tr.flows("after bitw on A hung")
-	s.end("ESP, shut: hung on A for 3 s")
+	s.end("ESP, shut: hung on A for 1.5 s")
 	tr.finish()
 	nothingClear(t, c)
 }

@@ -61,11 +61,16 @@ state_dir: %s
 // ones before their frames meet directly.
 func TestR13_R48_TwoNICStopAndStart(t *testing.T) {
 	for _, c := range []struct {
-		name, neighbors string
-		six             bool
-	}{{"proxy, IPv4", "proxy", false}, {"proxy, IPv6", "proxy", true}, {"relay, IPv4", "relay", false}} {
+		name, neighbors, onFailure string
+		six                        bool
+		args                       []string
+	}{
+		{"proxy, IPv4", "proxy", "shut", false, []string{"--open-on-stop"}},
+		{"proxy, IPv6", "proxy", "shut", true, []string{"--open-on-stop"}},
+		{"relay, IPv4", "relay", "open", false, nil},
+	} {
 		t.Run(c.name, func(t *testing.T) {
-			pair, b := between(t, c.neighbors, "open", bypass)
+			pair, b := between(t, c.neighbors, c.onFailure, bypass, c.args...)
 			from, to := a4, b4
 			if c.six {
 				from, to = a6, b6
@@ -77,7 +82,7 @@ func TestR13_R48_TwoNICStopAndStart(t *testing.T) {
 			time.Sleep(200 * time.Millisecond)
 			atMost(t, "clean stop", s.end(what+": clean stop"), 0)
 			s = tr.begin()
-			b.up()
+			b.up(c.args...)
 			tr.flows("after the start")
 			atMost(t, "start", s.end(what+": start"), 0)
 			s = tr.begin()

@@ -173,7 +173,7 @@ func (d *Device) adoptCut(fd int, u *undo) error {
 		return because(ErrOccupied, "the map that was handed over is of interface %d, not of %d", i, d.info.Index)
 	}
 	d.fails = FailState(d.cut.get(offFail))
-	return fits(d.cut, d.info.Name, d.opts.Inside, d.info.InsideIndex)
+	return fits(d.nl, d.cut, d.info.Name, d.opts.Inside, d.info.InsideIndex)
 }
 
 // adoptLinks makes the attachments, which still hold the other process's programs.
@@ -279,7 +279,7 @@ func (d *Device) Settle() error {
 
 // settleAdopted is Settle inside the namespace.
 func (d *Device) settleAdopted() error {
-	formerly := d.cut.names()
+	formerly := d.cut.guardNames()
 	d.describe()
 	switch was := FailState(d.cut.get(offFail)); {
 	case was == d.opts.OnFailure:

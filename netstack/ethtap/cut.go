@@ -53,12 +53,13 @@ const (
 	// which the interface was opened, and its name as far as known.
 	offOpenedName = 144
 	offName       = 160
-	cutSize       = 176
+	offInsideName = 176 // by which the inside NIC was opened
+	cutSize       = 192
 
 	nameSize = unix.IFNAMSIZ
 
 	// layoutVersion changes with the layout above or with the meaning of a word.
-	layoutVersion = 4
+	layoutVersion = 5
 )
 
 // cut is the shared value.

@@ -26,7 +26,10 @@ type Options struct {
 	Inside string
 	// NetNS is the path of the interface's network namespace, "" for that of the
 	// calling goroutine's thread. A process can hold devices in several.
-	NetNS     string
+	NetNS string
+	// Severed makes a new cut begin with both taps Active instead of Closed. Between two
+	// interfaces Closed is a flow that was not there before.
+	Severed   bool
 	OnFailure FailState // what becomes of the flow when the process ends without Close
 	Hook      Hook      // how the programs are attached
 	// PinDir is the directory for pins on a bpf filesystem, DefaultPinDir if
@@ -80,8 +83,8 @@ type Device struct {
 	tookOver bool
 	// guardKept says that the interface was kept shut by the guard alone.
 	guardKept bool
-	guard     atomic.Pointer[guardState]
-	ban       *bypassBan // nil if nothing is forbidden
+	guard     [2]atomic.Pointer[guardState] // by side
+	ban       *bypassBan                    // nil if nothing is forbidden
 	ns        *os.File
 	nl        *netlink.Handle // in the namespace
 	lock      *lockFile
@@ -107,7 +110,7 @@ type Device struct {
 
 	mu     sync.Mutex // serializes changes of state, Close and the counters
 	closed bool
-	gone   bool // there is no interface now
+	gone   [2]bool // by side: there is no interface now
 	// udpForwarding is what SetUDPForwarding asked for.
 	udpForwarding bool
 	// infoMu is for info, which changes under mu too.

@@ -37,9 +37,9 @@
 // or Recover removes it), FailOpen restores the flow.
 //
 // The cut is the interface's, whatever its name becomes. When it is deleted and
-// another is created in its place, Follow cuts that one with the same taps. Until then,
-// under FailShut and also when the process has ended, an nftables table keeps it shut
-// (see GuardKind).
+// another is created in its place, Follow cuts that one with the same taps, as
+// FollowInside does for the inside NIC. Until then, under FailShut and also when the
+// process has ended, an nftables table keeps it shut (see GuardKind).
 //
 // A Handover brings a cut from a living process to another without either.
 //

@@ -9,6 +9,8 @@ import (
 	"bitw/netstack/ethtap"
 )
 
+func init() { ethtap.Page = Example } // a test runs it
+
 // The loop of the original ETHTAP page: with both taps Active the program has
 // severed the kernel from the NIC, and restores the connection by reading from
 // each tap and writing to the other.

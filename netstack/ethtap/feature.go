@@ -26,7 +26,7 @@ func (d *Device) SetUDPForwarding(on bool) error {
 		return ErrClosed
 	}
 	d.udpForwarding = on
-	if d.gone {
+	if d.gone[outside] {
 		return nil
 	}
 	return d.InNamespace(d.setUDPForwarding)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 )
@@ -14,13 +15,18 @@ import (
 // device has, the interface has another name or MAC, or nothing has changed. With
 // another, an interface has taken the place of the former one, which is gone: it is
 // cut, and taps, queues, states and counters stay as they are; the caller's readers
-// notice nothing; the two-NIC form cannot do that. With 0 there is no interface for now.
+// notice nothing. With 0 there is no interface for now.
 //
 // After an error Follow can be called again; until it succeeds nothing that an
 // Active tap stops passes, under FailShut as far as Guard says, unless FailOpen is
 // chosen. The errors match ErrNoInterface, ErrNotEthernet, ErrBusy and ErrPermission, and
 // ErrHeld during a handover.
-func (d *Device) Follow(index int) error {
+func (d *Device) Follow(index int) error { return d.followSide(outside, index) }
+
+// FollowInside is Follow for the inside NIC of two.
+func (d *Device) FollowInside(index int) error { return d.followSide(inside, index) }
+
+func (d *Device) followSide(side, index int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -28,34 +34,73 @@ func (d *Device) Follow(index int) error {
 		return ErrClosed
 	case d.held.Load() != nil:
 		return ErrHeld
+	case side == inside && !d.twoNIC():
+		return because(ErrNoInterface, "%s is cut alone", d.info.Name)
 	}
 	if index == 0 {
-		// An interface that went to another namespace took the programs with it; the
-		// taps' numbers mean others there.
-		d.gone = true
-		d.cut.set(offKernelIndex, 0)
-		d.cut.set(offWireIndex, 0)
+		d.gone[side] = true
+		d.pause()
 		return nil
 	}
-	return d.InNamespace(func() error { return d.follow(index) })
+	return d.InNamespace(func() error {
+		l, err := d.nl.LinkByIndex(index)
+		if errors.As(err, new(netlink.LinkNotFoundError)) {
+			return because(ErrNoInterface, "no interface with index %d for %s", index, d.guarded()[side].name)
+		}
+		if err != nil {
+			return fmt.Errorf("look for the interface with index %d: %w", index, permission(err))
+		}
+		if err := fitToCut(l); err != nil {
+			return err
+		}
+		was := d.gone[side]
+		d.gone[side] = false
+		if side == inside {
+			err = d.followInside(l)
+		} else {
+			err = d.follow(l)
+		}
+		d.gone[side] = was && err != nil
+		d.pause()
+		return err
+	})
+}
+
+// pause keeps the programs from the taps while an interface is gone: one that went to
+// another namespace took them with it, and the taps' numbers mean others there.
+func (d *Device) pause() {
+	if d.gone == [2]bool{} {
+		return
+	}
+	d.cut.set(offKernelIndex, 0)
+	d.cut.set(offWireIndex, 0)
+}
+
+// isGone tells whether the interface with an index is known to be gone.
+func (d *Device) isGone(index int) bool {
+	for side, g := range d.guarded() {
+		if d.gone[side] && g.index == index {
+			return true
+		}
+	}
+	return false
+}
+
+// goneNames are the interfaces that are gone.
+func (d *Device) goneNames() string {
+	var names []string
+	for side, g := range d.guarded() {
+		if d.gone[side] {
+			names = append(names, g.name)
+		}
+	}
+	return strings.Join(names, " and ")
 }
 
 // follow runs inside the namespace.
-func (d *Device) follow(index int) error {
-	eth, err := d.nl.LinkByIndex(index)
-	if errors.As(err, new(netlink.LinkNotFoundError)) {
-		return because(ErrNoInterface, "no interface with index %d for %s", index, d.info.Name)
-	}
-	if err != nil {
-		return fmt.Errorf("look for the interface with index %d: %w", index, permission(err))
-	}
-	if err := fitToCut(eth); err != nil {
-		return err
-	}
+func (d *Device) follow(eth netlink.Link) error {
+	index := eth.Attrs().Index
 	if index != d.info.Index {
-		if d.twoNIC() {
-			return because(ErrNoInterface, "%s is gone, and in the two-NIC form the one that took its place is not cut", d.info.Name)
-		}
 		if err := d.move(eth); err != nil {
 			return err
 		}
@@ -76,8 +121,38 @@ func (d *Device) follow(index int) error {
 		_ = d.setUDPForwarding() // without, datagrams come one by one
 	}
 	d.raiseGuard()
-	d.gone = false
 	return d.lock.write(d.info.Name)
+}
+
+// followInside is follow for the inside NIC.
+func (d *Device) followInside(l netlink.Link) error {
+	a := l.Attrs()
+	var former *lockFile
+	if a.Index != d.info.InsideIndex {
+		lock, err := takeLock(key{d.info.NetNS, a.Index}, a.Name)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(clearLeft(d.nl, l, a.Index, pinPath(d.opts.PinDir, key{d.info.NetNS, a.Index})), removePinDir(d.insidePins)); err != nil {
+			return errors.Join(err, lock.release())
+		}
+		d.freshInside()
+		former, d.insideLock = d.insideLock, lock
+	}
+	d.infoMu.Lock()
+	d.setInside(l)
+	d.infoMu.Unlock()
+	d.describe()
+	if err := d.attachAgain(); err != nil {
+		return err
+	}
+	d.raiseGuard()
+	if former != nil {
+		if err := former.release(); err != nil {
+			return err
+		}
+	}
+	return d.insideLock.write(d.info.Inside)
 }
 
 // note takes over what the interface is now.
@@ -114,6 +189,7 @@ func (d *Device) move(eth netlink.Link) error {
 	d.lock, lock = lock, d.lock
 	d.cut.set(offQdisc, 0)
 	d.cut.set(offForwarding, 0)
+	d.cut.set(offPromisc, d.cut.get(offPromisc)&^promiscOutside)
 	err = moveTaps(d.nl, former, index)
 	if err == nil {
 		htap, ltap := tapNames(index)
@@ -125,10 +201,15 @@ func (d *Device) move(eth netlink.Link) error {
 
 // attachAgain puts the programs in their places on the interface that are not there.
 func (d *Device) attachAgain() error {
+	if d.twoNIC() {
+		if err := d.join(); err != nil {
+			return err
+		}
+	}
 	h := d.byHook(d.info.Hook)
 	for i, p := range d.points() {
 		former := d.attached[i]
-		if former.holds(p.ifindex) {
+		if former.holds(p.ifindex) || d.isGone(p.ifindex) {
 			continue
 		}
 		a, err := h.attach(p) // which removes the former one's pin

@@ -213,24 +213,41 @@ func removeGuard(name string) (was bool, err error) {
 	return was, errors.Join(errs...)
 }
 
-// guarded are the names that the device's guard watches: the one by which it was
-// opened, since an interface of that name takes the place of one that is gone, and the
-// present one.
-func (d *Device) guarded() []string {
-	return slices.Compact([]string{d.opts.Interface, d.info.Name})
+// The sides of a device that have an interface each.
+const (
+	outside = iota
+	inside
+)
+
+// A guarded interface has two names: the one by which it was opened, since an interface
+// of that name takes the place of one that is gone, and the present one.
+type guarded struct {
+	opened, name string
+	index        int
+}
+
+// guarded are those of the device, by side.
+func (d *Device) guarded() []guarded {
+	list := []guarded{outside: {d.opts.Interface, d.info.Name, d.info.Index}}
+	if d.twoNIC() {
+		list = append(list, guarded{d.opts.Inside, d.info.Inside, d.info.InsideIndex})
+	}
+	return list
 }
 
 // raiseGuard makes the guard as it must be now. Without one the cut is as good as
 // with it until the interface is deleted, so a failure is told by Guard alone.
 func (d *Device) raiseGuard() {
-	if d.opts.OnFailure != FailShut || d.twoNIC() {
+	if d.opts.OnFailure != FailShut {
 		return
 	}
-	kind, err := setGuard(d.opts.Interface, d.guarded(), d.info.Index)
-	if err != nil {
-		kind = GuardNone
+	for side, g := range d.guarded() {
+		kind, err := setGuard(g.opened, slices.Compact([]string{g.opened, g.name}), g.index)
+		if err != nil {
+			kind = GuardNone
+		}
+		d.guard[side].Store(&guardState{kind, g.index, err})
 	}
-	d.guard.Store(&guardState{kind, d.info.Index, err})
 }
 
 type guardState struct {
@@ -240,13 +257,18 @@ type guardState struct {
 }
 
 // Guard tells how the interface is kept shut when it is deleted and created anew, until
-// it is cut again: GuardNone under FailOpen and in the two-NIC form, and with the reason where the kernel
-// cannot.
-func (d *Device) Guard() (GuardKind, error) {
-	if g := d.guard.Load(); g != nil {
-		return g.kind, g.err
+// it is cut again: GuardNone under FailOpen, and with the reason where the kernel cannot. Of
+// two it is the less that is told.
+func (d *Device) Guard() (kind GuardKind, err error) {
+	for side := range d.guard {
+		g := d.guard[side].Load()
+		switch {
+		case g == nil:
+		case side == outside || g.kind == GuardNone || kind == GuardNetdev:
+			kind, err = g.kind, errors.Join(err, g.err)
+		}
 	}
-	return GuardNone, nil
+	return kind, err
 }
 
 // CheckGuard makes the guard anew if somebody has removed it, as reloading a firewall
@@ -254,45 +276,58 @@ func (d *Device) Guard() (GuardKind, error) {
 func (d *Device) CheckGuard() (restored bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	switch g := d.guard.Load(); {
-	case d.closed:
+	if d.closed {
 		return false, ErrClosed
-	case g == nil || g.kind == GuardNone:
-		return false, nil
 	}
 	err = d.InNamespace(func() error {
-		if kind, _ := findGuard(d.opts.Interface); kind != GuardNone {
+		for side, g := range d.guarded() {
+			was := d.guard[side].Load()
+			if was == nil || was.kind == GuardNone {
+				continue
+			}
+			if kind, _ := findGuard(g.opened); kind == GuardNone {
+				restored = true
+			}
+		}
+		if !restored {
 			return nil
 		}
 		d.raiseGuard()
-		restored = true
-		return d.guard.Load().err
+		_, err := d.Guard()
+		return err
 	})
 	return restored, err
 }
 
 // lowerGuard removes the guard, unless another cut has made it its own since.
 func (d *Device) lowerGuard() error {
-	g := d.guard.Load()
-	if g == nil || g.kind == GuardNone {
-		return nil
+	var errs []error
+	for side, g := range d.guarded() {
+		was := d.guard[side].Load()
+		if was == nil || was.kind == GuardNone {
+			continue
+		}
+		if _, index := findGuard(g.opened); index == was.index {
+			_, err := removeGuard(g.opened)
+			errs = append(errs, err)
+		}
 	}
-	if _, index := findGuard(d.opts.Interface); index != g.index {
-		return nil
-	}
-	_, err := removeGuard(d.opts.Interface)
-	return err
+	return errors.Join(errs...)
 }
 
 // dropGuards removes the guards of a cut that was taken over by another name, and under
-// FailOpen the interface's own.
+// FailOpen the interfaces' own.
 func (d *Device) dropGuards(formerly []string) error {
+	var own []string
+	for _, g := range d.guarded() {
+		own = append(own, g.opened)
+	}
 	if d.opts.OnFailure == FailOpen {
-		formerly = append(formerly, d.opts.Interface)
+		formerly, own = append(formerly, own...), nil
 	}
 	var errs []error
 	for _, name := range formerly {
-		if d.twoNIC() || name == d.opts.Interface && d.opts.OnFailure == FailShut {
+		if slices.Contains(own, name) {
 			continue
 		}
 		_, err := removeGuard(name)

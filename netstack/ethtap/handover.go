@@ -79,8 +79,8 @@ func (d *Device) Handover() (*Handover, error) {
 		return nil, ErrClosed
 	case d.adopted:
 		return nil, ErrHeld
-	case d.gone:
-		return nil, because(ErrNoInterface, "%s is gone for now", d.info.Name)
+	case d.gone != [2]bool{}:
+		return nil, because(ErrNoInterface, "%s is gone for now", d.goneNames())
 	}
 	h := &Handover{Info: HandoverInfo{
 		Layout: layoutVersion, Interface: d.info.Name, Index: d.info.Index, Inside: d.info.Inside, NetNS: d.info.NetNS,

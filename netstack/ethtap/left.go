@@ -28,9 +28,10 @@ func Left(o Options) (bool, error) {
 			}
 			c, err := findLeft(nl, eth, pinPath(o.PinDir, k))
 			if c != nil {
-				left = true
+				// Of two that pass their frames to each other nothing is shut.
+				left = c.get(offInsideIndex) == 0 || FailState(c.get(offFail)) == FailShut
 				if o.Inside == "" {
-					err = fits(c, o.Interface, "", 0)
+					err = fits(nl, c, o.Interface, "", 0)
 				}
 				c.close()
 			}

@@ -25,6 +25,10 @@ func TestMain(m *testing.M) {
 		rawSender(path)
 		return
 	}
+	if os.Getenv(pageEnv) != "" {
+		Page()
+		return
+	}
 	if spec := os.Getenv(childEnv); spec != "" {
 		if err := child(spec); err != nil {
 			fmt.Println("failed:", err)

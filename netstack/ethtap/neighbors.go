@@ -28,7 +28,7 @@ func (d *Device) CorrectNeighbors(truth func(netip.Addr) (net.HardwareAddr, bool
 	switch {
 	case d.closed:
 		return 0, ErrClosed
-	case d.gone:
+	case d.gone[outside]:
 		return 0, nil
 	}
 	eth, err := d.nl.LinkByIndex(d.info.Index)

@@ -128,10 +128,10 @@ func (d *Device) open(u *undo) error {
 	if left != nil {
 		d.cut, d.tookOver = left, true
 		u.add(d.cut.close)
-		if err := fits(left, d.info.Name, d.opts.Inside, d.info.InsideIndex); err != nil {
+		if err := fits(d.nl, left, d.info.Name, d.opts.Inside, d.info.InsideIndex); err != nil {
 			return err
 		}
-		formerly = left.names()
+		formerly = left.guardNames()
 		if err := moveTaps(d.nl, int(left.get(offEthIndex)), d.info.Index); err != nil {
 			return err
 		}
@@ -148,13 +148,15 @@ func (d *Device) open(u *undo) error {
 		u.add(d.cut.close)
 		// Once taps and programs are there, this is how they go.
 		u.add(func() { clearLeft(d.nl, eth, d.info.Index, d.pins) })
-		if d.guardKept = guardBlocks(d.opts.Interface, d.info.Index); d.guardKept {
+		d.guardKept = guardBlocks(d.opts.Interface, d.info.Index) || d.twoNIC() && guardBlocks(d.opts.Inside, d.info.InsideIndex)
+		if d.guardKept || d.opts.Severed {
 			d.cut.setFlow(flowOf(Active, Active))
 		}
 	}
 	if d.twoNIC() {
-		d.adoptInside()
-		d.cut.set(offInsideIndex, uint32(d.info.InsideIndex))
+		if err := d.adoptInside(); err != nil {
+			return err
+		}
 	}
 	if err := d.makeTaps(u); err != nil {
 		return err
@@ -189,6 +191,10 @@ func (d *Device) describe() {
 	d.cut.set(offWireIndex, uint32(d.wire.tap.index))
 	d.cut.setName(offOpenedName, d.opts.Interface)
 	d.cut.setName(offName, d.info.Name)
+	if d.twoNIC() {
+		d.cut.set(offInsideIndex, uint32(d.info.InsideIndex))
+		d.cut.setName(offInsideName, d.opts.Inside)
+	}
 }
 
 // findInterface finds the interface or tells which there are.

@@ -24,8 +24,6 @@ type record struct {
 	names []string // by which the cut was opened, and the last one known
 	fail  FailState
 	index int // of the interface cut last; another than key's in the midst of a move
-	// twoNIC says that there was an inside NIC too; such a cut does not move.
-	twoNIC bool
 }
 
 func (c *cut) setName(off int, name string) {
@@ -38,12 +36,21 @@ func (c *cut) name(off int) string {
 	return string(b)
 }
 
+// guardNames are those of the tables of a cut's guards.
+func (c *cut) guardNames() []string {
+	names := c.names()
+	if n := c.name(offInsideName); n != "" {
+		names = append(names, n)
+	}
+	return names
+}
+
 func (c *cut) names() []string {
 	return slices.DeleteFunc(slices.Compact([]string{c.name(offOpenedName), c.name(offName)}), func(n string) bool { return n == "" })
 }
 
 func (c *cut) record(k key, pins string) record {
-	return record{k, pins, c.names(), FailState(c.get(offFail)), int(c.get(offEthIndex)), c.get(offInsideIndex) != 0}
+	return record{k, pins, c.names(), FailState(c.get(offFail)), int(c.get(offEthIndex))}
 }
 
 // recordsOf finds the records of a namespace that have a name.
@@ -83,7 +90,7 @@ func recordsOf(dir string, netns uint64, name string) ([]record, error) {
 // is gone. Its taps prove that it is of this namespace, and not of an ended one whose
 // number this one was given.
 func (r *record) orphaned(nl *netlink.Handle) bool {
-	if r.twoNIC || r.fail != FailShut || linkThere(nl, r.key.ifindex) && r.index == r.key.ifindex {
+	if r.fail != FailShut || linkThere(nl, r.key.ifindex) && r.index == r.key.ifindex {
 		return false
 	}
 	return tapOf(nl, r.key.ifindex) != nil || tapOf(nl, r.index) != nil

@@ -46,7 +46,7 @@ func giveBack(o Options, keep func(*netlink.Handle, netlink.Link, string) (bool,
 			}
 			pins := pinPath(o.PinDir, k)
 			if c, err := loadCut(filepath.Join(pins, cutPin)); err == nil {
-				guards = append(guards, c.names()...)
+				guards = append(guards, c.guardNames()...)
 				c.close()
 			}
 			_, notLeft := os.Stat(pins)

@@ -101,8 +101,8 @@ func (d *Device) openInside(u *undo) error {
 		return err
 	}
 	u.add(func() { d.insideLock.release() })
-	if outer, ok := insideOf(d.nl, l, d.insidePins); ok && outer == d.info.Index {
-		return nil // what the outside takes over
+	if outer, ok := insideOf(d.nl, l, d.insidePins); ok && (outer == d.info.Index || !linkThere(d.nl, outer)) {
+		return nil // what the outside takes over, or the one that takes its place
 	}
 	c, err := findLeft(d.nl, l, d.insidePins)
 	if c != nil {
@@ -119,7 +119,9 @@ func (d *Device) openInside(u *undo) error {
 func (d *Device) setInside(l netlink.Link) key {
 	a := l.Attrs()
 	d.info.Inside, d.info.InsideIndex, d.info.InsideMAC = a.Name, a.Index, a.HardwareAddr
-	d.info.MTU = min(d.info.MTU, a.MTU)
+	if out, err := d.nl.LinkByIndex(d.info.Index); err == nil {
+		d.info.MTU = min(out.Attrs().MTU, a.MTU)
+	}
 	k := key{d.info.NetNS, a.Index}
 	d.insidePins = pinPath(d.opts.PinDir, k)
 	return k
@@ -151,11 +153,12 @@ func sibling(pins string, ifindex int) string {
 	return filepath.Join(filepath.Dir(pins), netns+"-"+strconv.Itoa(ifindex))
 }
 
-// fits says whether a cut that was left is of the form and the interfaces asked for.
-func fits(c *cut, name, inside string, insideIndex int) error {
+// fits says whether a cut that was left is of the form and the interfaces asked for. In
+// the place of an inside NIC that is gone there may be another.
+func fits(nl *netlink.Handle, c *cut, name, inside string, insideIndex int) error {
 	found := int(c.get(offInsideIndex))
 	switch {
-	case found == insideIndex:
+	case found == insideIndex, found != 0 && inside != "" && !linkThere(nl, found):
 		return nil
 	case inside == "":
 		return because(ErrOccupied, "%s was left as the outside of two interfaces, expected to cut it alone; recover it first", name)
@@ -165,14 +168,30 @@ func fits(c *cut, name, inside string, insideIndex int) error {
 	return because(ErrOccupied, "%s was left as the outside of another interface than %s; recover it first", name, inside)
 }
 
-// adoptInside readies a cut of two NICs that was left open: as long as nobody changes the
-// states, all that will be attached to it passes frames directly.
-func (d *Device) adoptInside() {
+// adoptInside makes the inside NIC that of the cut. One that was left open is readied: as
+// long as nobody changes the states, all that will be attached to it passes frames
+// directly.
+func (d *Device) adoptInside() error {
+	if was := int(d.cut.get(offInsideIndex)); was != 0 && was != d.info.InsideIndex {
+		// That one is gone.
+		d.freshInside()
+		if err := removePinDir(sibling(d.pins, was)); err != nil {
+			return err
+		}
+	}
+	d.cut.set(offInsideIndex, uint32(d.info.InsideIndex))
 	d.leftOpen = FailState(d.cut.get(offFail)) == FailOpen
 	if d.leftOpen {
 		d.cut.setFlow(flowOf(Closed, Closed))
 		d.cut.setDeadline(0)
 	}
+	return nil
+}
+
+// freshInside forgets what was done to an inside NIC that is gone.
+func (d *Device) freshInside() {
+	d.cut.set(offInsideQdisc, 0)
+	d.cut.set(offPromisc, d.cut.get(offPromisc)&^promiscInside)
 }
 
 // join turns promiscuous mode on, because hosts on either side address each other,
@@ -183,6 +202,9 @@ func (d *Device) join() error {
 		index int
 		bit   uint32
 	}{{d.info.InsideIndex, promiscInside}, {d.info.Index, promiscOutside}} {
+		if d.isGone(n.index) {
+			continue
+		}
 		l, err := d.nl.LinkByIndex(n.index)
 		if err != nil {
 			return fmt.Errorf("look for interface %d: %w", n.index, err)
@@ -272,8 +294,8 @@ func leaveDirect(nl *netlink.Handle, eth netlink.Link, pins string) (bool, error
 		return false, err
 	}
 	defer c.close()
-	if c.get(offInsideIndex) == 0 {
-		return false, nil
+	if in := int(c.get(offInsideIndex)); in == 0 || !linkThere(nl, in) {
+		return false, nil // there are no two
 	}
 	c.set(offFail, uint32(FailOpen))
 	c.setFlow(flowOf(Closed, Closed))

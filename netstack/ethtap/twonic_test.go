@@ -28,30 +28,49 @@ func newRow(t testing.TB) *row {
 	}
 	n := labs.Add(1)
 	r := &row{lab: lab{a: newHost(t, n, "a", 1), b: newHost(t, n, "b", 2)}, box: newHost(t, n, "x", 3)}
-	for _, end := range []struct {
-		h    *host
-		name string
-	}{{r.a, "eth1"}, {r.b, "eth0"}} {
-		la := netlink.NewLinkAttrs()
-		la.Name = end.name
-		if err := r.box.nl.LinkAdd(&netlink.Veth{LinkAttrs: la, PeerName: "eth0", PeerNamespace: netlink.NsFd(end.h.ns.Fd())}); err != nil {
-			missing(t, "make a veth: %v", err)
-		}
-	}
-	r.a.setUp(t)
-	r.b.setUp(t)
-	r.box.setUp(t)
-	in, err := r.box.nl.LinkByName("eth1")
-	if err == nil {
-		err = r.box.nl.LinkSetUp(in)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.plug(t, inside)
+	r.plug(t, outside)
 	r.a.knows(t, r.b)
 	r.b.knows(t, r.a)
 	t.Cleanup(func() { Remove(r.options(Options{})) })
 	return r
+}
+
+// plug makes the veth of one side of the box, and unplug deletes it.
+func (r *row) plug(t testing.TB, side int) {
+	t.Helper()
+	h := []*host{outside: r.b, inside: r.a}[side]
+	la := netlink.NewLinkAttrs()
+	la.Name = sideNames[side]
+	if err := r.box.nl.LinkAdd(&netlink.Veth{LinkAttrs: la, PeerName: "eth0", PeerNamespace: netlink.NsFd(h.ns.Fd())}); err != nil {
+		missing(t, "make a veth: %v", err)
+	}
+	h.setUp(t)
+	if side == outside {
+		r.box.setUp(t)
+		return
+	}
+	if err := r.box.nl.LinkSetUp(r.link(t, side)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *row) unplug(t testing.TB, side int) {
+	t.Helper()
+	if err := r.box.nl.LinkDel(r.link(t, side)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var sideNames = []string{outside: "eth0", inside: "eth1"}
+
+func (r *row) link(t testing.TB, side int) netlink.Link {
+	t.Helper()
+	l, err := r.box.nl.LinkByName(sideNames[side])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 func (r *row) options(o Options) Options {
@@ -81,15 +100,17 @@ func (r *row) traces(t testing.TB) []string {
 			found = append(found, s)
 		}
 	}
-	for _, name := range []string{"eth0", "eth1"} {
-		l, err := r.box.nl.LinkByName(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if l.Attrs().Promisc != 0 {
+	for side, name := range sideNames {
+		if r.link(t, side).Attrs().Promisc != 0 {
 			found = append(found, name+" promiscuous")
 		}
 	}
+	r.box.in(t, func() error {
+		if kind, _ := findGuard("eth1"); kind != GuardNone {
+			found = append(found, "guard of eth1")
+		}
+		return nil
+	})
 	return found
 }
 
@@ -338,6 +359,145 @@ func TestR13_DrainLosesNothing(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// anew are the sides whose interface is deleted and created anew, one after the other and
+// both at once.
+var anew = [][]int{{inside}, {outside}, {inside, outside}}
+
+// TestR13_R07_CreatedAnewIsFollowed deletes NICs and makes them anew while the box's
+// kernel and the host send without pause: nothing leaks, the living device follows, and
+// its taps and readers go on.
+func TestR13_R07_CreatedAnewIsFollowed(t *testing.T) {
+	hooks(t, func(t *testing.T, hook Hook) {
+		r := newRow(t)
+		d := r.open(t, Options{Hook: hook})
+		if kind, err := d.Guard(); kind == GuardNone {
+			missing(t, "no guard: %v", err)
+		}
+		set(t, d, Active, Active)
+		for _, sides := range anew {
+			w := r.b.listen(t)
+			senders := []*tattler{tattle(t, r.box, r.b), tattle(t, r.a, r.b)}
+			busy := func() {
+				for _, x := range senders {
+					x.busy(t)
+				}
+			}
+			busy()
+			for _, side := range sides {
+				r.unplug(t, side)
+				if err := d.followSide(side, 0); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := d.Handover(); !errors.Is(err, ErrNoInterface) {
+					t.Errorf("a handover with %s gone: %v", sideNames[side], err)
+				}
+			}
+			for _, side := range sides {
+				r.plug(t, side)
+			}
+			busy() // only the guards are there
+			if err := Recover(r.options(Options{})); !errors.Is(err, ErrBusy) && !errors.Is(err, ErrOccupied) {
+				t.Fatalf("Recover while the device waits: %v", err)
+			}
+			for _, side := range sides {
+				l := r.link(t, side).Attrs()
+				if err := d.followSide(side, l.Index); err != nil {
+					t.Fatal(err)
+				}
+				r.box.in(t, func() error {
+					if kind, index := findGuard(sideNames[side]); kind == GuardNone || index != l.Index {
+						t.Errorf("the guard of %s is %v for index %d, expected %d", sideNames[side], kind, index, l.Index)
+					}
+					return nil
+				})
+			}
+			i := d.Info()
+			if in, out := r.link(t, inside).Attrs(), r.link(t, outside).Attrs(); i.Index != out.Index || i.InsideIndex != in.Index ||
+				!bytes.Equal(i.MAC, out.HardwareAddr) || !bytes.Equal(i.InsideMAC, in.HardwareAddr) || in.Promisc != 1 || out.Promisc != 1 {
+				t.Errorf("%+v, promiscuous %d and %d; expected the interfaces %+v and %+v", i, in.Promisc, out.Promisc, in, out)
+			}
+			busy() // and now the cut
+			if n := w.secrets.Load(); n != 0 {
+				t.Errorf("%v created anew: %d frames leaked", sides, n)
+			}
+			for _, x := range senders {
+				x.end()
+			}
+			r.a.knows(t, r.b)
+			r.b.knows(t, r.a)
+			set(t, d, Closed, Closed)
+			passes(t, &r.lab)
+			set(t, d, Active, Active)
+			r.severed(t, d)
+		}
+		startPump(t, d)
+		passes(t, &r.lab)
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+		if tr := r.traces(t); len(tr) > 0 {
+			t.Errorf("left behind: %v", tr)
+		}
+	})
+}
+
+// TestR13_R07_CreatedAnewWithoutAProcess is the same with nobody there; the next process
+// takes over.
+func TestR13_R07_CreatedAnewWithoutAProcess(t *testing.T) {
+	hooks(t, func(t *testing.T, hook Hook) {
+		r := newRow(t)
+		o := r.options(Options{Hook: hook})
+		p := startChild(t, childSpec{Options: o, Activate: true})
+		for _, sides := range anew {
+			w := r.b.listen(t)
+			senders := []*tattler{tattle(t, r.box, r.b), tattle(t, r.a, r.b)}
+			p.kill()
+			for _, side := range sides {
+				r.unplug(t, side)
+			}
+			for _, side := range sides {
+				r.plug(t, side)
+			}
+			for _, x := range senders {
+				x.busy(t)
+			}
+			p = startChild(t, childSpec{Options: o})
+			if p.says != "ready true Active Active" {
+				t.Fatalf("%v created anew: the next process says %q", sides, p.says)
+			}
+			for _, x := range senders {
+				x.busy(t)
+				x.end()
+			}
+			if n := w.secrets.Load(); n != 0 {
+				t.Errorf("%v created anew: %d frames leaked", sides, n)
+			}
+		}
+		p.kill()
+		r.a.knows(t, r.b)
+		r.b.knows(t, r.a)
+		p = startChild(t, childSpec{Options: o, Pump: true})
+		passes(t, &r.lab)
+		p.kill()
+		if err := Recover(o); err != nil {
+			t.Fatal(err)
+		}
+		passes(t, &r.lab)
+		// Of two of which one is another since there is no flow to give back.
+		r.unplug(t, inside)
+		r.plug(t, inside)
+		if err := Recover(o); err != nil {
+			t.Fatal(err)
+		}
+		if joined, err := Joined(o); joined || err != nil {
+			t.Errorf("joined %v, %v", joined, err)
+		}
+		if tr := r.traces(t); len(tr) > 0 {
+			t.Errorf("left behind: %v", tr)
+		}
+	})
 }
 
 func TestR13_OpenRefuses(t *testing.T) {

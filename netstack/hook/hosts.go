@@ -46,7 +46,7 @@ type HostsOptions struct {
 // it.
 type Hosts struct {
 	o    HostsOptions
-	self netip.Addr // link-local address of the box on the inside
+	self atomic.Pointer[asker]
 	to   stack.LinkWriter
 
 	mu         sync.Mutex
@@ -69,10 +69,20 @@ type insideHost struct {
 
 // NewHosts returns Hosts that know nobody yet.
 func NewHosts(o HostsOptions) *Hosts {
-	h := &Hosts{o: o, self: linkLocal(o.MAC)}
+	h := &Hosts{o: o}
+	h.SetMAC(o.MAC)
 	h.table.Store(&map[netip.Addr]*insideHost{})
 	return h
 }
+
+// asker is the box on the inside, as it asks.
+type asker struct {
+	mac       tcpip.LinkAddress
+	linkLocal netip.Addr
+}
+
+// SetMAC replaces the address that the options gave, from the next question on.
+func (h *Hosts) SetMAC(mac tcpip.LinkAddress) { h.self.Store(&asker{mac, linkLocal(mac)}) }
 
 // linkLocal is the IPv6 address made of an Ethernet address (RFC 4291 §2.5.6, appendix A).
 func linkLocal(mac tcpip.LinkAddress) netip.Addr {
@@ -211,6 +221,15 @@ func (h *Hosts) forget(a netip.Addr, x *insideHost) {
 	}
 }
 
+// Forget has all hosts that are not fixed asked for anew.
+func (h *Hosts) Forget() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.change(func(m map[netip.Addr]*insideHost) {
+		maps.DeleteFunc(m, func(_ netip.Addr, x *insideHost) bool { return !x.fixed && x.mac.Load() != nil })
+	})
+}
+
 // Enqueue sends pkt to the host a as soon as its Ethernet address is found, for which
 // it takes a reference; nobody may change the packet any more. If it does not answer,
 // all packets for it are dropped as wire.DropUnresolved.
@@ -283,19 +302,20 @@ func (h *Hosts) output(pkt *stack.PacketBuffer, mac tcpip.LinkAddress) {
 // ask sends one question for a, to mac alone if that is not empty.
 func (h *Hosts) ask(a netip.Addr, mac tcpip.LinkAddress) {
 	var pkt *stack.PacketBuffer
+	self := h.self.Load()
 	if a.Is4() {
 		if mac == "" {
 			mac = header.EthernetBroadcastAddress
 		}
-		probe := arpPacket{sender: netip.IPv4Unspecified(), target: a, senderMAC: h.o.MAC}
+		probe := arpPacket{sender: netip.IPv4Unspecified(), target: a, senderMAC: self.mac}
 		pkt = probe.frame(mac)
 	} else {
-		m := ndMessage{typ: icmpNS, src: h.self, dst: a, target: a, link: h.o.MAC}
+		m := ndMessage{typ: icmpNS, src: self.linkLocal, dst: a, target: a, link: self.mac}
 		if mac == "" {
 			m.dst = solicitedNode(a)
 			mac = multicastMAC(m.dst)
 		}
-		pkt = m.frame(mac, h.o.MAC)
+		pkt = m.frame(mac, self.mac)
 	}
 	defer pkt.DecRef()
 	writeOne(h.to, pkt)

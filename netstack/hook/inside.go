@@ -45,6 +45,7 @@ type InsideOptions struct {
 type Inside struct {
 	under
 	o     InsideOptions
+	macs  atomic.Pointer[insideMACs]
 	cross atomic.Bool
 	// stations are the Ethernet addresses on the inside, as far as seen; replaced, never
 	// changed, under mu.
@@ -57,11 +58,21 @@ var _ stack.LinkEndpoint = (*Inside)(nil)
 // NewInside wraps child.
 func NewInside(child stack.LinkEndpoint, o InsideOptions) *Inside {
 	i := &Inside{o: o}
+	i.SetMACs(o.MAC, o.WireMAC)
 	i.SetCross(o.Cross)
 	i.stations.Store(&map[[6]byte]struct{}{})
 	i.Init(child, i)
 	return i
 }
+
+// insideMACs are InsideOptions.MAC and WireMAC.
+type insideMACs struct{ inside, wire tcpip.LinkAddress }
+
+// SetMACs replaces InsideOptions.MAC and WireMAC, from the next frame on.
+func (i *Inside) SetMACs(inside, wire tcpip.LinkAddress) { i.macs.Store(&insideMACs{inside, wire}) }
+
+func (i *Inside) mac() tcpip.LinkAddress     { return i.macs.Load().inside }
+func (i *Inside) wireMAC() tcpip.LinkAddress { return i.macs.Load().wire }
 
 // SetCross replaces InsideOptions.Cross, from the next frame on.
 func (i *Inside) SetCross(on bool) { i.cross.Store(on) }
@@ -100,7 +111,7 @@ func (i *Inside) data(pkt *stack.PacketBuffer, b []byte) bool {
 	if eth[0]&1 != 0 {
 		return true
 	}
-	if i.o.Own(dst) || !i.cross.Load() && string(eth[:6]) != string(i.o.MAC) && i.seen([6]byte(eth)) {
+	if i.o.Own(dst) || !i.cross.Load() && string(eth[:6]) != string(i.mac()) && i.seen([6]byte(eth)) {
 		drop(i.o.Drops, pkt, wire.DropForeignMAC)
 		return false
 	}
@@ -147,7 +158,7 @@ func addresses(b []byte) (src, dst netip.Addr, ok bool) {
 // toMe says that a frame is for the NIC itself: the answer to a question of Hosts.
 func (i *Inside) toMe(pkt *stack.PacketBuffer) bool {
 	eth := pkt.LinkHeader().Slice()
-	return len(eth) >= 6 && string(eth[:6]) == string(i.o.MAC)
+	return len(eth) >= 6 && string(eth[:6]) == string(i.mac())
 }
 
 // arp returns true if the packet is to go on.
@@ -170,14 +181,14 @@ func (i *Inside) arp(pkt *stack.PacketBuffer) bool {
 		return true
 	case a.isProbe(), (a.reply || a.isAnnouncement()) && i.o.Own(a.sender):
 		to := header.Ethernet(pkt.LinkHeader().Slice()).DestinationAddress()
-		a.senderMAC = i.o.WireMAC
+		a.senderMAC = i.wireMAC()
 		r := a.frame(to)
 		defer r.DecRef()
 		i.o.Wire.Send(r, i.o.Drops)
 	case a.reply || a.isAnnouncement() || own:
 		drop(i.o.Drops, pkt, wire.DropForeignMAC) // among themselves
 	default:
-		r := a.answer(i.o.MAC)
+		r := a.answer(i.mac())
 		defer r.DecRef()
 		writeOne(i.Child(), r)
 	}
@@ -226,16 +237,16 @@ func (i *Inside) nd(pkt *stack.PacketBuffer, b []byte) bool {
 		return true
 	case probe, m.typ == icmpNA && own:
 		if m.link != "" {
-			m.link = i.o.WireMAC
+			m.link = i.wireMAC()
 		}
-		r := m.frame(eth.DestinationAddress(), i.o.WireMAC)
+		r := m.frame(eth.DestinationAddress(), i.wireMAC())
 		defer r.DecRef()
 		i.o.Wire.Send(r, i.o.Drops)
 	case m.typ == icmpNA || own:
 		drop(i.o.Drops, pkt, wire.DropForeignMAC)
 	default:
-		a, to := m.answer(i.o.MAC, eth.SourceAddress(), naRouter)
-		r := a.frame(to, i.o.MAC)
+		a, to := m.answer(i.mac(), eth.SourceAddress(), naRouter)
+		r := a.frame(to, i.mac())
 		defer r.DecRef()
 		writeOne(i.Child(), r)
 	}
@@ -257,7 +268,8 @@ type OutsideOptions struct {
 // of addresses, of which the stack needs to know none.
 type Outside struct {
 	under
-	o OutsideOptions
+	o   OutsideOptions
+	mac atomic.Pointer[tcpip.LinkAddress]
 }
 
 var _ stack.LinkEndpoint = (*Outside)(nil)
@@ -265,27 +277,32 @@ var _ stack.LinkEndpoint = (*Outside)(nil)
 // NewOutside wraps child.
 func NewOutside(child stack.LinkEndpoint, o OutsideOptions) *Outside {
 	out := &Outside{o: o}
+	out.SetMAC(o.MAC)
 	out.Init(child, out)
 	return out
 }
 
+// SetMAC replaces OutsideOptions.MAC, from the next frame on.
+func (out *Outside) SetMAC(mac tcpip.LinkAddress) { out.mac.Store(&mac) }
+
 // DeliverNetworkPacket implements stack.NetworkDispatcher.
 func (out *Outside) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
 	var r *stack.PacketBuffer
+	mac := *out.mac.Load()
 	switch proto {
 	case header.ARPProtocolNumber:
 		a, ok := parseARP(pkt)
-		if ok && !a.reply && !a.isAnnouncement() && a.senderMAC != out.o.MAC && out.answers(a.target, a.isProbe()) {
-			r = a.answer(out.o.MAC)
+		if ok && !a.reply && !a.isAnnouncement() && a.senderMAC != mac && out.answers(a.target, a.isProbe()) {
+			r = a.answer(mac)
 		}
 	case header.IPv6ProtocolNumber:
 		var m ndMessage
 		b := datagram(pkt)
-		if isND(b) && parseND(b, checksumLeft(pkt), &m) && m.typ == icmpNS && m.link != out.o.MAC &&
+		if isND(b) && parseND(b, checksumLeft(pkt), &m) && m.typ == icmpNS && m.link != mac &&
 			out.answers(m.target, m.src.IsUnspecified()) {
 			from := header.Ethernet(pkt.LinkHeader().Slice()).SourceAddress()
-			a, to := m.answer(out.o.MAC, from, 0)
-			r = a.frame(to, out.o.MAC)
+			a, to := m.answer(mac, from, 0)
+			r = a.frame(to, mac)
 		}
 	}
 	if r == nil {
