@@ -248,7 +248,9 @@ func (b *bump) exchange(cfg *Config, spd *sa.SPD, plan *keyer.Plan, changes []co
 	}
 	b.engine.SetRoutes(ipsec.NewRoutes(b.routes(b.applied)))
 	b.engine.SetMTU(b.mtu(b.applied))
-	b.setOffloads(cfg.Offloads)
+	if slices.ContainsFunc(changes, func(c config.Change) bool { return c.Name == "offloads" || c.Subject == config.SAEdit }) {
+		b.setOffloads(cfg.Offloads)
+	}
 	if slices.ContainsFunc(changes, func(c config.Change) bool { return c.Subject == config.NeighborEdit }) {
 		b.exchangeNeighbors(old)
 	}
