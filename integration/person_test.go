@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 
 	"bitw/integration/netlab"
 )
@@ -160,6 +159,3 @@ func (p *person) writes(path, text string) {
 		p.t.Fatal(err)
 	}
 }
-
-// interrupts is Ctrl-C in a terminal.
-func (p *person) interrupts(proc *netlab.Process) { _ = proc.Signal(unix.SIGINT) }

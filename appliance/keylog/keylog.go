@@ -11,7 +11,7 @@ import (
 )
 
 // ErrUnknown is matched by the errors about SAs into which Wireshark cannot look.
-var ErrUnknown = errors.New("Wireshark cannot look into it")
+var ErrUnknown = errors.New("not to be looked into by Wireshark")
 
 // An SA is what the table has of one SA for ESP.
 type SA struct {

@@ -149,9 +149,7 @@ func aTrainIsAsManyPackets(t *testing.T, seeds uint64, encap bool, newPair func(
 						}
 					}
 					p.b.e.EndBatch(0)
-					for _, f := range p.b.left.frames {
-						got[i] = append(got[i], f)
-					}
+					got[i] = append(got[i], p.b.left.frames...)
 					counted[i] = counts(p.b)
 				}
 				if d := cmp.Diff(counted[0], counted[1]); d != "" {
