@@ -11,6 +11,7 @@ import (
 	"bitw/appliance/hostnet"
 	"bitw/config"
 	"bitw/netstack/ethtap"
+	"bitw/netstack/hook"
 	"bitw/netstack/ipsec"
 )
 
@@ -38,6 +39,7 @@ func (b *bump) changed(now *hostState, name string, ev hostnet.Event, inside boo
 		return // not yet attached, or no more
 	}
 	b.logChange(now, name, ev)
+	old := b.applied
 	b.apply(now)
 	for _, k := range []hostnet.Event{hostnet.Gone, hostnet.Recreated, hostnet.MAC, hostnet.MTU, hostnet.Renamed} {
 		if ev.Has(k) {
@@ -46,9 +48,15 @@ func (b *bump) changed(now *hostState, name string, ev hostnet.Event, inside boo
 		}
 	}
 	if !ev.Has(hostnet.Recreated) && !ev.Has(hostnet.MAC) && !ev.Has(hostnet.Carrier) {
+		if !b.twoNIC() {
+			b.announceHost(now, old)
+		}
 		return
 	}
-	if b.twoNIC() && b.answers() && !b.crossing.Load() {
+	switch {
+	case !b.twoNIC():
+		b.announceHost(now, nil)
+	case b.answers() && !b.crossing.Load():
 		b.announceBox()
 	}
 	if inside {
@@ -146,7 +154,11 @@ func (b *bump) keepCut() {
 	}
 	if now := b.host.Load(); b.absent.Load() && !now.gone() {
 		b.followDevice(now, now.name)
-		if b.twoNIC() && b.answers() && !b.crossing.Load() && !b.absent.Load() {
+		switch {
+		case b.absent.Load():
+		case !b.twoNIC():
+			b.announceHost(now, nil)
+		case b.answers() && !b.crossing.Load():
 			b.announceBox()
 		}
 	}
@@ -156,6 +168,20 @@ func (b *bump) keepCut() {
 		b.tell(Event{Kind: GuardMissing, Level: "error", Text: "the guard was removed, and cannot be made anew", Error: err.Error()})
 	case restored:
 		b.tell(Event{Kind: GuardRestored, Level: "warning", Text: "the guard was removed by somebody, and is made anew: does reloading a firewall flush all of nftables?"})
+	}
+}
+
+// announceHost tells the stations on the wire at which Ethernet address those of the
+// host's addresses are now that it did not have before, all if old is nil. Its kernel
+// tells nobody, and who sends to the address of before would notice late.
+func (b *bump) announceHost(now, old *hostState) {
+	if now.gone() {
+		return
+	}
+	for a := range now.own {
+		if old == nil || !old.has(a) {
+			hook.Announce(b.dev, a, now.mac)
+		}
 	}
 }
 

@@ -296,7 +296,7 @@ func TestR31_R32_NoPolicyAndWrongKeysLetNothingThrough(t *testing.T) {
 		{"discard before protect", "", "", &plan{flows: []*flow{v4}, first: "  - {name: no, action: discard}\n"}, &plan{flows: []*flow{v4, v6}}, b4, false},
 		{"another key", "icv", "failed authentication", &plan{flows: []*flow{v4}}, &plan{flows: []*flow{wrong}}, b4, true},
 		{"another integrity key", "icv", "failed authentication", &plan{flows: []*flow{v6}}, &plan{flows: []*flow{&wrongAuth}}, b6, true},
-		{"another SPI", "unknown_spi", "SPI that no SA has", &plan{flows: []*flow{v4}}, &plan{flows: []*flow{&otherSPI}}, b4, true},
+		{"another SPI", "unknown_spi", "SPI that no SA here has", &plan{flows: []*flow{v4}}, &plan{flows: []*flow{&otherSPI}}, b4, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			a, b := newBox(t, pair.A, test.mine.yaml(true)), newBox(t, pair.B, test.theirs.yaml(false))

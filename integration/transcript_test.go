@@ -71,6 +71,7 @@ var elsewhere = map[string]string{
 	"sudo systemctl ":             "needs a machine with systemd",
 	"systemctl ":                  "needs a machine with systemd",
 	"journalctl ":                 "needs a machine with systemd",
+	"sudo bitw init eth0":         "TestR50_Init writes a first configuration where there is none",
 	"sudo apt":                    "would change this machine",
 	"sudo dpkg":                   "would change this machine",
 	"sudo timeout 120 bitw up ":   "as bitw up, and two minutes",
@@ -86,7 +87,7 @@ var elsewhere = map[string]string{
 var shapes = []struct {
 	command, seen string
 }{
-	{"sudo bitw check -c /etc/bitw/eth0.yaml", `(?s)^/etc/bitw/eth0.yaml is good\n.*2 policies, the first match decides.*2 security associations`},
+	{"sudo bitw check -c /etc/bitw/eth0.yaml", `(?s)^/etc/bitw/eth0.yaml is good\n.*[23] policies, the first match decides.*2 security associations`},
 	{"ping -c 3 192.0.2.2", `3 packets transmitted, 3 received, 0% packet loss`},
 	{"sudo bitw status", `(?s)^interface: eth0\n  state: active.*\npolicy: host-.\n  action: protect.*security association: a-to-b\n  kind: esp transport.*  last authenticated: .*failures: 0 authentication, 0 replay.*\nhealth`},
 	{"sudo bitw neigh flush", `neighbours? (is|are) forgotten`},
