@@ -1,6 +1,7 @@
 package peertest_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"bitw/config"
 	"bitw/integration/netlab"
+	"bitw/netstack/wire"
 )
 
 const (
@@ -246,7 +248,14 @@ func (b *bed) replay(ctx context.Context, t *testing.T, e ends, capture *netlab.
 	}
 	drops, stat := b.box.Status().Drops, b.stat(ctx, t)
 	for _, f := range []*netlab.Frame{there, back} {
-		if err := inject(b.third, net.HardwareAddr(f.Data[:6]), f.Data[14:]); err != nil {
+		datagram := bytes.Clone(f.Data[14:])
+		var in wire.Info
+		if reason := wire.Parse(datagram, &in); reason != wire.DropNone {
+			return fmt.Errorf("what was captured: %v", reason)
+		}
+		// On a veth nobody finishes what is left to the device.
+		wire.RenewL4Checksum(datagram[:in.TotalLen], &in)
+		if err := inject(b.third, net.HardwareAddr(f.Data[:6]), datagram); err != nil {
 			return err
 		}
 	}
