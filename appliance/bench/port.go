@@ -125,6 +125,12 @@ func (p *port) feed(from *port, frames [][]byte, want int, keep *arena) (time.Du
 	from.mu.Lock()
 	began := from.began
 	from.mu.Unlock()
+	// The frames are the reader's until it comes for the next ones, of which there are none.
+	select {
+	case from.feeds <- nil:
+	case <-p.timer.C:
+		return 0, errLost
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.ended.Sub(began), nil

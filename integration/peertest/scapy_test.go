@@ -181,13 +181,20 @@ func (b *scapyBed) sealed(ctx context.Context, e ends) error {
 func (b *scapyBed) opened(ctx context.Context, e ends) error {
 	us, them := netip.AddrPortFrom(hostAddr(e.inner), hostPort), netip.AddrPortFrom(e.peerAddr(e.inner), scapyPort)
 	capture := b.wire.Capture(netlab.CaptureOptions{})
-	for _, n := range scapySizes {
+	seen := func(n int) func() bool {
+		return func() bool { return len(capture.Find(netlab.OfClass(e.outermost()))) >= n }
+	}
+	for i, n := range scapySizes {
 		if _, err := b.sockets[e.inner].WriteTo(text(n), net.UDPAddrFromAddrPort(them)); err != nil {
 			return err
 		}
+		if i == 0 {
+			// It may have waited for its next hop, and then goes by another processor than the
+			// next ones, which a veth does not keep in order.
+			eventually(ctx, seen(1))
+		}
 	}
-	enough := func() bool { return len(capture.Find(netlab.OfClass(e.outermost()))) >= len(scapySizes) }
-	there := eventually(ctx, enough)
+	there := eventually(ctx, seen(len(scapySizes)))
 	counts, err := capture.Stop()
 	if err != nil {
 		return err
