@@ -109,6 +109,7 @@ func scapyMatrix(t *testing.T, list []kase) {
 		b.sockets[v] = socket
 	}
 	var cfg config.Config
+	cfg.Offloads.NoUDPSuperframes = true // a frame of the capture is a packet
 	var all []ends
 	for _, k := range list {
 		k.n = len(all)
