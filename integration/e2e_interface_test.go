@@ -168,6 +168,42 @@ func TestR07_CreatedAnewNothingLeavesInTheClear(t *testing.T) {
 	}
 }
 
+// TestR12_NewAddressesAreAnnounced: others hear at once where the host is when it gets
+// another Ethernet address or one more of its own, which its kernel does not say through
+// bitw.
+func TestR12_NewAddressesAreAnnounced(t *testing.T) {
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	boxes(t, pair, protected())
+	was := net.HardwareAddr(mac(t, pair.A))
+	now := net.HardwareAddr{2, 0, 0, 0, 0x48, 0x13}
+	more := []netip.Prefix{netip.MustParsePrefix("192.0.2.40/24"), netip.MustParsePrefix("2001:db8::40/64")}
+	watch := []netlab.Match{announcing(more[0].Addr(), was), announcing(more[1].Addr(), was)}
+	for _, a := range []netip.Addr{a4, a6, more[0].Addr(), more[1].Addr()} {
+		watch = append(watch, announcing(a, now))
+	}
+	c := pair.Wire.Capture(netlab.CaptureOptions{Watch: watch})
+	heard := func(what string, from, to int) {
+		t.Helper()
+		for i := from; i < to; i++ {
+			eventually(t, fmt.Sprintf("%s is announced (%d)", what, i), func() bool { return c.Watched(i).Frames > 0 })
+		}
+	}
+	for _, p := range more {
+		a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}, Flags: syscall.IFA_F_NODAD}
+		if err := pair.A.Netlink().AddrAdd(eth(t, pair.A, "eth0"), a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	heard("an address more", 0, 2)
+	if err := pair.A.Netlink().LinkSetHardwareAddr(eth(t, pair.A, "eth0"), now); err != nil {
+		t.Fatal(err)
+	}
+	heard("another Ethernet address", 2, len(watch))
+	if _, err := c.Stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestR12_InterfaceChangesUnderTraffic: an open TCP connection survives whatever an
 // administrator or a switch does to the interface, and stays protected.
 func TestR12_InterfaceChangesUnderTraffic(t *testing.T) {

@@ -25,6 +25,20 @@ func asking(about netip.Addr) netlab.Match {
 	}
 }
 
+// announcing matches ARP requests and neighbour advertisements that nobody asked for, by
+// which an address is said to be at an Ethernet address.
+func announcing(a netip.Addr, at net.HardwareAddr) netlab.Match {
+	return func(f *netlab.Frame) bool {
+		if a.Is4() {
+			return f.Class == netlab.ARP && len(f.Data) >= 42 && bytes.Equal(f.Data[22:28], at) &&
+				bytes.Equal(f.Data[28:32], a.AsSlice()) && bytes.Equal(f.Data[38:42], a.AsSlice())
+		}
+		const advertisement, solicited = 136, 0x40
+		return f.Class == netlab.ND && len(f.Data) >= 86 && f.Data[54] == advertisement && f.Data[58]&solicited == 0 &&
+			bytes.Equal(f.Data[62:78], a.AsSlice()) && bytes.Equal(f.Data[80:86], at)
+	}
+}
+
 // neighbor is the Ethernet address that a kernel has of an address.
 func neighbor(t testing.TB, h *netlab.Host, of netip.Addr) net.HardwareAddr {
 	t.Helper()

@@ -110,7 +110,7 @@ func TestR50_TraceAcrossKernels(t *testing.T) {
 	}
 	dropped(b, "in spi 0x1006", "icv", b6.String())
 	dropped(a, "host 192.0.2.77", "no_policy", "192.0.2.77")
-	dropped(a, "drop", "no_policy", "192.0.2.77")
+	dropped(a, "drop no_policy", "no_policy", "192.0.2.77")
 
 	// What does not fit is not told, and the time ends it.
 	none := a.begin("trace", "tcp or icmp type 77", "-c", a.file, "--for", "300ms")

@@ -20,8 +20,8 @@ const (
 	// toggles is how often the taps go to Active and back.
 	toggles = 50
 	// qdiscGone is how many probes, one a millisecond, the kernel may drop while it
-	// removes a qdisc.
-	qdiscGone = 5
+	// removes a qdisc, which on a busy machine waits for others: an RCU grace period.
+	qdiscGone = 50
 )
 
 // TestR11_Toggles cuts the interface of A by package ethtap alone, with the plain copy

@@ -64,8 +64,8 @@ type Config struct {
 	// Hold bounds what waits for SAs that a key manager was asked for.
 	Hold HoldLimits
 	// Coalesce is for how many queues of the right link TCP segments, and with SetJoinUDP
-	// UDP datagrams, are joined to superframes on their way to the host. The link's packets carry their queue as Hash,
-	// and its reader calls EndBatch. 0 joins none.
+	// UDP datagrams, are joined to superframes on their way to the host. The link's packets
+	// carry their queue as Hash, and its reader calls EndBatch. 0 joins none.
 	Coalesce int
 	// HostBatch is for how many queues of the left link what becomes of the frames of one
 	// batch goes to the wire at once. The link's packets carry their queue as Hash, and its

@@ -230,8 +230,9 @@ func (e *Engine) inboundBehind(w *work, f []byte) bool {
 	e.endLane(w)
 	w.reset()
 	w.d.Bytes = b
-	if wire.Parse(b, &w.d.Info) == wire.DropNone { // which it is
-		e.stripUDP(w)
+	if wire.Parse(b, &w.d.Info) != wire.DropNone {
+		e.drop(w, hook.Right, reason, nil, s)
+	} else if !e.stripUDP(w) {
 		e.dropped(w, hook.Right, reason, nil, s)
 	}
 	return true
@@ -287,8 +288,9 @@ func (e *Engine) leaveLane(w *work, f []byte, full uint64, newest bool) {
 	pkt := hook.PacketFrom(f)
 	defer pkt.DecRef()
 	pkt.Hash = queue
-	if w.read(pkt, hook.Right) != wire.DropNone {
-		return // it was looked at before
+	if reason := w.read(pkt, hook.Right); reason != wire.DropNone {
+		e.drop(w, hook.Right, reason, nil, s)
+		return
 	}
 	before := len(w.d.Bytes)
 	e.stripUDP(w)
