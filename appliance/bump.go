@@ -316,7 +316,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	}
 	b.engine = ipsec.New(ipsec.Config{
 		SAD: b.sad, SPD: spd, Routes: ipsec.NewRoutes(b.routes(host)),
-		Hosts: b.nics.neighbors(), HostMAC: leftMAC, WireMAC: host.mac, MTU: b.mtu(host),
+		Hosts: b.nics.neighbors(), HostMAC: leftMAC, WireMAC: host.mac, MTU: b.mtu(host), LinkMTU: host.linkMTU(),
 		IsLocal: b.own, Clock: b.clock, ICMPErrors: icmpErrors(b.cfg.ICMPErrors), HostResolves: b.relay.Load(),
 		FragmentMemory: int(b.cfg.Limits.FragmentMemory), FragmentTimeout: b.cfg.Limits.FragmentTimeout,
 		Hold:     holdLimits(&b.cfg.Limits.Acquire),
@@ -328,7 +328,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	ends := make([]*link.Endpoint, 2)
 	for side, name := range []string{"kern", "dev"} {
 		o := link.Options{
-			Devices: devices[side], MAC: []tcpip.LinkAddress{leftMAC, host.mac}[side], MTU: uint32(host.mtu), Name: name,
+			Devices: devices[side], MAC: []tcpip.LinkAddress{leftMAC, host.mac}[side], MTU: []uint32{uint32(host.leftMTU()), uint32(host.mtu)}[side], Name: name,
 			Drops: &b.drops[side], Logger: b.log, Lend: b.watch.Idle,
 		}
 		if o.EndBatch = b.engine.EndHostBatch; hook.Side(side) == hook.Right {

@@ -125,6 +125,8 @@ func NewOffline(cfg Config, mtu int) (*Offline, error) {
 	}
 	if env.TwoNIC {
 		ec.Hosts, ec.IsLocal, env.IsLocal = assumedNeighbors{}, cfg.IsProtected, cfg.IsProtected
+		ec.LinkMTU = [2]int{defaultMTU, mtu}
+		env.Notes = append(env.Notes, fmt.Sprintf("the MTU of the inside is taken for %d", defaultMTU))
 	}
 	env.Engine, env.SAD, env.Clock, env.Offline = ipsec.New(ec), db.SAD, clock, true
 	env.HostMAC, env.WireMAC = explain.SomeMAC, explain.SomeMAC

@@ -8,6 +8,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"bitw/appliance/hostnet"
+	"bitw/netstack/hook"
 	"bitw/netstack/ipsec"
 )
 
@@ -77,13 +78,32 @@ func (b *bump) mtu(h *hostState) int {
 	return h.mtu
 }
 
+// linkMTU is what the two NICs take, zeros with one.
+func (h *hostState) linkMTU() [2]int {
+	if h.inside.name == "" {
+		return [2]int{}
+	}
+	return [2]int{h.inside.mtu, h.mtu}
+}
+
+// leftMTU is the MTU of the left link.
+func (h *hostState) leftMTU() int {
+	if h.inside.name == "" {
+		return h.mtu
+	}
+	return h.inside.mtu
+}
+
 // apply makes engine and NICs fit the host. b.mu is held.
 func (b *bump) apply(now *hostState) {
 	old := b.applied
 	b.applied = now
-	if old.mtu != now.mtu {
+	if old.mtu != now.mtu || old.inside.mtu != now.inside.mtu {
 		b.engine.SetMTU(b.mtu(now))
-		b.kern.SetMTU(uint32(now.mtu))
+		for side, mtu := range now.linkMTU() {
+			b.engine.SetLinkMTU(hook.Side(side), mtu)
+		}
+		b.kern.SetMTU(uint32(now.leftMTU()))
 		b.dev.SetMTU(uint32(now.mtu))
 	}
 	if old.mac != now.mac || old.leftMAC() != now.leftMAC() {

@@ -50,6 +50,7 @@ func (b *bump) report(s *Status) {
 	if b.live.Load().MTU != 0 && s.MTU < host.mtu {
 		s.MTUFrom = "configuration"
 	}
+	s.InsideMTU = host.inside.mtu
 	s.TookOver = b.device != nil && b.device.TookOver()
 	for _, p := range host.addresses {
 		s.Addresses = append(s.Addresses, p.String())

@@ -43,7 +43,9 @@ type Status struct {
 	TookOver bool `json:"took_over"`
 	MTU      int  `json:"mtu"`
 	// MTUFrom is "interface" or "configuration", whichever is smaller.
-	MTUFrom   string         `json:"mtu_from,omitempty"`
+	MTUFrom string `json:"mtu_from,omitempty"`
+	// InsideMTU is the inside interface's, in the two-NIC form.
+	InsideMTU int            `json:"inside_mtu,omitempty"`
 	Addresses []string       `json:"addresses"`
 	Policies  []PolicyStatus `json:"policies"`
 	SAs       []SAStatus     `json:"security_associations"`

@@ -61,7 +61,7 @@ type nics struct {
 func (b *bump) hostBetween() *hostState {
 	out, in := b.nics.outside.watcher.Current(), b.nics.inside.watcher.Current()
 	s := &hostState{
-		name: out.Name, index: out.Index, carrier: out.Carrier, mac: tcpip.LinkAddress(out.MAC), mtu: min(out.MTU, in.MTU),
+		name: out.Name, index: out.Index, carrier: out.Carrier, mac: tcpip.LinkAddress(out.MAC), mtu: out.MTU,
 		inside:    insideNIC{in.Name, in.Index, tcpip.LinkAddress(in.MAC), in.MTU},
 		addresses: b.cfg.Protected, own: make(map[netip.Addr]struct{}),
 	}

@@ -129,8 +129,9 @@
 //	  - {destination: 192.0.2.0/24}   # on the link
 //	  - {destination: 0.0.0.0/0, via: 192.0.2.254}
 //
-// The control socket is named after outside:, and mtu: is at most the lesser of the two
-// interfaces'. An SA's end on this side that is no protected address is bitw's own on the
+// The control socket is named after outside:, whose MTU mtu: is about. Each interface has
+// its own MTU: what is too long for the other side is fragmented, or its sender told by an
+// ICMP error, which goes to a remote one by the policy that covers it. An SA's end on this side that is no protected address is bitw's own on the
 // outside. With more than one protected address of a family, what is protected for
 // these goes in tunnel mode (RFC 4301 §3.3).
 //

@@ -508,3 +508,131 @@ func TestR13_LinkIsMirrored(t *testing.T) {
 		return err == nil && l.Attrs().RawFlags&syscall.IFF_UP != 0
 	})
 }
+
+// setMTU gives all cards of both wires these MTUs.
+func (n *between) setMTU(t testing.TB, inside, outside int) {
+	t.Helper()
+	set := func(ns *netlab.Namespace, name string, mtu int) {
+		l, err := ns.Netlink().LinkByName(name)
+		if err == nil {
+			err = ns.Netlink().LinkSetMTU(l, mtu)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, x := range []struct {
+		wire  *netlab.Wire
+		ports []string
+		host  *netlab.Host
+		card  string
+		mtu   int
+	}{
+		{n.inside, []string{"port-h0", "port-x-eth1"}, n.A, "eth1", inside},
+		{n.Wire, []string{"port-b", "port-x"}, n.B, "eth0", outside},
+	} {
+		for _, p := range x.ports {
+			set(&x.wire.Namespace, p, x.mtu)
+		}
+		set(&x.host.Namespace, "eth0", x.mtu)
+		set(&n.x.Namespace, x.card, x.mtu)
+	}
+}
+
+// TestR13_R29_AnMTUForEachSide changes the MTUs of both NICs while bitw runs. Each side has
+// its own: whoever sends what does not fit the other one is told the exact MTU, a remote
+// sender through the protection, and what may be cut comes through.
+func TestR13_R29_AnMTUForEachSide(t *testing.T) {
+	for _, protected := range []bool{true, false} {
+		t.Run(map[bool]string{true: "protect", false: "bypass"}[protected], func(t *testing.T) {
+			n := newBetween(t, netlab.DefaultA())
+			p := &plan{last: "  - {name: rest, action: bypass}\n"}
+			if protected {
+				p = &plan{flows: []*flow{
+					newFlow("v4", "transport", "aes128gcm16", 0x1004, a4, b4),
+					newFlow("v6", "tunnel", "aes128gcm16", 0x1006, a6, b6),
+				}}
+			}
+			x, b := n.box(t, p, "protected: [192.0.2.1, \"2001:db8::1\"]\n"+linkRoutes), newBox(t, n.B, p.yaml(false))
+			x.up()
+			b.up()
+			// The largest datagram of a host whose ESP has at most mtu octets.
+			fits := func(at netip.Addr, mtu int) int {
+				switch {
+				case !protected:
+					return mtu
+				case at.Is4():
+					return 20 + (mtu-20-8-8-16)/4*4 - 2
+				}
+				return (mtu-40-8-8-16)/4*4 - 2
+			}
+			for _, mtu := range []struct{ in, out int }{{9000, 1500}, {1500, 9000}, {1400, 1500}} {
+				n.setMTU(t, mtu.in, mtu.out)
+				eventually(t, fmt.Sprintf("status has the MTUs %+v", mtu), func() bool {
+					st := x.status()
+					return st.MTU == mtu.out && st.InsideMTU == mtu.in && b.status().MTU == mtu.out
+				})
+				for _, way := range []struct {
+					from, to *netlab.Host
+					at       netip.Addr
+					own, far int // the MTU of the sender, and what fits at the other side
+				}{
+					{n.A, n.B, b4, mtu.in, fits(b4, mtu.out)}, {n.A, n.B, b6, mtu.in, fits(b6, mtu.out)},
+					{n.B, n.A, a4, fits(a4, mtu.out), mtu.in}, {n.B, n.A, a6, fits(a6, mtu.out), mtu.in},
+				} {
+					forgetPathMTUs(t, n.A)
+					forgetPathMTUs(t, n.B)
+					header := 28
+					if way.at.Is6() {
+						header = 48
+					}
+					name := fmt.Sprintf("inside %d, outside %d, from %s to %v", mtu.in, mtu.out, way.from.Name(), way.at)
+					ping := func(size int, df bool) netlab.PingResult {
+						t.Helper()
+						r, err := netlab.Ping(deadline(t, 10*time.Second), way.from, way.at, netlab.PingOptions{Size: size - header, DontFragment: df, Timeout: 2 * time.Second})
+						if err != nil {
+							t.Fatal(err)
+						}
+						return r
+					}
+					most := min(way.own, way.far)
+					if way.own > way.far {
+						if got := tooBigFor(t, way.from, way.at, way.own-header); got != way.far {
+							t.Errorf("%s: the sender of %d octets learned %d, expected %d", name, way.own, got, way.far)
+						}
+						if r := ping(most+1, true); r.TooBig != 1 {
+							t.Errorf("%s: a ping of %d octets: %v; expected that the kernel refuses it", name, most+1, r)
+						}
+					}
+					if r := ping(most, true); r.Received != 1 {
+						t.Errorf("%s: a ping of %d octets with DF: %v; expected an answer", name, most, r)
+					}
+					if way.at.Is4() { // else its kernel would have to be told anew
+						forgetPathMTUs(t, way.from)
+					}
+					if r := ping(min(way.own, 8000), false); r.Received != 1 {
+						t.Errorf("%s: a ping of %d octets: %v; expected an answer", name, min(way.own, 8000), r)
+					}
+					bulk(t, way.from, way.to, way.at)
+				}
+			}
+			for reason, count := range x.status().Drops {
+				if reason != "class_discard" && reason != "no_policy" && reason != "too_big" {
+					t.Errorf("%d drops for %s\n%v", count, reason, x.status().DropsBySide)
+				}
+			}
+		})
+	}
+}
+
+// tooBigFor has a host send pings of n octets with DF until it is told that they are too
+// big, and returns what path MTU it has learned.
+func tooBigFor(t testing.TB, h *netlab.Host, at netip.Addr, n int) (mtu int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%s is told what fits to %v", h.Name(), at), func() bool {
+		_, _ = netlab.Ping(deadline(t, 10*time.Second), h, at, netlab.PingOptions{Size: n, DontFragment: true, Timeout: 100 * time.Millisecond})
+		mtu = learned(t, h, at)
+		return mtu != 0
+	})
+	return mtu
+}

@@ -79,6 +79,8 @@ func TestR50_Answers(t *testing.T) {
 		{"dhcp", "host.yaml", "udp 10.0.0.5:68 > 10.0.0.1:67", explain.Bypass, explain.Sent, "", ""},
 		{"box", "box.yaml", "tcp 10.1.0.7:1234 > 10.2.0.9:443 len 1400 df", explain.Protect, explain.Sent, "", "other-lan"},
 		{"box-in", "box.yaml", "esp 198.51.100.7 > 10.1.0.253 spi 0x2001 seq 1 carrying (udp 10.2.0.9:53 > 10.1.0.7:1024)", explain.Protect, explain.Sent, "", "other-lan"},
+		{"box-in-too-big", "box.yaml", "esp 198.51.100.7 > 10.1.0.253 spi 0x2001 seq 1 carrying (tcp 10.2.0.9:443 > 10.1.0.7:1024 len 4000 df)", explain.Discard, explain.Dropped, "too_big", "other-lan"},
+		{"box-in-cut", "box.yaml", "esp 198.51.100.7 > 10.1.0.253 spi 0x2001 seq 1 carrying (udp 10.2.0.9:53 > 10.1.0.7:1024 len 4000)", explain.Protect, explain.Sent, "", "other-lan"},
 		{"box-stray", "box.yaml", "udp 10.2.0.9:53 > 10.1.0.200:1024 in", explain.Discard, explain.Dropped, "no_policy", ""},
 		{"relay", "relay.yaml", "tcp 10.0.0.5:1234 > 198.51.100.7:443 len 1500 df", explain.Bypass, explain.Sent, "", "all"},
 		{"relay-arp", "relay.yaml", "arp", explain.Bypass, explain.Sent, "", ""},

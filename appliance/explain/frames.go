@@ -46,7 +46,12 @@ func (e *explanation) wire() {
 	for i := range onward {
 		e.r.Frames = append(e.r.Frames, e.frame(&onward[i]))
 	}
-	if back := e.x.Written[e.side]; len(back) > 0 {
+	back := e.x.Written[e.side]
+	switch {
+	case e.x.Answer != nil:
+		e.answer(e.x.Answer)
+		e.r.Answer.Refused = len(back) == 0
+	case len(back) > 0:
 		e.answer(back[0].Datagram)
 	}
 	if len(onward) == 0 || e.side != hook.Left {

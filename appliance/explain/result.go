@@ -135,12 +135,14 @@ type Frame struct {
 	Layers []string `json:"layers"`
 }
 
-// An Answer is an ICMP error to the host.
+// An Answer is an ICMP error to the sender.
 type Answer struct {
 	// Text is in words, with type and code.
 	Text string `json:"text"`
 	// MTU is what it tells, 0 for nothing.
 	MTU int `json:"mtu,omitempty"`
+	// Refused says that no policy lets it out to a remote sender, or not now.
+	Refused bool `json:"refused,omitempty"`
 }
 
 // Headers compares two IP headers.

@@ -44,10 +44,7 @@ func (e *explanation) summary() {
 			r.Summary = fmt.Sprintf("no policy is asked: it is dropped, and counted as %s", r.Reason)
 		}
 		if r.Answer != nil {
-			r.Summary += "; the host is told by " + r.Answer.Text
-			if r.Answer.MTU != 0 {
-				r.Summary += fmt.Sprintf(", MTU %d", r.Answer.MTU)
-			}
+			r.Summary += "; the host is told by " + r.Answer.words()
 		}
 	default:
 		r.Summary = "it ends at bitw itself"
@@ -58,10 +55,14 @@ func (e *explanation) inbound(rule string) string {
 	r, x := e.r, e.x
 	switch r.Outcome {
 	case Sent, WaitsForNeighbor:
+		what := rule + ": the host gets it as it is"
 		if len(x.Removed) > 0 {
-			return fmt.Sprintf("it comes by %s, and %s: the host gets what is inside", names(r.SAs), rule)
+			what = fmt.Sprintf("it comes by %s, and %s: the host gets what is inside", names(r.SAs), rule)
 		}
-		return rule + ": the host gets it as it is"
+		if n := len(r.Frames); n > 1 {
+			what += fmt.Sprintf(", as %d fragments", n)
+		}
+		return what + e.toldSender()
 	case Authenticated:
 		return fmt.Sprintf("SA %s takes it: its sequence number is new; if the ICV is right, what is inside must fit a policy that names this SA inbound (%s); ask with carrying (...)",
 			names(r.SAs), e.users())
@@ -71,6 +72,12 @@ func (e *explanation) inbound(rule string) string {
 		switch {
 		case e.unknownSPI():
 			return "no SA has this SPI, destination and protocol: it is dropped, and counted as " + r.Reason
+		case r.Reason == wire.DropTooBig.String() && r.Rule != nil:
+			what := rule
+			if len(x.Removed) > 0 {
+				what = fmt.Sprintf("it comes by %s, and %s", names(r.SAs), rule)
+			}
+			return fmt.Sprintf("%s: it is too long for the inside interface, dropped, and counted as %s%s", what, r.Reason, e.toldSender())
 		case len(x.Removed) > 0 && x.Asked:
 			return fmt.Sprintf("it comes by %s, but %s for what is inside: it is dropped, and counted as %s", names(r.SAs), rule, r.Reason)
 		case r.Reason == wire.DropClearNotProtected.String():
@@ -86,6 +93,26 @@ func (e *explanation) inbound(rule string) string {
 		return "it tells the path MTU of an SA, which bitw takes to heart; the host does not get it"
 	}
 	return "it ends at bitw itself"
+}
+
+// toldSender says what the remote sender of a packet is told.
+func (e *explanation) toldSender() string {
+	switch a := e.r.Answer; {
+	case a == nil:
+		return ""
+	case a.Refused:
+		return "; its sender is not told, since no policy lets the error out: " + a.words()
+	default:
+		return "; its sender is told by " + a.words()
+	}
+}
+
+// words is the answer with the MTU that it tells.
+func (a *Answer) words() string {
+	if a.MTU == 0 {
+		return a.Text
+	}
+	return fmt.Sprintf("%s, MTU %d", a.Text, a.MTU)
 }
 
 // users names the policies whose inbound packets come by the SA that was tried.

@@ -161,9 +161,9 @@ func (r *Result) onTheWire(w *sections) {
 		w.line("header", "%s, and outside %s", h.Inner.text(), h.Outer.text())
 	}
 	if r.Answer != nil {
-		text := r.Answer.Text
-		if r.Answer.MTU != 0 {
-			text += fmt.Sprintf(", MTU %d", r.Answer.MTU)
+		text := r.Answer.words()
+		if r.Answer.Refused {
+			text += ", which no policy lets out"
 		}
 		w.line("back", "%s", text)
 	}

@@ -65,7 +65,7 @@ func (r *Report) device(name string) int {
 // between is about the form between two interfaces.
 func (r *Report) between(inside, outside string, mtus map[string]int) {
 	if a, b := mtus[inside], mtus[outside]; a != 0 && b != 0 && a != b {
-		r.add("interface", Warning, "give both the same mtu", "%s has mtu %d and %s has %d, of which the smaller one counts", inside, a, outside, b)
+		r.add("interface", Good, "", "%s has mtu %d and %s has %d: what is too long for the other side is cut, or its sender told", inside, a, outside, b)
 	}
 	for _, name := range []string{inside, outside} {
 		l, err := netlink.LinkByName(name)

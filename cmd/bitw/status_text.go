@@ -42,6 +42,9 @@ func statusText(s *appliance.Status, now time.Time) string {
 	if s.MTUFrom != "" {
 		mtu = ", by the " + s.MTUFrom
 	}
+	if s.InsideMTU != 0 {
+		mtu += fmt.Sprintf("; %d on the inside", s.InsideMTU)
+	}
 	t.line("mtu", "%d%s", s.MTU, mtu)
 	for _, side := range slices.Sorted(maps.Keys(s.Links)) {
 		l := s.Links[side]

@@ -172,6 +172,8 @@ func rfc4301() document {
 			[]string{"netstack/ipsec.TestRFC4301_8_2_1_FragmentBeforeAndAfter", "integration/peertest.TestR26_FragmentBeforeTheTunnelWithLinux"}, ""},
 		{"8.2.1", "with DF: never cut, the sender is told", "", []string{"netstack/ipsec.TestRFC4301_8_2_1_DFIsNeverCut"}, ""},
 		{"8.2.1", "IPv6: a datagram of 1,280 octets crosses whatever the path", "fragmented behind the tunnel", []string{"netstack/ipsec.TestRFC8200_5_1280InsideASmallPath"}, ""},
+		{"8.2.1", "an ICMP error of the gateway about what it has opened goes back through the protection", "between two NICs, about what is too long for the inside, by the policy that covers the error",
+			[]string{"netstack/ipsec.TestR13_R29_WhatIsOpenedFitsTheInside", "netstack/ipsec.TestR13_R29_NoErrorWithoutAPolicy", "integration.TestR13_R29_AnMTUForEachSide"}, ""},
 		{"8.2.2", "the path MTU ages", "", []string{"sa.TestR29_PMTU"}, ""},
 		{"9", "auditing", "every drop has one reason, counted per side, policy and SA; a capture may hold it as a comment",
 			[]string{wrong, "netstack/wire.TestDropReasonNames", "netstack/hook.TestCaptureBothSides"}, ""},

@@ -70,7 +70,7 @@ type Info struct {
 	// Why the kernel does without what Options did not forbid: the ring, batches, and
 	// superframes on the taps; "" where it does not.
 	NoRing, NoBatches, NoSuperframes string
-	// Of the two-NIC form only; MTU is the lesser one of both there.
+	// Of the two-NIC form only; the others are of the outside.
 	Inside      string
 	InsideIndex int
 	InsideMAC   net.HardwareAddr

@@ -160,9 +160,6 @@ func (d *Device) note(eth netlink.Link) {
 	d.infoMu.Lock()
 	defer d.infoMu.Unlock()
 	d.setInfo(eth)
-	if l, err := d.nl.LinkByIndex(d.info.InsideIndex); d.twoNIC() && err == nil {
-		d.info.MTU = min(d.info.MTU, l.Attrs().MTU)
-	}
 }
 
 // move makes all that is kept under the former interface's index eth's: lock, pins and

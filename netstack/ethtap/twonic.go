@@ -119,9 +119,6 @@ func (d *Device) openInside(u *undo) error {
 func (d *Device) setInside(l netlink.Link) key {
 	a := l.Attrs()
 	d.info.Inside, d.info.InsideIndex, d.info.InsideMAC = a.Name, a.Index, a.HardwareAddr
-	if out, err := d.nl.LinkByIndex(d.info.Index); err == nil {
-		d.info.MTU = min(out.Attrs().MTU, a.MTU)
-	}
 	k := key{d.info.NetNS, a.Index}
 	d.insidePins = pinPath(d.opts.PinDir, k)
 	return k

@@ -67,8 +67,7 @@ func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer) *coalesced {
 		e.EndBatch(int(pkt.Hash)) // what came before must not come after
 		return nil
 	}
-	// On the left of a box with hosts behind it, what is too long is fragmented.
-	long := e.hosts != nil && len(d.Bytes) > e.MTU()
+	long := len(d.Bytes) > e.LinkMTU(hook.Left) // it is fragmented
 	src := pkt.LinkHeader().Slice()[6:12]
 	return e.coalescers[pkt.Hash].take(e, w, d.Bytes, &d.Info, src, long)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"bitw/netstack/hook"
@@ -48,8 +49,12 @@ type Config struct {
 	// an SA gives it another, and for frames to the host's own Ethernet address, which is
 	// what the host was told before.
 	HostResolves bool
-	// MTU is the largest datagram in octets that the right link takes.
+	// MTU is the largest datagram in octets that an SA may make for the right link.
 	MTU int
+	// LinkMTU is the largest datagram in octets that each link takes, by side; 0 stands for
+	// all. What crosses between two NICs must fit both; a host's own kernel takes all, and
+	// sends what fits the NIC.
+	LinkMTU [2]int
 	// IsLocal says whether an address belongs to the protected host.
 	IsLocal func(netip.Addr) bool
 	// Clock returns nanoseconds since 1970. It is called once a batch.
@@ -84,6 +89,7 @@ type Engine struct {
 	named   atomic.Bool // Config.HostResolves
 	hosts   Neighbors   // nil where there is one host, with hostMAC
 	mtu     atomic.Int64
+	linkMTU [2]atomic.Int64 // 0 for all
 	isLocal func(netip.Addr) bool
 	clock   func() int64
 
@@ -100,10 +106,13 @@ type Engine struct {
 	icmpRule    atomic.Uint32 // an ICMPErrorRule
 	udpOffload  atomic.Bool
 	apart       atomic.Bool // segments and datagrams for the host are not joined
-	icmpLimit   errorLimit
-	holds       holds
-	encap       encapsulation
-	dummies     dummies // of the goroutine that calls SendDummies
+	// answering, if not nil, learns of an ICMP error of ours to the right before policy
+	// decides about it: for Rehearse.
+	answering func(datagram []byte)
+	icmpLimit errorLimit
+	holds     holds
+	encap     encapsulation
+	dummies   dummies // of the goroutine that calls SendDummies
 }
 
 // side is what belongs to the datagrams that come from one side. Nothing of it
@@ -113,7 +122,7 @@ type side struct {
 	drops     wire.DropCounters
 	// learned counts messages from the wire that lowered an SA's path MTU.
 	learned atomic.Uint64
-	// errors counts ICMP errors sent about datagrams of this side.
+	// errors counts ICMP errors made about datagrams of this side.
 	errors atomic.Uint64
 	_      [64]byte
 	recent [wire.NumDropReasons]recent
@@ -137,6 +146,8 @@ func New(cfg Config) *Engine {
 	e.SetSPD(cfg.SPD)
 	e.SetRoutes(cfg.Routes)
 	e.SetMTU(cfg.MTU)
+	e.SetLinkMTU(hook.Left, cfg.LinkMTU[hook.Left])
+	e.SetLinkMTU(hook.Right, cfg.LinkMTU[hook.Right])
 	e.SetICMPErrors(cfg.ICMPErrors)
 	e.SetHostResolves(cfg.HostResolves)
 	e.ids.Store(rand.Uint32())
@@ -176,11 +187,23 @@ func (e *Engine) SetMACs(host, wire tcpip.LinkAddress) { e.macs.Store(&macs{host
 func (e *Engine) hostMAC() tcpip.LinkAddress { return e.macs.Load().host }
 func (e *Engine) wireMAC() tcpip.LinkAddress { return e.macs.Load().wire }
 
-// SetMTU sets the largest datagram in octets that the right link takes.
+// SetMTU replaces Config.MTU, from the next datagram on.
 func (e *Engine) SetMTU(mtu int) { e.mtu.Store(int64(mtu)) }
 
-// MTU returns the largest datagram in octets that the right link takes.
+// MTU returns Config.MTU as it is in force.
 func (e *Engine) MTU() int { return int(e.mtu.Load()) }
+
+// SetLinkMTU replaces Config.LinkMTU of a side, from the next datagram on.
+func (e *Engine) SetLinkMTU(side hook.Side, mtu int) { e.linkMTU[side].Store(int64(mtu)) }
+
+// LinkMTU returns Config.LinkMTU of a side as it is in force: for all, the longest
+// datagram that can be, of IPv6.
+func (e *Engine) LinkMTU(side hook.Side) int {
+	if mtu := e.linkMTU[side].Load(); mtu != 0 {
+		return int(mtu)
+	}
+	return header.IPv6MinimumSize + maxDatagram
+}
 
 // SetICMPErrors replaces the rule of Config.ICMPErrors, from the next datagram on.
 func (e *Engine) SetICMPErrors(r ICMPErrorRule) { e.icmpRule.Store(uint32(r)) }
@@ -243,9 +266,9 @@ func (e *Engine) ICMPErrorsLimited() uint64 { return e.icmpLimit.refused.Load() 
 // MTU.
 func (e *Engine) PathMTUsLearned() uint64 { return e.sides[hook.Right].learned.Load() }
 
-// ICMPErrors returns how many ICMP errors were sent to the host about datagrams
-// of its own.
-func (e *Engine) ICMPErrors() uint64 { return e.sides[hook.Left].errors.Load() }
+// ICMPErrors returns how many ICMP errors were made about datagrams that came from a
+// side. Of those to the right it is for policy to let them go.
+func (e *Engine) ICMPErrors(from hook.Side) uint64 { return e.sides[from].errors.Load() }
 
 // maxBundle is how many SAs a policy may apply to one datagram.
 const maxBundle = 4

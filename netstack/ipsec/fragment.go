@@ -78,24 +78,14 @@ func (e *Engine) protectFragments(w *work, p *sa.Policy, hop route, maxInner int
 // fragment adds the fragments of a sealed datagram to the batch (RFC 4303
 // §3.3.4: ESP first, then fragmentation).
 func (e *Engine) fragment(w *work, p *sa.Policy, sealed []byte, limit int) {
-	reason := wire.Parse(sealed, &w.wireInfo)
-	if reason == wire.DropNone {
-		reason = w.frag.Init(sealed, &w.wireInfo, limit, e.nextID())
-	}
-	if reason != wire.DropNone {
-		e.drop(w, hook.Left, reason, p, nil)
-		return
-	}
 	if w.trail != nil {
 		w.noteFragment("cut after it is sealed", limit)
 	}
-	for {
-		v, buf := newFrame(limit)
-		n := w.frag.Next(buf[frameHead:])
-		if n == 0 {
-			v.Release()
-			return
-		}
-		w.push(packetOf(v, frameHead, frameHead+n, e.wireMAC()))
+	reason := wire.Parse(sealed, &w.wireInfo)
+	if reason == wire.DropNone {
+		reason = e.pushFragments(w, sealed, &w.wireInfo, limit, e.wireMAC())
+	}
+	if reason != wire.DropNone {
+		e.drop(w, hook.Left, reason, p, nil)
 	}
 }

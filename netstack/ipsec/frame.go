@@ -150,29 +150,6 @@ func (e *Engine) sendTrain(w *work, to hook.Side) {
 	clear(w.train.Frames)
 }
 
-// behind adds w.d to the batch for the left. A host's own kernel takes it whole, but a
-// NIC on the left sends frames no longer than its MTU, and what the sender's side has put
-// together before it was sealed may be longer.
-func (e *Engine) behind(w *work, src tcpip.LinkAddress) wire.DropReason {
-	if e.hosts == nil || len(w.d.Bytes) <= e.MTU() {
-		e.toHost(w, w.d.Bytes, src)
-		return wire.DropNone
-	}
-	mtu := e.MTU()
-	if reason := w.frag.Init(w.d.Bytes, &w.d.Info, mtu, e.nextID()); reason != wire.DropNone {
-		return reason
-	}
-	for {
-		v, buf := newFrame(mtu)
-		n := w.frag.Next(buf[frameHead:])
-		if n == 0 {
-			v.Release()
-			return wire.DropNone
-		}
-		w.push(packetOf(v, frameHead, frameHead+n, src))
-	}
-}
-
 // isBehind says whether a datagram to dst may go to the left.
 func (e *Engine) isBehind(dst netip.Addr) bool { return e.hosts == nil || e.isLocal(dst) }
 

@@ -154,10 +154,12 @@ func (e *Engine) bypassIn(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *f
 		e.dropped(w, hook.Right, wire.DropFragPolicy, p, nil)
 		return
 	}
-	if set != nil {
-		set.originals(&w.out)
-	} else {
-		w.out.PushBack(w.packet(pkt).IncRef())
+	if tooBig, reason := e.cross(w, pkt, set, hook.Left); reason != wire.DropNone {
+		e.dropped(w, hook.Right, reason, p, nil)
+		if tooBig != 0 {
+			e.tellRemote(w, tooBig, tcpip.LinkAddress(pkt.LinkHeader().Slice()[6:12]))
+		}
+		return
 	}
 	octets := len(w.d.Bytes)
 	e.turned(w, hook.Left, octets)
@@ -241,6 +243,9 @@ func (e *Engine) inboundUnwrapped(w *work, reason wire.DropReason, s *sa.SA, src
 	e.clampInbound(w, p)
 	if !e.isBehind(d.Info.Dst) {
 		e.dropped(w, hook.Right, wire.DropNoRoute, p, last)
+		return
+	}
+	if !e.fitBehind(w, p, last, src, set != nil || fragmented) {
 		return
 	}
 	if f := e.coalesce(w, pkt); f != nil {

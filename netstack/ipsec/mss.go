@@ -1,6 +1,7 @@
 package ipsec
 
 import (
+	"bitw/netstack/hook"
 	"bitw/netstack/wire"
 	"bitw/sa"
 )
@@ -8,11 +9,11 @@ import (
 // clampMSS lowers what a SYN or SYN/ACK of a protected flow announces, in the whole
 // datagram b whose description is in (mss_clamp of a policy). maxInner is the largest
 // datagram that fits the path once it is protected.
-func clampMSS(p *sa.Policy, b []byte, in *wire.Info, maxInner int) {
+func (e *Engine) clampMSS(p *sa.Policy, b []byte, in *wire.Info, maxInner int) {
 	mss := p.MSSClamp
 	if mss == sa.ClampToPMTU {
 		// Options of IP and TCP are not counted (RFC 6691 §2).
-		mss = max(maxInner-ipHeaderLen(in.Src)-20, 1)
+		mss = max(min(maxInner, e.LinkMTU(hook.Left))-ipHeaderLen(in.Src)-20, 1)
 	}
 	wire.ClampMSS(b, in, mss)
 }
@@ -36,5 +37,5 @@ func (e *Engine) clampInbound(w *work, p *sa.Policy) {
 		hop, _ := e.routes.Load().Lookup(w.plan.dst)
 		maxInner = w.plan.maxInner(e.pathLimit(&w.plan, route{mtu: hop.MTU}, w.now))
 	}
-	clampMSS(p, d.Bytes, &d.Info, maxInner)
+	e.clampMSS(p, d.Bytes, &d.Info, maxInner)
 }

@@ -94,16 +94,17 @@ func (e *Engine) outboundPolicy(w *work) *sa.Policy {
 
 // bypassOut sends what came from the left to the right as it is.
 func (e *Engine) bypassOut(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fragmentSet) {
-	if pkt = w.packet(pkt); pkt != nil {
-		w.out.PushBack(pkt.IncRef())
-	}
-	if set != nil {
-		set.originals(&w.out)
-	}
 	hop, reason := e.nextHop(w, w.d.Info.Dst)
 	if reason != wire.DropNone {
-		w.out.Reset()
 		e.unreachable(w, p, reason)
+		return
+	}
+	switch tooBig, reason := e.cross(w, pkt, set, hook.Right); {
+	case tooBig != 0:
+		e.tooBig(w, p, tooBig)
+		return
+	case reason != wire.DropNone:
+		e.dropped(w, hook.Left, reason, p, nil)
 		return
 	}
 	octets := len(w.d.Bytes)
@@ -185,7 +186,7 @@ func (e *Engine) protect(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fr
 		start := frameHead + b.front
 		end := start + w.cut.Next(buf[start:start+size.piece])
 		if p.MSSClamp != 0 {
-			clampMSS(p, buf[start:end], &d.Info, maxInner)
+			e.clampMSS(p, buf[start:end], &d.Info, maxInner)
 		}
 		octets += end - start
 		start, end, reason, s := b.seal(buf, start, end, i, &d.Info, e.nextID)

@@ -315,14 +315,6 @@ func (s *fragmentSet) congestion(b []byte, tos uint8) wire.DropReason {
 	return wire.DropNone
 }
 
-// originals adds the fragments, as they came and in the order of their offsets,
-// to a batch.
-func (s *fragmentSet) originals(out *stack.PacketBufferList) {
-	for i := range s.fragments {
-		out.PushBack(s.fragments[i].pkt.IncRef())
-	}
-}
-
 // incomplete counts the datagrams of which something is missing and may still come.
 func (r *reassembler) incomplete() (n int) {
 	r.mu.Lock()

@@ -68,6 +68,9 @@ type Rehearsal struct {
 	Incomplete bool
 	// LearnedPMTU says that it lowers the path MTU of an SA.
 	LearnedPMTU bool
+	// Answer is the ICMP error about a datagram from the right, as a datagram before policy
+	// decides about it; nil for none. What becomes of it shows in Written alone.
+	Answer []byte
 }
 
 // Rehearse finds out what would become of a datagram from one side, by sending it on its
@@ -90,7 +93,7 @@ func (e *Engine) Rehearse(a Arrival, from hook.Side) *Rehearsal {
 	var links [2]*listener
 	x := New(Config{
 		SAD: shadow.SAD(), SPD: shadow.SPD(), Routes: e.Routes(), HostMAC: e.hostMAC(), WireMAC: e.wireMAC(),
-		HostResolves: e.named.Load(), MTU: e.MTU(), IsLocal: e.isLocal, Clock: func() int64 { return now },
+		HostResolves: e.named.Load(), MTU: e.MTU(), LinkMTU: [2]int{e.LinkMTU(hook.Left), e.LinkMTU(hook.Right)}, IsLocal: e.isLocal, Clock: func() int64 { return now },
 		ICMPErrors: ICMPErrorRule(e.icmpRule.Load()), Hold: e.holds.limits,
 	})
 	defer x.Close()
@@ -101,6 +104,10 @@ func (e *Engine) Rehearse(a Arrival, from hook.Side) *Rehearsal {
 		x.hosts = listeningNeighbors{e.hosts, links[hook.Left]}
 	}
 	x.Bind(links[hook.Left], links[hook.Right], listeningNeighbors{e.neighbors, links[hook.Right]})
+	x.answering = func(datagram []byte) {
+		r.Answer = slices.Clone(datagram)
+		r.from(shadow, spd)
+	}
 	x.icmpLimit.next.Store(e.icmpLimit.next.Load())
 	e.encap.copyTo(&x.encap, shadow)
 	e.copyHolds(x, shadow)
@@ -117,7 +124,7 @@ func (e *Engine) Rehearse(a Arrival, from hook.Side) *Rehearsal {
 	}
 	pkt.DecRef()
 
-	r.Held = x.Held() > held
+	r.Held = x.Held() > held && r.Answer == nil
 	r.Incomplete = x.sides[from].fragments.incomplete() > 0
 	r.LearnedPMTU = x.sides[hook.Right].learned.Load() > 0
 	for reason := wire.DropNone + 1; reason < wire.NumDropReasons; reason++ {
@@ -125,7 +132,9 @@ func (e *Engine) Rehearse(a Arrival, from hook.Side) *Rehearsal {
 			r.Drops = append(r.Drops, reason)
 		}
 	}
-	r.from(shadow, spd)
+	if r.Answer == nil {
+		r.from(shadow, spd)
+	}
 	return r
 }
 

@@ -204,7 +204,7 @@ func (s *station) image(t *rapid.T) string {
 		t.Fatal(err)
 	}
 	text := string(b) + fmt.Sprint(s.e.Drops(hook.Left).Snapshot(), s.e.Drops(hook.Right).Snapshot(), s.e.Incomplete(),
-		s.e.PathMTUsLearned(), s.e.ICMPErrors(), s.e.Forwarders().Carried())
+		s.e.PathMTUsLearned(), s.e.ICMPErrors(hook.Left), s.e.ICMPErrors(hook.Right), s.e.Forwarders().Carried())
 	for _, p := range s.e.SPD().Policies() {
 		for dir := range p.Counters {
 			c := p.Traffic(sa.Direction(dir))
@@ -281,6 +281,8 @@ func TestR50_ARehearsalSaysWhatTheEngineDoes(t *testing.T) {
 		s.e.SetHostResolves(sometimes(rt, "relay", 4))
 		if sometimes(rt, "two NICs", 5) {
 			s.e.hosts = fixedNeighbors{macA}
+			s.e.SetLinkMTU(hook.Left, pick(rt, "inside mtu", 1500, 1300, 1100, 9000))
+			s.e.SetLinkMTU(hook.Right, pick(rt, "outside mtu", 1500, 1280, 9000))
 		}
 		s.e.SetICMPErrors(pick(rt, "icmp rule", ICMPErrorsAccept, ICMPErrorsVerify, ICMPErrorsDiscard))
 		if sometimes(rt, "routes", 3) {
@@ -382,8 +384,11 @@ func TestR50_ARehearsalSaysWhatTheEngineDoes(t *testing.T) {
 					waits++
 				}
 			}
-			gone := fmt.Sprint(since(s, drops))
-			if gone != fmt.Sprint(tally(r.Drops)) || waits != waiting || r.Held != (s.e.Held() > held) || blamed != r.Policy {
+			gone := fmt.Sprint(since(s, drops, from))
+			if x := from.Other(); r.Answer == nil && len(since(s, drops, x)) > 0 {
+				rt.Fatalf("dropped of the other side: %v", since(s, drops, x))
+			}
+			if gone != fmt.Sprint(tally(r.Drops)) || waits != waiting || r.Held != (s.e.Held() > held) && r.Answer == nil || blamed != r.Policy {
 				rt.Fatalf("the engine dropped %s, %d wait; the rehearsal %v, %d", gone, waiting, tally(r.Drops), waits)
 			}
 			// A fragment more of a datagram that waits is the same datagram to the reassembler.
@@ -396,6 +401,12 @@ func TestR50_ARehearsalSaysWhatTheEngineDoes(t *testing.T) {
 				} else if x.Reason == wire.DropNone {
 					checkBudget(rt, x)
 				}
+			}
+			if r.Answer != nil {
+				if r.Policy == nil || r.Direction != sa.Inbound {
+					rt.Fatalf("%v decides about a datagram from the wire, %v", r.Policy, r.Direction)
+				}
+				gone += " answered"
 			}
 			outcomes[fmt.Sprintf("%v %s %d %d", from, gone, len(r.Written[0]), len(r.Written[1]))]++
 			waiting = 0
@@ -447,14 +458,12 @@ func drops(s *station) (n [2][wire.NumDropReasons]uint64) {
 	return n
 }
 
-func since(s *station, before [2][wire.NumDropReasons]uint64) map[string]uint64 {
+func since(s *station, before [2][wire.NumDropReasons]uint64, side hook.Side) map[string]uint64 {
 	m := map[string]uint64{}
 	now := drops(s)
-	for side := range now {
-		for reason := range now[side] {
-			if n := now[side][reason] - before[side][reason]; n > 0 {
-				m[wire.DropReason(reason).String()] += n
-			}
+	for reason := range now[side] {
+		if n := now[side][reason] - before[side][reason]; n > 0 {
+			m[wire.DropReason(reason).String()] += n
 		}
 	}
 	return m

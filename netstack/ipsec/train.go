@@ -267,6 +267,9 @@ func (e *Engine) joinLane(w *work, outer, payload []byte, proto uint8) bool {
 			return false
 		}
 	}
+	if len(ip)+len(l4) > e.LinkMTU(hook.Left) {
+		return false
+	}
 	if m := &l.to.merger; m.Segments() == coalesceSegments || !m.Join(ip, l4) {
 		if l.sa.Encap != nil && l.sa.Mode == sa.Transport || !m.Follows(ip, l4) {
 			return false // behind a NAT a checksum may first have to be repaired
