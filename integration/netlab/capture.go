@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,6 +120,7 @@ func packetSocket() (int, error) {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer),
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
 		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1),
+		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
 		// A reader that wakes up now and then can be asked to end.
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 20_000}),
 		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL)}),
@@ -135,6 +137,9 @@ func htons(v uint16) uint16 { return v<<8 | v>>8 }
 // listen reads until Stop has been called and the socket is empty.
 func (c *Capture) listen() {
 	defer close(c.done)
+	// It comes before who sends, on a thread that ends with it.
+	runtime.LockOSThread()
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -10)
 	buffer := make([]byte, 1<<18) // a superframe and more
 	control := make([]byte, 256)
 	for {
@@ -162,7 +167,7 @@ func (c *Capture) listen() {
 			return
 		}
 		link, ok := from.(*unix.SockaddrLinklayer)
-		if !ok || link.Pkttype == unix.PACKET_OUTGOING {
+		if !ok {
 			continue
 		}
 		// The bridge hands some frames to its own device, too.

@@ -95,6 +95,8 @@ func pingSocket(six, dontFragment bool) (net.PacketConn, error) {
 	if err := unix.SetsockoptInt(fd, level, option, value); err != nil {
 		return nil, fmt.Errorf("ping socket: %w", err)
 	}
+	// Who comes late on a busy machine sends all that is due at once.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)
 	if err := unix.Bind(fd, any); err != nil {
 		return nil, fmt.Errorf("ping socket: %w", err)
 	}
