@@ -16,6 +16,9 @@
 // root; with WithLinks it needs nothing, and any number of them may live in one
 // process.
 //
+// An appliance that cuts an interface has Readers goroutines that wait for frames. See there
+// what that means for a program that has few processors.
+//
 // FromGraph is New for a graph in the language of the x-kernel. SetKey, InvalidateKey and
 // ClearKey change keys while it runs.
 //

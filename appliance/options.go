@@ -79,6 +79,14 @@ func WithNetNS(path string) Option { return func(o *options) { o.netNS = path } 
 // WithHook forces the way in which the eBPF programs are attached.
 func WithHook(h ethtap.Hook) Option { return func(o *options) { o.hook = h } }
 
+// Readers is how many goroutines wait for frames, for each queue of an appliance that cuts
+// an interface. They wait in system calls, and Go's scheduler counts that as a processor in
+// use, until 20 µs to 10 ms later it looks and takes it back: where all are in use so,
+// whatever else becomes ready to run in the program waits that long. So the program should have as
+// many more processors by runtime.GOMAXPROCS; New leaves that, which is the process's, as
+// it is.
+const Readers = 2
+
 // WithQueues sets the number of queues of each tap; the kernel spreads flows
 // over them. The default is 1.
 func WithQueues(n int) Option { return func(o *options) { o.queues = n } }

@@ -115,6 +115,7 @@ type plan struct {
 	udp          time.Duration // of one trial
 	trials       int           // to find a rate, twice as many in the first round
 	pings        int
+	beside       time.Duration // of the TCP beside round trips
 }
 
 func planOf(quick bool) plan {
@@ -122,11 +123,13 @@ func planOf(quick bool) plan {
 		return plan{
 			rounds: 5, memory: 120 * time.Millisecond,
 			kernelRounds: 2, limit: 7 * time.Second, tcp: 80 * time.Millisecond, udp: 30 * time.Millisecond, trials: 3, pings: 1000,
+			beside: 100 * time.Millisecond,
 		}
 	}
 	return plan{
 		rounds: 11, memory: 300 * time.Millisecond,
 		kernelRounds: 4, limit: 27 * time.Second, tcp: 250 * time.Millisecond, udp: 70 * time.Millisecond, trials: 4, pings: 1000,
+		beside: 300 * time.Millisecond,
 	}
 }
 

@@ -215,6 +215,7 @@ func tiny() plan {
 	return plan{
 		rounds: 2, memory: time.Millisecond,
 		kernelRounds: 2, limit: time.Minute, tcp: 20 * time.Millisecond, udp: 5 * time.Millisecond, trials: 2, pings: 20,
+		beside: 20 * time.Millisecond,
 	}
 }
 

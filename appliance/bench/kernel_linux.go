@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"bitw/appliance"
@@ -126,6 +127,17 @@ func (r *run) measureKernels(ctx context.Context, s *suite) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, stopPairs(pairs)) }()
+	// As many as the appliances would have, each in a process of its own (see
+	// appliance.Readers).
+	processors := runtime.GOMAXPROCS(0)
+	for _, p := range pairs {
+		for _, b := range p.boxes {
+			if b != nil {
+				processors += appliance.Readers
+			}
+		}
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(processors))
 	var last time.Duration // that a round took
 	for round := range r.plan.kernelRounds {
 		began := time.Now()

@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"bitw/appliance"
 )
 
 // missing skips a test for want of something, or fails it where nothing may be wanting.
@@ -29,15 +32,24 @@ func TestKernel(t *testing.T) {
 	for _, wire := range Wires() {
 		t.Run(wire, func(t *testing.T) {
 			before := traces(t)
-			r := measured(t, Options{Wire: wire})
+			cpus, measuring := runtime.GOMAXPROCS(0), 0
+			r := measured(t, Options{Wire: wire, Err: writerFunc(func(text []byte) {
+				if strings.Contains(string(text), "between kernels: ") {
+					measuring = runtime.GOMAXPROCS(0)
+				}
+			})})
 			if !r.Kernel.Measured {
 				missing(t, "what the bench needs: "+r.Kernel.Why)
+			}
+			// Else whatever else runs here waits for readers that wait.
+			if now := runtime.GOMAXPROCS(0); measuring != cpus+6*appliance.Readers || now != cpus || r.Machine.CPUs != cpus {
+				t.Errorf("measured with %d processors, then %d, told as %d, of %d", measuring, now, r.Machine.CPUs, cpus)
 			}
 			if r.Kernel.Why != "" || r.Kernel.Wire != wire {
 				t.Errorf("kernel: %+v", r.Kernel)
 			}
 			got, list := ratios(r), names(r)
-			for _, what := range []string{"tcp-ab", "tcp-ba", "udp-64", "udp-1400", "rtt-p50", "rtt-p99"} {
+			for _, what := range []string{"tcp-ab", "tcp-ba", "udp-64", "udp-1400", "rtt-p50", "rtt-p99", "rtt-tcp-p50", "rtt-tcp-p99"} {
 				plain := "kernel/plain/" + what
 				if !slices.Contains(list, plain) || got[plain] != "" {
 					t.Errorf("%s is not there, or compared to %q", plain, got[plain])
@@ -62,6 +74,13 @@ func TestKernel(t *testing.T) {
 			}
 		})
 	}
+}
+
+type writerFunc func(text []byte)
+
+func (f writerFunc) Write(text []byte) (int, error) {
+	f(text)
+	return len(text), nil
 }
 
 // more is what there is more of after than before.

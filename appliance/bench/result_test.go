@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"strings"
 	"testing"
 )
@@ -11,7 +12,10 @@ import (
 func measured(t *testing.T, o Options) Result {
 	t.Helper()
 	var out, errs bytes.Buffer
-	o.JSON, o.Out, o.Err = true, &out, &errs
+	if o.JSON, o.Out = true, &out; o.Err == nil {
+		o.Err = io.Discard
+	}
+	o.Err = io.MultiWriter(&errs, o.Err)
 	r, err := start(t.Context(), o, tiny())
 	if err != nil {
 		t.Fatalf("%v\n%s", err, errs.String())

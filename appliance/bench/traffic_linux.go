@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -37,6 +38,9 @@ func kernelMeasures() []kernelMeasure {
 		}},
 		{"round trips", "µs", []string{"rtt-p50", "rtt-p99"}, func(ctx context.Context, p *pair, plan *plan) ([]float64, error) {
 			return roundTrips(ctx, p.hosts[0], address(1).Addr(), plan.pings)
+		}},
+		{"round trips beside TCP", "µs", []string{"rtt-tcp-p50", "rtt-tcp-p99"}, func(ctx context.Context, p *pair, plan *plan) ([]float64, error) {
+			return roundTripsBesideTCP(ctx, p.hosts[0], p.hosts[1], address(1).Addr(), plan.beside)
 		}},
 	}
 }
@@ -102,24 +106,70 @@ func tcpRate(ctx context.Context, from, to *netns.Namespace, at netip.Addr, leng
 // pingData is how many octets follow the ICMP header, as many as ping sends.
 const pingData = 56
 
-// roundTrips sends echo requests one after the other, and returns the 50th and the
+// roundTrips sends n echo requests one after the other, and returns the 50th and the
 // 99th percentile of their times in microseconds. Lost ones are left out.
 func roundTrips(ctx context.Context, from *netns.Namespace, to netip.Addr, n int) ([]float64, error) {
+	return echoes(ctx, from, to, n/2, func(answered, lost int) bool { return answered+lost < n })
+}
+
+// roundTripsBesideTCP is roundTrips while one connection sends in the same direction for a
+// while, of which a quarter has passed before. What waits in a queue that the connection
+// fills is in the times.
+func roundTripsBesideTCP(ctx context.Context, from, to *netns.Namespace, at netip.Addr, length time.Duration) ([]float64, error) {
+	const maxLost = 15
+	ended := make(chan error, 1)
+	go func() {
+		_, err := tcpRate(ctx, from, to, at, length)
+		ended <- err
+	}()
+	var (
+		over bool
+		err  error
+	)
+	select {
+	case err = <-ended:
+		over = true
+	case <-time.After(length / 4):
+	}
+	values, pingErr := echoes(ctx, from, at, maxLost, func(answered, lost int) bool {
+		if !over {
+			select {
+			case err = <-ended:
+				over = true
+			default:
+			}
+		}
+		return !over || answered == 0 && err == nil
+	})
+	if !over {
+		err = <-ended
+	}
+	if err = cmp.Or(err, pingErr); err != nil {
+		return nil, fmt.Errorf("round trips beside TCP: %w", err)
+	}
+	return values, nil
+}
+
+// echoes sends echo requests one after the other as long as more says, by how many were
+// answered and how many were not, and returns the 50th and the 99th percentile of their
+// times in microseconds. More than maxLost without an answer are an error.
+func echoes(ctx context.Context, from *netns.Namespace, to netip.Addr, maxLost int, more func(answered, lost int) bool) ([]float64, error) {
 	c, err := from.DialPing(ctx, to)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	times := make([]float64, 0, n)
-	for i := range n {
-		d, err := ping(c, uint16(i), 200*time.Millisecond)
-		if errors.Is(err, os.ErrDeadlineExceeded) && i-len(times) < n/2 {
+	var times []float64
+	for seq, lost := 0, 0; more(len(times), lost); seq++ {
+		d, err := ping(c, uint16(seq), 200*time.Millisecond)
+		if errors.Is(err, os.ErrDeadlineExceeded) && lost < maxLost {
+			lost++
 			continue
 		} else if err != nil {
 			return nil, fmt.Errorf("round trips: %w", err)
 		}
 		times = append(times, float64(d)/1e3)
-		if i%64 == 0 && ctx.Err() != nil {
+		if seq%64 == 0 && ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 	}

@@ -31,7 +31,8 @@ ratios:
            in UDP (encap), as ratios to plain: TCP in both directions (tcp-ab, tcp-ba),
            the rate of UDP packets of 64 and 1,400 octets at which less than 1 % is lost
            (udp-64, udp-1400), and the 50th and 99th percentile of 1,000 round trips
-           (rtt-p50, rtt-p99)
+           (rtt-p50, rtt-p99), and of those beside a TCP stream (rtt-tcp-p50,
+           rtt-tcp-p99)
 
 Without root it measures the first two and says why not the third. The veth has no
 offloads, so that its frames are as on a wire. With --wire gso they still are, but the

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -124,6 +125,28 @@ func TestUp(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Whoever else runs in the process does not wait for readers that wait for frames.
+func TestR11_ReadersHaveProcessors(t *testing.T) {
+	cpus := runtime.GOMAXPROCS(0)
+	for env, want := range map[string]int{"": cpus + appliance.Readers, "1": cpus} {
+		t.Setenv("GOMAXPROCS", env) // which counts when a process starts
+		w, a := newWorld(t), &fakeAppliance{ready: make(chan struct{})}
+		w.newAppliance = func(appliance.Config, ...appliance.Option) (runner, error) { return a, nil }
+		ctx, stop := context.WithCancel(t.Context())
+		status := make(chan int, 1)
+		go func() { status <- w.run(ctx, []string{"up", "-c", write(t, "bitw.yaml", good)}) }()
+		eventually(t, &w.out, "is cut and protected")
+		if got := runtime.GOMAXPROCS(0); got != want {
+			t.Errorf("GOMAXPROCS=%q: %d processors while it runs, expected %d", env, got, want)
+		}
+		stop()
+		<-status
+		if got := runtime.GOMAXPROCS(0); got != cpus {
+			t.Errorf("GOMAXPROCS=%q: %d processors behind it, expected %d", env, got, cpus)
+		}
 	}
 }
 

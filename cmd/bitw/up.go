@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/sirupsen/logrus"
@@ -151,6 +152,7 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	}
 	manager := newNotifier(p.tellManager, log, cfg.Interface, open)
 	defer manager.close()
+	defer moreProcessors(appliance.Readers)()
 	a, err := p.newAppliance(*cfg, append(opts, manager.options(waits)...)...)
 	if err != nil {
 		return err
@@ -203,6 +205,17 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	default: // it never held the interface
 	}
 	return err
+}
+
+// moreProcessors lets Go use n processors more than the machine has until the returned
+// function is called, if the environment does not say how many.
+func moreProcessors(n int) (restore func()) {
+	if os.Getenv("GOMAXPROCS") != "" {
+		return func() {}
+	}
+	before := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(before + n)
+	return func() { runtime.GOMAXPROCS(before) }
 }
 
 // giveUpRights confines the process, and logs how.
