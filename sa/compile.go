@@ -269,9 +269,9 @@ func (b *builder) numbers(n *numbers, spans func(*Selector) []span[uint32]) {
 	next := func(v uint32) (uint32, bool) { return v + 1, v < 0xffff }
 	starts, vectors := cut(b, 0, cmp.Compare[uint32], next, spans)
 	pages := make(map[[256]vector]*[256]vector)
+	var page [256]vector // on the stack: most of them are there already
 	i := 0
 	for h := range n.pages {
-		var page [256]vector
 		for l := range page {
 			for i+1 < len(starts) && starts[i+1] <= uint32(h)<<8|uint32(l) {
 				i++
@@ -279,7 +279,8 @@ func (b *builder) numbers(n *numbers, spans func(*Selector) []span[uint32]) {
 			page[l] = vectors[i]
 		}
 		if pages[page] == nil {
-			pages[page] = &page
+			known := page
+			pages[page] = &known
 		}
 		n.pages[h] = pages[page]
 	}

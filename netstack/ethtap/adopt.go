@@ -10,7 +10,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/rlimit"
 	"github.com/songgao/water"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -30,7 +29,7 @@ func Adopt(o Options, h *Handover) (*Device, error) {
 	if err := checkCapabilities(); err != nil {
 		return nil, err
 	}
-	rlimit.RemoveMemlock()
+	liftMemlock()
 	ns, ino, err := openNamespace(o.NetNS)
 	if err != nil {
 		return nil, err

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Open cuts the interface with both taps Closed, so that nothing changes for the
@@ -32,9 +32,7 @@ func Open(o Options) (*Device, error) {
 	if err := checkTUN(); err != nil {
 		return nil, err
 	}
-	// Kernels below 5.11 count maps against this limit; where it cannot be raised
-	// making the map tells.
-	rlimit.RemoveMemlock()
+	liftMemlock()
 	ns, ino, err := openNamespace(o.NetNS)
 	if err != nil {
 		return nil, err
@@ -53,6 +51,12 @@ func Open(o Options) (*Device, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// liftMemlock takes away the limit of locked memory, against which kernels below 5.11
+// count maps and programs; where that cannot be done making the map tells.
+func liftMemlock() {
+	_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 }
 
 // complete fills in defaults and refuses what makes no sense.
