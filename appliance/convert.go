@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"bitw/config"
 	"bitw/netstack/hook"
@@ -43,9 +44,9 @@ func ConfigOptions() config.Options {
 }
 
 // algorithms are those of this build.
-func algorithms() *transform.Registry {
+var algorithms = sync.OnceValue(func() *transform.Registry {
 	return transform.NewRegistry(append(transform.Families(), legacy.Families()...)...)
-}
+})
 
 // allowedAlgorithms finds algorithms by name, and refuses those of which a part is
 // insecure and not among allowed. config.Load has said so before, but not every Config

@@ -138,7 +138,7 @@ func (d *decoder) readKeyFile(n *node, kf *keyFile) {
 		if len(l.fields) == 1 {
 			continue
 		}
-		if before, twice := named[name]; twice && nameForm.MatchString(name) && hideKeys(name) == name {
+		if before, twice := named[name]; twice && isName(name) && hideKeys(name) == name {
 			d.failIn(kf, l.places[0], "remove one of them", "keys of %q are already in line %d", name, before.line)
 			kf.broken = true
 		}
@@ -194,5 +194,5 @@ func (d *decoder) keyLine(n *node, kf *keyFile, sa *SA) (keyLine, place, bool) {
 
 // isWord tells a name from a key: it holds a character that no key does.
 func isWord(t string) bool {
-	return nameForm.MatchString(t) && strings.Trim(t, "0123456789abcdefABCDEFxX:_") != "" && len(t) < 32
+	return isName(t) && strings.Trim(t, "0123456789abcdefABCDEFxX:_") != "" && len(t) < 32
 }

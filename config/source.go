@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -101,20 +102,25 @@ func (s *source) position(p place) Position {
 
 var (
 	// keyEntry is a key of the configuration that holds a key, or means to.
-	keyEntry = regexp.MustCompile(`(?i)([a-z_-]*(?:key|secret|password|psk)[a-z_-]*)["']?[ \t]*:[ \t]*`)
+	keyEntry = pattern(`(?i)([a-z_-]*(?:key|secret|password|psk)[a-z_-]*)["']?[ \t]*:[ \t]*`)
 	// hexRun is what a key looks like, wherever it was put by mistake.
-	hexRun = regexp.MustCompile(`[0-9a-fA-F](?:[0-9a-fA-FxX:_ ]*[0-9a-fA-F])?`)
+	hexRun = pattern(`[0-9a-fA-F](?:[0-9a-fA-FxX:_ ]*[0-9a-fA-F])?`)
 )
+
+// pattern compiles what only messages need when the first of them does.
+func pattern(expr string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
+}
 
 // hideKeys replaces what is a key or looks like one in text that is to be shown.
 func hideKeys(l string) string {
-	for _, m := range keyEntry.FindAllStringSubmatchIndex(l, -1) {
+	for _, m := range keyEntry().FindAllStringSubmatchIndex(l, -1) {
 		if !strings.EqualFold(l[m[2]:m[3]], "key_file") {
 			l = l[:m[1]] + hidden
 			break
 		}
 	}
-	return hexRun.ReplaceAllStringFunc(l, func(run string) string {
+	return hexRun().ReplaceAllStringFunc(l, func(run string) string {
 		digits := 0
 		for _, r := range run {
 			if r != ':' && r != '_' && r != ' ' {

@@ -4,7 +4,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -40,13 +39,24 @@ func enum[T ~string](s *source, n *node, allowed ...T) T {
 	return T(t)
 }
 
-var nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}$`)
+// nameForm is what isName allows, as a regular expression.
+const nameForm = `^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}$`
+
+func isName(t string) bool {
+	for i := range len(t) {
+		c := t[i]
+		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && (i == 0 || strings.IndexByte("_.:/-", c) < 0) {
+			return false
+		}
+	}
+	return len(t) >= 1 && len(t) <= 64
+}
 
 // name reads the name of an SA or a policy. It must fit into a key file, a metric
 // and a command line without quotes.
 func (s *source) name(n *node) string {
 	t, ok := s.text(n, "a name")
-	if ok && !nameForm.MatchString(t) {
+	if ok && !isName(t) {
 		s.fail(n.place, "use 1 to 64 letters, digits and _ . : / -, a letter or digit first", "%s cannot be a name", quote(t))
 		return ""
 	}

@@ -59,9 +59,11 @@ func (q *Queue) ReadBatch(frames [][]byte) (n int, err error) {
 // readTAP is ReadBatch by the TAP's own queue, one system call a frame.
 func (q *Queue) readTAP(frames [][]byte) (n int, err error) {
 	if q.bufs == nil {
+		// In one piece, of which the kernel gives what is used.
+		all := make([]byte, batchReads*MaxFrame)
 		q.bufs = make([][]byte, batchReads)
 		for i := range q.bufs {
-			q.bufs[i] = make([]byte, MaxFrame)
+			q.bufs[i] = all[i*MaxFrame:][:MaxFrame:MaxFrame]
 		}
 	}
 	size, err := q.Read(q.bufs[0])

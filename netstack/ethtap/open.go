@@ -268,13 +268,28 @@ func (d *Device) makeTaps(u *undo) error {
 	return nil
 }
 
-// attachAll attaches the four programs by the hook in use, or by the first that
-// the kernel has.
+// attachAll attaches the programs by the hook in use, or by the first that the kernel has.
+// There is no trial of a hook, which would take as long as the first of them.
 func (d *Device) attachAll(u *undo) error {
-	h, err := d.chooseHook()
-	if err != nil {
-		return err
+	want := d.opts.Hook
+	if d.tookOver {
+		want = Hook(d.cut.get(offHook))
 	}
+	if want == HookCLSACT {
+		return d.attachBy(d.byHook(HookCLSACT), u)
+	}
+	err := d.attachBy(d.byHook(HookTCX), u)
+	switch {
+	case len(d.attached) > 0 || !errors.Is(err, ebpf.ErrNotSupported):
+		return err
+	case want == HookTCX:
+		return because(ErrNoHook, "kernel %s has no tcx (Linux 6.6, CONFIG_NET_XGRESS)", kernelRelease())
+	}
+	return d.attachBy(d.byHook(HookCLSACT), u)
+}
+
+// attachBy is attachAll by one hook.
+func (d *Device) attachBy(h hooker, u *undo) error {
 	if d.opts.OnFailure == FailShut || d.twoNIC() || h.hook() == HookCLSACT {
 		// With clsact the filters outlive the process in any case, and the next
 		// one needs the map to know what they are.
@@ -340,27 +355,6 @@ func (d *Device) byHook(h Hook) hooker {
 			d.cut.set(offInsideQdisc, 1)
 		}
 	}}
-}
-
-func (d *Device) chooseHook() (hooker, error) {
-	want := d.opts.Hook
-	switch {
-	case d.tookOver:
-		return d.byHook(Hook(d.cut.get(offHook))), nil
-	case want == HookCLSACT:
-		return d.byHook(HookCLSACT), nil
-	}
-	// Try on our own tap, where it disturbs nobody.
-	a, err := tcx{dir: filepath.Join(d.pins, "probe")}.attach(point{name: "probe", ifindex: d.kernel.tap.index, prog: d.progs.kernelIn})
-	switch {
-	case err == nil:
-		return d.byHook(HookTCX), a.detach()
-	case !errors.Is(err, ebpf.ErrNotSupported):
-		return nil, err
-	case want == HookTCX:
-		return nil, because(ErrNoHook, "kernel %s has no tcx (Linux 6.6, CONFIG_NET_XGRESS)", kernelRelease())
-	}
-	return d.byHook(HookCLSACT), nil
 }
 
 // settleFailure is the last step: it makes the fail state what the options say,

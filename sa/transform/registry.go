@@ -35,10 +35,32 @@ func Families() []Family {
 
 // A Registry is the algorithms that a program knows. It does not change, and may be
 // used by many goroutines.
-type Registry struct{ families []Family }
+type Registry struct {
+	families []Family
+	aliases  map[string]string // of all families
+	suites   map[suite]*Algorithm
+}
+
+// A suite is what an algorithm is found by.
+type suite struct {
+	protocol uint8
+	name     string
+}
 
 // NewRegistry returns the registry of the families, earlier ones going first.
-func NewRegistry(families ...Family) *Registry { return &Registry{families: slices.Clone(families)} }
+func NewRegistry(families ...Family) *Registry {
+	r := &Registry{families: slices.Clone(families), aliases: make(map[string]string), suites: make(map[suite]*Algorithm)}
+	for _, f := range r.families {
+		maps.Copy(r.aliases, f.Aliases)
+		for i := range f.Algorithms {
+			a := &f.Algorithms[i]
+			if s := (suite{a.Protocol, a.Name}); r.suites[s] == nil {
+				r.suites[s] = a
+			}
+		}
+	}
+	return r
+}
 
 // Algorithms returns the algorithms of Families.
 func Algorithms() []Algorithm { return NewRegistry(Families()...).Algorithms() }
@@ -72,26 +94,20 @@ func (r *Registry) Insecure() []string {
 // names in Algorithms it knows swanctl's other spellings, such as "aes128gcm128" and
 // "aes-sha2_256". The error is an *UnknownAlgorithmError.
 func (r *Registry) Lookup(protocol uint8, name string) (Algorithm, error) {
-	aliases := make(map[string]string)
-	var candidates []Algorithm
-	for _, f := range r.families {
-		maps.Copy(aliases, f.Aliases)
-		for _, a := range f.Algorithms {
-			if a.Protocol == protocol {
-				candidates = append(candidates, a)
-			}
-		}
-	}
 	parts := strings.Split(name, "-")
 	for i, part := range parts {
-		if to, ok := aliases[part]; ok {
+		if to, ok := r.aliases[part]; ok {
 			parts[i] = to
 		}
 	}
 	canonical := strings.Join(parts, "-")
-	for _, a := range candidates {
-		if a.Name == canonical {
-			return a, nil
+	if a := r.suites[suite{protocol, canonical}]; a != nil {
+		return *a, nil
+	}
+	var candidates []Algorithm
+	for _, a := range r.Algorithms() {
+		if a.Protocol == protocol {
+			candidates = append(candidates, a)
 		}
 	}
 	return Algorithm{}, &UnknownAlgorithmError{
