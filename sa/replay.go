@@ -59,27 +59,54 @@ func (w *replayWindow) check(seq uint64) wire.DropReason {
 	return wire.DropNone
 }
 
-// accept checks again and marks seq as seen. Of two calls with one number, one
-// gets DropNone.
-func (w *replayWindow) accept(seq uint64) wire.DropReason {
+// accept checks seqs again, one after the other, and marks as seen those that are new. The
+// reason of each goes to reasons. Of two calls with one number, one gets DropNone.
+func (w *replayWindow) accept(seqs []uint64, reasons []wire.DropReason) {
+	reasons = reasons[:len(seqs)]
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if r := w.check(seq); r != wire.DropNone {
-		return r
-	}
-	top := w.top.Load()
-	if seq > top {
-		// The words are cleared before top moves: see check.
-		block, last := top/wordBits, seq/wordBits
-		n := min(last-block, w.mask+1)
-		for i := uint64(1); i <= n; i++ {
-			w.ring[(block+i)&w.mask].Store(0)
+	old := w.top.Load()
+	top := old
+	// The word of the block that the last one was in, which is written when another's turn
+	// comes: those of a run are close together.
+	block, bits, dirty := top/wordBits, w.ring[top/wordBits&w.mask].Load(), false
+	for i, seq := range seqs {
+		if seq <= top && top-seq >= w.size {
+			reasons[i] = wire.DropReplayOld
+			continue
 		}
-		w.top.Store(seq)
+		if b := seq / wordBits; b != block {
+			if dirty {
+				w.ring[block&w.mask].Store(bits)
+			}
+			if seq > top {
+				w.clear(top/wordBits, b)
+			}
+			block, bits, dirty = b, w.ring[b&w.mask].Load(), false
+		}
+		bit := uint64(1) << (seq % wordBits)
+		if seq <= top && bits&bit != 0 {
+			reasons[i] = wire.DropReplay
+			continue
+		}
+		bits, dirty = bits|bit, true
+		top = max(top, seq)
+		reasons[i] = wire.DropNone
 	}
-	word := &w.ring[seq/wordBits&w.mask]
-	word.Store(word.Load() | 1<<(seq%wordBits))
-	return wire.DropNone
+	if dirty {
+		w.ring[block&w.mask].Store(bits)
+	}
+	if top != old {
+		w.top.Store(top) // after the words: see check
+	}
+	w.mu.Unlock()
+}
+
+// clear readies the words of the blocks behind the one up to the other, right of the
+// window, for numbers that come into it.
+func (w *replayWindow) clear(from, to uint64) {
+	for i := range min(to-from, w.mask+1) {
+		w.ring[(from+1+i)&w.mask].Store(0)
+	}
 }
 
 // inferESN returns the full number of which seq is the low half, as RFC 4303

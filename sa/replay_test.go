@@ -72,7 +72,7 @@ func TestR40_ReplayWindowIsTheModel(t *testing.T) {
 		if esn {
 			limit = math.MaxUint64
 			if start := rapid.SampledFrom([]uint64{0, 1<<32 - 5, 1 << 32, 5<<32 + 7, 1<<33 - 40000, math.MaxUint64 - 9}).Draw(t, "start"); start != 0 {
-				s.replay.accept(start)
+				s.Accept(start)
 				m.accept(start)
 			}
 		}
@@ -109,6 +109,44 @@ func TestR40_ReplayWindowIsTheModel(t *testing.T) {
 	})
 }
 
+// A run is accepted as its numbers would be one after the other: near ones and far ones, in
+// any order, again, and 0.
+func TestR40_ARunIsTheModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		size := rapid.SampledFrom(windowSizes).Draw(t, "size")
+		s := &SA{replay: newReplayWindow(size)}
+		m := &modelWindow{size: uint64(size), seen: make(map[uint64]bool)}
+		for range rapid.IntRange(1, 30).Draw(t, "runs") {
+			at, fulls := m.top, []uint64(nil)
+			for range rapid.IntRange(0, 20).Draw(t, "numbers") {
+				step := rapid.OneOf(rapid.Just[int64](1), rapid.Int64Range(-3, 3), rapid.Int64Range(-200, 200),
+					rapid.Int64Range(-int64(size)-70, int64(size)+70), rapid.Int64Range(-200000, 200000)).Draw(t, "step")
+				if at += uint64(step); int64(at) < 0 {
+					at = 0
+				}
+				fulls = append(fulls, at)
+			}
+			reasons := make([]wire.DropReason, len(fulls))
+			for i := range reasons {
+				reasons[i] = wire.DropICV // to be overwritten
+			}
+			s.AcceptRun(fulls, reasons)
+			for i, full := range fulls {
+				if want := m.check(full); reasons[i] != want {
+					t.Fatalf("%v: number %d: %v, want %v", fulls, full, reasons[i], want)
+				} else if want == wire.DropNone {
+					m.accept(full)
+				}
+			}
+			for full := m.top - min(m.top, uint64(size)+100); full <= m.top+1; full++ {
+				if _, got := s.CheckReplay(uint32(full)); got != m.check(full) {
+					t.Fatalf("after %v: number %d: %v, want %v", fulls, full, got, m.check(full))
+				}
+			}
+		}
+	})
+}
+
 // RFC 4303 Appendix A2.2, the cases by name.
 func TestR40_ESNOverTheBoundary(t *testing.T) {
 	const g = uint64(1) << 32
@@ -132,7 +170,7 @@ func TestR40_ESNOverTheBoundary(t *testing.T) {
 			{"beyond 64 bits", math.MaxUint64, 5, false},
 		} {
 			r := newReplayWindow(size)
-			r.accept(c.top)
+			(&SA{replay: r}).Accept(c.top)
 			got, ok := r.inferESN(uint32(c.want))
 			if ok != c.ok || ok && got != c.want {
 				t.Errorf("window %d, %s: got %#x, %v, want %#x, %v", size, c.name, got, ok, c.want, c.ok)
@@ -170,7 +208,7 @@ func TestR40_WindowSizes(t *testing.T) {
 	}
 }
 
-// Of many workers with the same numbers each number is accepted once.
+// Of many workers with the same numbers each number is accepted once, by itself or in runs.
 func TestR40_AcceptOnceAmongWorkers(t *testing.T) {
 	for _, size := range []int{32, 64, 1024} {
 		cfg := testConfig(Inbound)
@@ -179,15 +217,27 @@ func TestR40_AcceptOnceAmongWorkers(t *testing.T) {
 		const numbers = 20000
 		counts := make([]atomic.Int32, numbers+1)
 		var wg sync.WaitGroup
-		for range 4 {
+		for worker := range 4 {
 			wg.Go(func() {
+				var fulls []uint64
+				reasons := make([]wire.DropReason, 1+3*worker)
 				for n := uint32(1); n <= numbers; n++ {
 					full, r := s.CheckReplay(n)
 					// A number far left of the window is taken for one of the next subspace, and
 					// the ICV would tell.
-					if r == wire.DropNone && full <= numbers && s.Accept(full) == wire.DropNone {
-						counts[full].Add(1)
+					if r == wire.DropNone && full <= numbers {
+						fulls = append(fulls, full)
 					}
+					if n < numbers && len(fulls) < len(reasons) {
+						continue
+					}
+					s.AcceptRun(fulls, reasons)
+					for i, full := range fulls {
+						if reasons[i] == wire.DropNone {
+							counts[full].Add(1)
+						}
+					}
+					fulls = fulls[:0]
 				}
 			})
 		}

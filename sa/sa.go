@@ -405,8 +405,17 @@ func (s *SA) CheckReplay(seq uint32) (full uint64, reason wire.DropReason) {
 // proved to be right. It checks again: of two workers with the same number one gets
 // DropNone, the other DropReplay or DropReplayOld. For the packet path.
 func (s *SA) Accept(full uint64) wire.DropReason {
+	var reason [1]wire.DropReason
+	s.AcceptRun([]uint64{full}, reason[:])
+	return reason[0]
+}
+
+// AcceptRun is Accept for packets one after the other, whose full numbers fulls has. The
+// reason of each goes to reasons.
+func (s *SA) AcceptRun(fulls []uint64, reasons []wire.DropReason) {
 	if s.replay == nil {
-		return wire.DropNone
+		clear(reasons[:len(fulls)])
+		return
 	}
-	return s.replay.accept(full)
+	s.replay.accept(fulls, reasons)
 }

@@ -291,6 +291,8 @@ type work struct {
 	puller   *stack.PacketBuffer // that pulls train; it has no octets
 	room     []byte              // in which the frames of train are sealed
 	lane     lane
+	like     wire.Likeness // of the frames that the lane is for
+	run      run
 	wireInfo wire.Info // of a datagram that has to be fragmented
 	// fragmentID is the identification of the IPv6 fragments that the host sent, else 0.
 	fragmentID uint32

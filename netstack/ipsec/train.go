@@ -160,19 +160,42 @@ func (l *lane) espAt(b []byte, head int) (int, bool) {
 		int(binary.BigEndian.Uint16(u[4:])) == len(u)
 }
 
+// runLen is how many packets of a lane are opened, at most, before they are accepted
+// together: few enough that what was opened is near when it is joined.
+const runLen = 8
+
+// A run is packets of a lane that were opened, in ascending order of their numbers: each of
+// them is new or not, whether those before it are accepted yet or not.
+type run struct {
+	n       int
+	fulls   [runLen]uint64
+	reasons [runLen]wire.DropReason
+	opened  [runLen]opened
+}
+
+// opened is what of a packet was opened in its frame.
+type opened struct {
+	frame []byte // from its virtio-net header on
+	// Where the datagram has its ESP header and its payload, and where that ends.
+	hdr, pay, end int
+	head          int // length of the IP header
+	nextHeader    uint8
+	newest        bool
+}
+
 // inboundTrain takes the frames behind the one that has just been taken, as far as they
 // have to go the same way.
 func (e *Engine) inboundTrain(w *work, t *wire.Train) {
-	at := wire.UpperAt(w.head[:])
+	w.like.Of(w.head[:])
 	wire.Prefetch(first(t.Frames))
-	for i, f := range t.Frames {
-		// The next one is on its way from memory while this one is opened.
-		wire.Prefetch(first(t.Frames[i+1:]))
-		if w.lane.to == nil || at == 0 || !wire.SameFlow(w.head[:], f, at) || !e.inboundBehind(w, f) {
+	for w.lane.to != nil {
+		n := e.inboundRun(w, t.Frames[t.Taken:])
+		if n == 0 {
 			break
 		}
-		t.Taken++
+		t.Taken += n
 	}
+	clear(w.run.opened[:])
 	e.endLane(w)
 }
 
@@ -184,65 +207,102 @@ func first(frames [][]byte) []byte {
 	return frames[0]
 }
 
-// inboundBehind takes a frame by the lane. It returns false, and has done nothing, if the
-// frame has to go the way of every packet.
-func (e *Engine) inboundBehind(w *work, f []byte) bool {
-	l, b := &w.lane, f[frameHead:]
-	head := 40
+// inboundRun takes some of the frames by the lane, and returns how many. The next one has
+// to go the way of every packet if there are none.
+func (e *Engine) inboundRun(w *work, frames [][]byte) int {
+	s, r := w.lane.sa, &w.run
+	if e.spd.Load() != w.lane.spd || s.Usable(w.now) != wire.DropNone {
+		return 0
+	}
+	r.n = 0
+	failed, more := wire.DropNone, true
+	for more && r.n < min(runLen, len(frames)) {
+		// The next one is on its way from memory while this one is opened.
+		wire.Prefetch(first(frames[r.n+1:]))
+		failed, more = w.openBehind(s, frames[r.n])
+	}
+	n := r.n
+	s.AcceptRun(r.fulls[:n], r.reasons[:n])
+	for i := range n {
+		o := &r.opened[i]
+		if reason := r.reasons[i]; reason != wire.DropNone {
+			e.dropBehind(w, s, o.frame, reason)
+		} else if w.lane.to == nil || !e.joinLane(w, o) {
+			e.leaveLane(w, s, o, r.fulls[i])
+		} else if s.Encap != nil {
+			w.open.encap.seen[0] = sighting{w.lane.from, r.fulls[i], o.newest}
+			e.follow(w, w.lane.policy)
+		}
+	}
+	if failed != wire.DropNone {
+		e.dropBehind(w, s, frames[n], failed)
+		n++
+	}
+	return n
+}
+
+// openBehind adds f to the run if it is a packet of the lane, whose SA is s, and authentic;
+// that is to be accepted yet. Else more is false: f is to be dropped for a reason, or has to
+// go another way.
+func (w *work) openBehind(s *sa.SA, f []byte) (reason wire.DropReason, more bool) {
+	if !w.like.Fits(f) {
+		return wire.DropNone, false
+	}
+	b, head := f[frameHead:], 40
 	if b[0]>>4 == 4 {
 		if head = 20; !wire.CorrectIPv4(b) {
-			return false
+			return wire.DropNone, false
 		}
 		b = b[:binary.BigEndian.Uint16(b[2:])]
 	} else if n := 40 + int(binary.BigEndian.Uint16(b[4:])); n <= len(b) {
 		b = b[:n]
 	} else {
-		return false
+		return wire.DropNone, false
 	}
-	esp, ok := l.espAt(b, head)
+	esp, ok := w.lane.espAt(b, head)
 	if !ok {
-		return false
+		return wire.DropNone, false
 	}
 	h, ok := wire.NewESP(b[min(esp, len(b)):])
-	s := l.sa
-	if !ok || h.SPI() != s.Key.SPI || e.spd.Load() != l.spd || s.Usable(w.now) != wire.DropNone {
-		return false
+	if !ok || h.SPI() != s.Key.SPI {
+		return wire.DropNone, false
 	}
+	r := &w.run
 	full, reason := s.CheckReplay(h.Seq())
-	if reason != wire.DropNone {
-		return false
+	if reason != wire.DropNone || r.n > 0 && full <= r.fulls[r.n-1] {
+		return wire.DropNone, false
 	}
-	o := &w.open
-	o.pkt.Buf, o.pkt.Net, o.pkt.Hdr, o.pkt.End = b, 0, esp, len(b)
-	reason = s.Transform.Open(&o.pkt, transform.Sequence{SPI: s.Key.SPI, Number: full, ESN: s.ESN})
-	if reason == wire.DropNone {
-		newest := s.Newest(full)
-		if reason = s.Accept(full); reason == wire.DropNone {
-			if !e.joinLane(w, b[:head], b[o.pkt.Pay:o.pkt.End], o.pkt.NextHeader) {
-				e.leaveLane(w, f, full, newest)
-			} else if s.Encap != nil {
-				o.encap.seen[0] = sighting{l.from, full, newest}
-				e.follow(w, l.policy)
-			}
-			return true
-		}
+	p := &w.open.pkt
+	p.Buf, p.Net, p.Hdr, p.End = b, 0, esp, len(b)
+	if reason = s.Transform.Open(p, transform.Sequence{SPI: s.Key.SPI, Number: full, ESN: s.ESN}); reason != wire.DropNone {
+		return reason, false
 	}
-	e.endLane(w)
-	w.reset()
-	w.d.Bytes = b
-	if wire.Parse(b, &w.d.Info) != wire.DropNone {
-		e.drop(w, hook.Right, reason, nil, s)
-	} else if !e.stripUDP(w) {
-		e.dropped(w, hook.Right, reason, nil, s)
-	}
-	return true
+	r.opened[r.n] = opened{f, esp, p.Pay, p.End, head, p.NextHeader, s.Newest(full)}
+	r.fulls[r.n] = full
+	r.n++
+	return wire.DropNone, true
 }
 
-// joinLane adds a payload that came behind the IP header outer to the superframe, or
-// sends that and begins another, and returns false, and has done nothing, if it cannot be
-// joined to anything.
-func (e *Engine) joinLane(w *work, outer, payload []byte, proto uint8) bool {
+// dropBehind drops f, a packet of s behind others, and ends the lane.
+func (e *Engine) dropBehind(w *work, s *sa.SA, f []byte, reason wire.DropReason) {
+	e.endLane(w)
+	w.reset()
+	w.d.Bytes = f[frameHead:]
+	if wire.Parse(w.d.Bytes, &w.d.Info) != wire.DropNone {
+		e.drop(w, hook.Right, reason, nil, s)
+		return
+	}
+	if w.d.Bytes = w.d.Bytes[:w.d.Info.TotalLen]; !e.stripUDP(w) {
+		e.dropped(w, hook.Right, reason, nil, s)
+	}
+}
+
+// joinLane adds the payload of a packet to the superframe, or sends that and begins another,
+// and returns false, and has done nothing, if it cannot be joined to anything.
+func (e *Engine) joinLane(w *work, o *opened) bool {
 	l := &w.lane
+	b, proto := o.frame[frameHead:], o.nextHeader
+	outer, payload := b[:o.head], b[o.pay:o.end]
 	flow := l.to.merger.Proto()
 	ip, l4, carried := outer, payload, len(payload)
 	if l.sa.Mode == sa.Transport {
@@ -283,12 +343,13 @@ func (e *Engine) joinLane(w *work, outer, payload []byte, proto uint8) bool {
 	return true
 }
 
-// leaveLane takes f, whose ESP is opened and accepted, on as every packet.
-func (e *Engine) leaveLane(w *work, f []byte, full uint64, newest bool) {
-	s, opened, queue := w.lane.sa, w.open.pkt, w.queue
+// leaveLane takes a packet, whose ESP of s was opened and accepted, on as every packet.
+// full is its number.
+func (e *Engine) leaveLane(w *work, s *sa.SA, o *opened, full uint64) {
+	p, queue := w.open.pkt, w.queue
 	e.endLane(w)
 	w.reset()
-	pkt := hook.PacketFrom(f)
+	pkt := hook.PacketFrom(o.frame)
 	defer pkt.DecRef()
 	pkt.Hash = queue
 	if reason := w.read(pkt, hook.Right); reason != wire.DropNone {
@@ -298,10 +359,10 @@ func (e *Engine) leaveLane(w *work, f []byte, full uint64, newest bool) {
 	before := len(w.d.Bytes)
 	e.stripUDP(w)
 	off := before - len(w.d.Bytes)
-	opened.Buf, opened.Hdr, opened.Pay, opened.End = w.d.Bytes, opened.Hdr-off, opened.Pay-off, opened.End-off
-	w.open.pkt = opened
+	p.Buf, p.Hdr, p.Pay, p.End, p.NextHeader = w.d.Bytes, o.hdr-off, o.pay-off, o.end-off, o.nextHeader
+	w.open.pkt = p
 	src := tcpip.LinkAddress(pkt.LinkHeader().Slice()[6:12])
-	e.inboundUnwrapped(w, e.leave(w, s, full, newest), s, src, pkt, nil)
+	e.inboundUnwrapped(w, e.leave(w, s, full, o.newest), s, src, pkt, nil)
 }
 
 // endLane counts what went by the lane, and closes it.

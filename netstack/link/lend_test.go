@@ -20,8 +20,9 @@ func (d *trains) DeliverNetworkPacket(_ tcpip.NetworkProtocolNumber, pkt *stack.
 	n := 1
 	if t := wire.TrainOf(pkt.Owner); t != nil {
 		d.whole = append(d.whole, t.Whole)
-		at := wire.ESPAt(t.Whole)
-		for at != 0 && t.Taken < len(t.Frames) && wire.SameFlow(t.Whole, t.Frames[t.Taken], at) {
+		var like wire.Likeness
+		like.Of(t.Whole)
+		for t.Taken < len(t.Frames) && like.Fits(t.Frames[t.Taken]) {
 			t.Taken++
 		}
 		n += t.Taken

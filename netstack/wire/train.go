@@ -76,21 +76,60 @@ func ESPAt(frame []byte) int {
 	return at
 }
 
-// SameFlow says whether a frame has ESP or UDP, as UpperAt describes it, at the same place
-// as another, with the same Ethernet header, addresses, and SPI or ports: so that until it
-// is opened everybody must treat it alike.
-func SameFlow(first, frame []byte, at int) bool {
-	if UpperAt(frame) != at || upperProto(first, at) != upperProto(frame, at) {
-		return false
-	}
+// A Likeness is what frames have in common that hold ESP or UDP, as UpperAt describes it, at
+// the same place and with the same Ethernet header, addresses, and SPI or ports: so that
+// until they are opened everybody must treat them alike. The zero value fits none.
+type Likeness struct {
+	least      int // octets
+	words      int
+	want, mask [9]uint64 // of which so many count
+}
+
+// Of makes l that of a frame, of which it returns what UpperAt says: 0 if l fits none.
+func (l *Likeness) Of(frame []byte) int {
 	const head = VirtioNetLen + ethernetLen
-	le := binary.LittleEndian
-	if le.Uint64(first[VirtioNetLen:]) != le.Uint64(frame[VirtioNetLen:]) || le.Uint64(first[head-8:]) != le.Uint64(frame[head-8:]) ||
-		le.Uint32(first[at:]) != le.Uint32(frame[at:]) {
+	at := UpperAt(frame)
+	if at == 0 {
+		l.least = 0
+		return 0
+	}
+	var first, mask [len(l.mask) * 8]byte
+	copy(first[:], frame)
+	all := func(from, to int) {
+		for i := from; i < to; i++ {
+			mask[i] = 0xff
+		}
+	}
+	mask[vnGSOType] = 0xff
+	if upperProto(frame, at) == ProtoESP {
+		mask[vnFlags] = VirtioNetNeedsCsum
+	}
+	all(VirtioNetLen, head)
+	if at == head+ipv4MinLen {
+		mask[head], mask[head+6], mask[head+7], mask[head+ipv4ProtoAt] = 0xff, 0x3f, 0xff, 0xff // no options, no fragment
+		all(at-8, at+4)
+	} else {
+		mask[head], mask[head+ipv6ProtoAt] = 0xf0, 0xff
+		all(at-32, at+4)
+	}
+	l.words = (at + 4 + 7) / 8
+	l.least = max(8*l.words, at+ESPMinLen)
+	for i := range l.words {
+		l.mask[i] = binary.LittleEndian.Uint64(mask[8*i:])
+		l.want[i] = binary.LittleEndian.Uint64(first[8*i:]) & l.mask[i]
+	}
+	return at
+}
+
+// Fits says whether a frame has what l asks for.
+func (l *Likeness) Fits(frame []byte) bool {
+	if len(frame) < l.least || l.least == 0 {
 		return false
 	}
-	if at == head+ipv6Len {
-		return string(first[at-32:at]) == string(frame[at-32:at])
+	var differ uint64
+	want, mask := l.want[:l.words], l.mask[:l.words]
+	for i, m := range mask {
+		differ |= binary.LittleEndian.Uint64(frame[8*i:])&m ^ want[i]
 	}
-	return le.Uint64(first[at-8:]) == le.Uint64(frame[at-8:])
+	return differ == 0
 }

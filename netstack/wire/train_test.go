@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// FuzzSameFlow: whatever two frames hold, those that go together differ only behind their
+// FuzzLikeness: whatever two frames hold, those that go together differ only behind their
 // SPIs and in what of the IP header says nothing about where they go.
-func FuzzSameFlow(f *testing.F) {
+func FuzzLikeness(f *testing.F) {
 	v4 := make([]byte, VirtioNetLen+ethernetLen+40)
 	v4[VirtioNetLen+12], v4[VirtioNetLen+ethernetLen], v4[VirtioNetLen+ethernetLen+9] = 8, 0x45, ProtoESP
 	f.Add(v4, v4)
@@ -16,8 +16,12 @@ func FuzzSameFlow(f *testing.F) {
 	f.Add(v6, v6)
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		at := ESPAt(a)
-		if at == 0 || !SameFlow(a, b, at) {
+		var l Likeness
+		if l.Of(a) != at || at == 0 || !l.Fits(b) {
 			return
+		}
+		if ESPAt(b) != at {
+			t.Errorf("% x goes together with another and has its ESP at %d, not at %d", b, ESPAt(b), at)
 		}
 		var in, other Info
 		d := a[VirtioNetLen+ethernetLen:]
