@@ -277,7 +277,9 @@ func (w *work) openBehind(s *sa.SA, f []byte) (reason wire.DropReason, more bool
 	if reason = s.Transform.Open(p, transform.Sequence{SPI: s.Key.SPI, Number: full, ESN: s.ESN}); reason != wire.DropNone {
 		return reason, false
 	}
-	r.opened[r.n] = opened{f, esp, p.Pay, p.End, head, p.NextHeader, s.Newest(full)}
+	o := &r.opened[r.n]
+	o.frame, o.hdr, o.pay, o.end, o.head = f, esp, p.Pay, p.End, head
+	o.nextHeader, o.newest = p.NextHeader, s.Newest(full)
 	r.fulls[r.n] = full
 	r.n++
 	return wire.DropNone, true

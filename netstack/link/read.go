@@ -170,6 +170,9 @@ func (r *reader) sleep(d time.Duration) {
 	}
 }
 
+// headLen is how much of a frame is wanted first, in octets.
+const headLen = 1536
+
 func (r *reader) take(frames [][]byte, queue int) {
 	if len(frames) == 0 {
 		return
@@ -180,6 +183,10 @@ func (r *reader) take(frames [][]byte, queue int) {
 	for len(frames) > 0 {
 		f, rest := frames[0], frames[1:]
 		frames = rest
+		if len(rest) > 0 {
+			// Headers and the first segment are on their way from memory.
+			wire.Prefetch(rest[0][:min(len(rest[0]), headLen)])
+		}
 		if len(f) < HeaderLen || len(f) > MaxFrameLen {
 			r.drops.Add(wire.DropBadFrame)
 			continue

@@ -216,26 +216,25 @@ func (c *Cutter) NextUpper(dst []byte) int {
 	at := i * c.size
 	payload := c.src[c.hdrLen+at:]
 	if len(payload) > c.size {
-		// The next one is on its way from memory while this one is sealed.
-		prefetch(payload[c.size:min(len(payload), 2*c.size)])
 		payload = payload[:c.size]
 	}
 	head := c.hdrLen - c.l4At
 	n := head + len(payload)
 	dst = dst[:n]
-	copy(dst, c.src[c.l4At:c.hdrLen])
+	copyHeader(dst, c.src[c.l4At:c.hdrLen])
 	if c.proto == ProtoUDP && c.LeaveUDP {
 		copy(dst[head:], payload)
 		header.UDP(dst).SetLength(uint16(n))
 		return n
 	}
-	s := copySum(dst[head:], payload, combineLen(c.l4Sum, n))
+	// The next one is on its way from memory while this one is sealed.
+	s := uint64(copySumAhead(dst[head:], payload, c.l4Sum, c.size)) + uint64(n)
 	if c.proto == ProtoTCP {
 		c.finishTCP(dst, s, at, i)
 	} else {
 		u := header.UDP(dst)
 		u.SetLength(uint16(n))
-		putChecksum(u[udpChecksumAt:], ^checksum.Combine(s, uint16(n)))
+		putChecksum(u[udpChecksumAt:], ^fold(s+uint64(n)))
 	}
 	return n
 }
@@ -244,7 +243,7 @@ func (c *Cutter) NextUpper(dst []byte) int {
 // datagram of total octets, and with proto in the octet at protoAt, which names what is
 // behind the header.
 func (c *Cutter) Header(dst []byte, protoAt int, proto uint8, total int) {
-	copy(dst[:c.l4At], c.src)
+	copyHeader(dst, c.src[:c.l4At])
 	dst[protoAt] = proto
 	if c.version == 6 {
 		SetIPv6PayloadLen(dst, total-ipv6Len)
@@ -254,13 +253,13 @@ func (c *Cutter) Header(dst []byte, protoAt int, proto uint8, total int) {
 	h := header.IPv4(dst)
 	h.SetTotalLength(uint16(total))
 	h.SetID(id)
-	s := checksum.Combine(subtract(c.ipSum, uint16(c.proto)), uint16(proto))
-	h.SetChecksum(^checksum.Combine(checksum.Combine(s, uint16(total)), id))
+	s := uint64(c.ipSum) + uint64(^uint16(c.proto)) + uint64(proto) + uint64(uint16(total)) + uint64(id)
+	h.SetChecksum(^fold(s))
 }
 
 // finishTCP writes what differs in the TCP header of segment i, whose payload starts
 // at octets into the superframe's; s is the sum of all the rest.
-func (c *Cutter) finishTCP(tcp header.TCP, s uint16, at, i int) {
+func (c *Cutter) finishTCP(tcp []byte, s uint64, at, i int) {
 	flags := c.flags
 	if i > 0 {
 		flags &^= uint8(header.TCPFlagCwr) // one congestion event, told once (RFC 3168 §6.1.2)
@@ -279,12 +278,10 @@ func (c *Cutter) finishTCP(tcp header.TCP, s uint16, at, i int) {
 		urgent = c.urgent // not valid, and passed on as it was
 	}
 	seq := c.seq + uint32(at)
-	tcp.SetSequenceNumber(seq)
+	tcp = tcp[:header.TCPMinimumSize]
+	binary.BigEndian.PutUint32(tcp[header.TCPSeqNumOffset:], seq)
 	tcp[header.TCPFlagsOffset] = flags
-	tcp.SetUrgentPointer(uint16(urgent))
-	s = checksum.Combine(s, uint16(seq>>16))
-	s = checksum.Combine(s, uint16(seq))
-	s = checksum.Combine(s, c.offsets|uint16(flags))
-	s = checksum.Combine(s, uint16(urgent))
-	binary.BigEndian.PutUint16(tcp[tcpChecksumAt:], ^s)
+	s += uint64(seq) + uint64(c.offsets|uint16(flags)) + uint64(uint16(urgent))
+	binary.BigEndian.PutUint16(tcp[tcpChecksumAt:], ^fold(s))
+	binary.BigEndian.PutUint16(tcp[header.TCPUrgentPtrOffset:], uint16(urgent))
 }

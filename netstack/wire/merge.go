@@ -29,6 +29,7 @@ type Merger struct {
 	total   int    // octets of the superframe as a datagram
 	n       int
 	pseudo  uint16 // sum of the pseudo header but for the length
+	same    uint16 // pseudo, and the sum of what is the same in all upper-layer headers
 	push    bool
 	ended   bool // nothing may follow
 	correct bool // the first one's checksum
@@ -55,14 +56,30 @@ func (m *Merger) begin(l4 []byte, head int) {
 	m.head = m.in.HeaderLen + head
 	m.size, m.total, m.n = len(l4)-head, m.in.HeaderLen+len(l4), 1
 	copy(m.dst[m.in.HeaderLen:], l4[:head])
-	s := sumUp(l4[:head], combineLen(m.pseudo, len(l4)))
-	m.correct = copySum(m.dst[m.head:m.total], l4[head:], s) == 0xffff
+	differs := m.sumDiffering(l4, len(l4))
+	m.same = subtract(sumUp(l4[:head], combineLen(m.pseudo, len(l4))), fold(differs))
+	m.correct = m.copyData(m.dst[m.head:m.total], l4[head:], differs)
 	if m.ended = false; m.in.Proto == ProtoUDP {
 		return
 	}
 	m.next = binary.BigEndian.Uint32(l4[4:]) + uint32(m.size)
 	m.push = l4[tcpFlagsAt]&tcpPSH != 0
 	m.ended = m.push
+}
+
+// sumDiffering sums what is not the same in all upper-layer headers, of which h is one, in
+// front of which the pseudo header says n octets.
+func (m *Merger) sumDiffering(h []byte, n int) uint64 {
+	be := binary.BigEndian
+	if m.in.Proto == ProtoUDP {
+		return 2*uint64(n) + uint64(be.Uint16(h[udpChecksumAt:]))
+	}
+	return uint64(n) + uint64(be.Uint32(h[4:])) + uint64(be.Uint16(h[12:])) + uint64(be.Uint16(h[tcpChecksumAt:]))
+}
+
+// copyData copies the data of a segment, and says whether its checksum is right.
+func (m *Merger) copyData(dst, data []byte, differs uint64) bool {
+	return fold(uint64(copySum(dst, data, m.same))+differs) == 0xffff
 }
 
 // Follows reports whether a segment or datagram that Join has refused is of the same flow,
@@ -155,8 +172,7 @@ func (m *Merger) Join(ip, l4 []byte) bool {
 	} else if !m.sameTCP(h, first) {
 		return false
 	}
-	s := sumUp(h, combineLen(m.pseudo, len(l4)))
-	if copySum(m.dst[m.total:m.total+n], data, s) != 0xffff {
+	if !m.copyData(m.dst[m.total:m.total+n], data, m.sumDiffering(h, len(l4))) {
 		return false
 	}
 	m.n++
@@ -178,8 +194,8 @@ func (m *Merger) sameIP(ip []byte) bool {
 		return false
 	}
 	if m.in.Version == 4 {
-		return ip[0] == first[0] && ip[1] == first[1] && // TOS
-			ip[6] == first[6] && ip[7] == first[7] && ip[8] == first[8] && // DF, TTL
+		return le.Uint16(ip) == le.Uint16(first) && // TOS
+			(le.Uint32(ip[6:])^le.Uint32(first[6:]))&0xffffff == 0 && // DF, TTL
 			le.Uint64(ip[12:]) == le.Uint64(first[12:])
 	}
 	return le.Uint32(ip) == le.Uint32(first) && ip[7] == first[7] && // traffic class, flow label, hop limit

@@ -15,23 +15,28 @@ func sumUp(b []byte, s uint16) uint16 {
 	if len(b) < 4*vectorLen {
 		return addTail(b, 0, s)
 	}
-	n := len(b) &^ (vectorLen - 1)
+	n := len(b) &^ 1
 	return addTail(b[n:], sumVectors(&b[0], n), s)
 }
 
 // copySum copies src to dst, which is as long, in the pass that adds it to s. What a
 // checksum needs of every octet hides behind what a copy needs.
-func copySum(dst, src []byte, s uint16) uint16 {
-	if len(src) < vectorLen || !haveVectors {
+func copySum(dst, src []byte, s uint16) uint16 { return copySumAhead(dst, src, s, 0) }
+
+// copySumAhead is copySum, and what lies so many octets ahead of src is read soon.
+func copySumAhead(dst, src []byte, s uint16, ahead int) uint16 {
+	n := len(src) &^ 1
+	if n < vectorLen || !haveVectors {
 		copy(dst, src)
 		return checksum.Checksum(src, s)
 	}
-	last := len(src) - vectorLen
-	_ = dst[last+vectorLen-1]
-	n := len(src) &^ (vectorLen - 1)
-	acc := copySumVectors(&dst[0], &src[0], n)
-	*(*[vectorLen]byte)(dst[last:]) = *(*[vectorLen]byte)(src[last:])
-	return addTail(src[n:], acc, s)
+	dst = dst[:len(src)]
+	acc := copySumVectors(&dst[0], &src[0], n, ahead)
+	if n < len(src) {
+		dst[n] = src[n]
+		acc += uint64(src[n])
+	}
+	return bits.ReverseBytes16(fold(acc + uint64(bits.ReverseBytes16(s))))
 }
 
 // prefetch is for memory that is read soon.
@@ -60,7 +65,22 @@ func fold(acc uint64) uint16 {
 	return uint16(acc)
 }
 
-// addTail adds b, which is short, and s to acc, a sum of words of 32 bits in the
+// copyHeader copies a header of so many octets to dst.
+func copyHeader(dst, src []byte) {
+	const step = 16
+	n := len(src)
+	if n < step {
+		copy(dst[:n], src)
+		return
+	}
+	dst = dst[:n]
+	for i := 0; i < n-step; i += step {
+		*(*[step]byte)(dst[i:]) = *(*[step]byte)(src[i:])
+	}
+	*(*[step]byte)(dst[n-step:]) = *(*[step]byte)(src[n-step:])
+}
+
+// addTail adds b, which is short, and s to acc, a sum of words of 32 bits, or of 16, in the
 // order of octets that amd64 has.
 func addTail(b []byte, acc uint64, s uint16) uint16 {
 	for len(b) >= 8 {

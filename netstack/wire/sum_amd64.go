@@ -2,13 +2,13 @@ package wire
 
 import "golang.org/x/sys/cpu"
 
-// vectorLen is how many octets sumVectors and copySumVectors take at once.
+// vectorLen is how many octets sumVectors and copySumVectors take at once, and at least.
 const vectorLen = 32
 
 var haveVectors = cpu.X86.HasAVX2
 
-// sumVectors returns the sum of the n/4 words of 32 bits at b; n is a multiple of
-// vectorLen, below 2^31.
+// sumVectors returns a sum of the n octets at b, as addTail takes it; n is even, at least
+// vectorLen, and below 2^31.
 //
 //go:noescape
 func sumVectors(b *byte, n int) uint64
@@ -19,7 +19,8 @@ func sumVectors(b *byte, n int) uint64
 //go:noescape
 func prefetchLines(b *byte, n int)
 
-// copySumVectors is sumVectors of src, and copies it to dst.
+// copySumVectors is sumVectors of src, and copies it to dst. Meanwhile the processor fetches
+// from memory what lies so many octets ahead of src.
 //
 //go:noescape
-func copySumVectors(dst, src *byte, n int) uint64
+func copySumVectors(dst, src *byte, n, ahead int) uint64

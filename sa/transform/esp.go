@@ -68,8 +68,7 @@ func (e *esp) Seal(p *Packet, s Sequence) wire.DropReason {
 	if end+e.icvLen > len(p.Buf) {
 		return wire.DropBadLength
 	}
-	binary.BigEndian.PutUint32(p.Buf[p.Hdr:], s.SPI)
-	binary.BigEndian.PutUint32(p.Buf[p.Hdr+4:], uint32(s.Number))
+	binary.BigEndian.PutUint64(p.Buf[p.Hdr:], s.header())
 	tail := p.Buf[p.End:end]
 	for i := range pad {
 		tail[i] = byte(i + 1)
@@ -117,8 +116,11 @@ func (p *Packet) valid(hdrLen int) bool {
 // byte order, carries those of s. If it does not, the caller asks about another
 // packet, and what the ICV proves would not be what the caller believes.
 func (s Sequence) names(b []byte) bool {
-	return binary.BigEndian.Uint32(b) == s.SPI && binary.BigEndian.Uint32(b[4:]) == uint32(s.Number)
+	return binary.BigEndian.Uint64(b) == s.header()
 }
+
+// header is what the fixed part of the ESP header says (RFC 4303 §2), in host order.
+func (s Sequence) header() uint64 { return uint64(s.SPI)<<32 | uint64(uint32(s.Number)) }
 
 // high is the part of the sequence number that ESN adds to the ICV only.
 func (s Sequence) high() uint32 { return uint32(s.Number >> 32) }

@@ -4,7 +4,6 @@ import (
 	"crypto/cipher"
 	"encoding/binary"
 	"fmt"
-	"slices"
 )
 
 const (
@@ -25,7 +24,8 @@ const (
 // without ESN that is the low half.
 type aeadSuite struct {
 	aead     cipher.AEAD
-	salt     []byte
+	salt     [aeadSaltLen]byte
+	saltLen  int
 	implicit bool
 }
 
@@ -74,7 +74,9 @@ func newSaltedAEAD(a *Algorithm, encryptionKey, integrityKey []byte, saltLen int
 }
 
 func newAEADSuite(aead cipher.AEAD, salt []byte) *aeadSuite {
-	return &aeadSuite{aead: aead, salt: slices.Clone(salt)}
+	a := &aeadSuite{aead: aead}
+	a.saltLen = copy(a.salt[:], salt)
+	return a
 }
 
 func (a *aeadSuite) seal(t *scratch, buf []byte, hdr, pay, end int, s Sequence) {
@@ -91,16 +93,16 @@ func (a *aeadSuite) open(t *scratch, buf []byte, hdr, pay, end int, s Sequence) 
 
 // nonce returns the nonce of a packet with its IV, if it has one, in front of pay.
 func (a *aeadSuite) nonce(t *scratch, buf []byte, pay int, s Sequence) []byte {
-	n := copy(t.nonce[:], a.salt)
+	iv := s.Number
 	switch {
 	case !a.implicit:
-		copy(t.nonce[n:], buf[pay-aeadIVLen:pay])
-	case s.ESN:
-		binary.BigEndian.PutUint64(t.nonce[n:], s.Number)
-	default:
-		binary.BigEndian.PutUint64(t.nonce[n:], uint64(uint32(s.Number)))
+		iv = binary.BigEndian.Uint64(buf[pay-aeadIVLen:])
+	case !s.ESN:
+		iv = uint64(uint32(iv))
 	}
-	return t.nonce[:n+aeadIVLen]
+	*(*[aeadSaltLen]byte)(t.nonce[:]) = a.salt
+	binary.BigEndian.PutUint64(t.nonce[a.saltLen:], iv)
+	return t.nonce[:a.saltLen+aeadIVLen]
 }
 
 // additional returns the additional authenticated data of RFC 4106 §5 for the header b.
