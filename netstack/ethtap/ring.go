@@ -66,6 +66,8 @@ type ring struct {
 	closed bool
 	astray bool // where head is has to be found out
 
+	waiter waiter // of the reader
+
 	taken    atomic.Uint64 // frames read
 	lost     atomic.Uint64 // malformed, or of a size that no read takes
 	overflow uint64        // found the ring full; under the device's lock
@@ -344,7 +346,7 @@ func (r *ring) receive(at int) ([]byte, int) {
 
 // wait returns when a frame waits or wake was called.
 func (r *ring) wait() error {
-	ready, _, err := wait(r.fd, r.wakes)
+	ready, _, err := r.waiter.wait(r.fd, r.wakes)
 	if err == nil && ready&unix.POLLERR != 0 {
 		_, err = unix.GetsockoptInt(r.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	}

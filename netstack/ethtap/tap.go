@@ -192,8 +192,9 @@ type tapRead struct {
 	n   int
 	err error
 
-	fd   int
-	woke error // of await
+	fd     int
+	woke   error // of await
+	waiter waiter
 
 	// Made once, since they would be allocated.
 	try, await func(fd uintptr)
@@ -223,7 +224,7 @@ func newTapRead(q *Queue) *tapRead {
 		}
 	}
 	r.await = func(wakes uintptr) {
-		_, woken, err := wait(r.fd, int(wakes))
+		_, woken, err := r.waiter.wait(r.fd, int(wakes))
 		if err == nil && woken {
 			err = errWoken
 		}

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,9 +73,21 @@ func setEvent(fd int, on bool) {
 	}
 }
 
+// A waiter is how one reader waits.
+type waiter struct{ scheduled time.Time }
+
+// rescheduled is how often a reader that waits goes through Go's scheduler before. A system
+// call does not: of one who has not for 10 ms the runtime takes the processor away in the
+// next call that it finds him in, and looks every 20 µs from then on.
+const rescheduled = 5 * time.Millisecond
+
 // wait returns when fd, of a socket or a TAP, has something to read or an error, or the
 // eventfd wakes is set, and which of the two it was.
-func wait(fd, wakes int) (ready int16, woken bool, err error) {
+func (w *waiter) wait(fd, wakes int) (ready int16, woken bool, err error) {
+	if now := time.Now(); now.Sub(w.scheduled) > rescheduled {
+		w.scheduled = now
+		runtime.Gosched()
+	}
 	fds := [...]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(wakes), Events: unix.POLLIN}}
 	if _, err := unix.Poll(fds[:], -1); err != nil {
 		if errors.Is(err, unix.EINTR) {
