@@ -43,9 +43,9 @@ const pauseLimit = time.Second
 // WithLinks, what crosses then is dropped. No frame that a policy protects leaves in
 // the clear at any time, since there always is one set of policies in force.
 //
-// neighbors changes within a tenth of a second after that, without loss. Between two
-// interfaces it cannot, and the interfaces, on_failure, control, state_dir and what else stands in the
-// error that wraps ErrNeedsRestart cannot change.
+// neighbors changes within a second after that, without loss. The interfaces, on_failure,
+// control, state_dir and what else stands in the error that wraps ErrNeedsRestart cannot
+// change.
 func (a *Appliance) Apply(cfg Config, dry bool) ([]config.Change, error) {
 	changes, err := a.apply(cfg, dry)
 	if err != nil && !dry {
@@ -142,10 +142,6 @@ func needsRestart(changes []config.Change, old, next *Config) error {
 	for _, c := range changes {
 		switch {
 		case c.Subject != config.SettingEdit:
-		case c.Name == "neighbors" && old.Inside != "":
-			// Stations would have to be told each other's addresses, as before the flow becomes
-			// direct; tried beside a TCP stream, that lost pings.
-			keys = append(keys, "neighbors (between two interfaces)")
 		case !slices.Contains(atRunTime, c.Name):
 			keys = append(keys, c.Name)
 		}

@@ -351,9 +351,7 @@ func (b *bump) assemble(spd *sa.SPD, devices [2][]link.Device) error {
 	b.claims = hook.NewClaims(b.clock)
 	atRight := hook.NeighborOptions{MAC: host.mac, Own: b.own, Announced: b.resolver.Announced, Claims: b.claims, Drops: &b.drops[hook.Right]}
 	b.left = inner
-	if !b.twoNIC() || !b.relay.Load() {
-		atRight.Host, atRight.Probes = &toLeft, probes
-	}
+	atRight.Host, atRight.Probes = &toLeft, probes
 	if !b.twoNIC() { // under relay nothing comes to it
 		b.proxy = hook.NewProxyARP(inner, hook.ProxyOptions{
 			MAC: host.mac, Own: b.own, Wire: &toRight, Probes: probes, Drops: &b.drops[hook.Left],

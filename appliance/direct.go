@@ -32,6 +32,10 @@ const (
 	// correctLooks in a row, a millisecond apart, have to find nothing wrong: an answer may
 	// be on its way to the kernel yet.
 	correctLooks = 4
+	// aheadTime is in which the hosts show what next hops they use, and aheadLimit bounds the
+	// wait for these.
+	aheadTime  = 100 * time.Millisecond
+	aheadLimit = time.Second
 )
 
 // checkNeighbors refuses what nobody could put right.
@@ -115,6 +119,10 @@ func (b *bump) inService() {
 // From proxy to relay ARP and neighbour discovery cross first, then the kernel's table is put
 // right, and then the engine heeds the stations that the host names. From relay to proxy the
 // engine learns the neighbours that the kernel knows, looks next hops up, and then answers.
+//
+// Between two NICs the stations of both sides are told instead, where there is a kernel to
+// put right, and the engine finds out the next hops that are in use, where there is one that
+// knows them.
 func (b *bump) setNeighbors(relay bool) error {
 	if b.taps != nil {
 		b.taps.mu.Lock()
@@ -131,6 +139,9 @@ func (b *bump) setNeighbors(relay bool) error {
 		return err
 	}
 	var errs []error
+	if b.twoNIC() {
+		b.lookAhead()
+	}
 	for _, n := range b.kernelKnows() {
 		errs = append(errs, b.resolver.Learn(n.Address, tcpip.LinkAddress(n.MAC)))
 	}
@@ -138,8 +149,22 @@ func (b *bump) setNeighbors(relay bool) error {
 	b.relay.Store(false)
 	if b.flow() == flowActive {
 		b.setCrossing(false)
+		if b.twoNIC() {
+			b.announceBox()
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// lookAhead waits until the engine knows the next hops of what crosses now.
+func (b *bump) lookAhead() {
+	b.engine.SetLookAhead(true)
+	defer b.engine.SetLookAhead(false)
+	ctx, cancel := context.WithTimeout(context.Background(), aheadLimit)
+	defer cancel()
+	for pause(ctx, aheadTime); b.resolver.Wanted() > 0 && ctx.Err() == nil; {
+		pause(ctx, time.Millisecond)
+	}
 }
 
 // trueAddress is the Ethernet address of a station as far as it is known.

@@ -149,6 +149,7 @@ type assumedNeighbors struct{}
 func (assumedNeighbors) Peek(netip.Addr) (tcpip.LinkAddress, bool)   { return explain.SomeMAC, true }
 func (assumedNeighbors) Lookup(netip.Addr) (tcpip.LinkAddress, bool) { return explain.SomeMAC, true }
 func (assumedNeighbors) Enqueue(netip.Addr, *stack.PacketBuffer)     {}
+func (assumedNeighbors) Want(netip.Addr)                             {}
 
 // serveExplain answers POST /v1/explain.
 func (a *Appliance) serveExplain(w http.ResponseWriter, r *http.Request) error {

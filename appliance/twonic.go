@@ -204,7 +204,7 @@ func (b *bump) between(end stack.LinkEndpoint, side hook.Side, other *hook.Relay
 	own := b.cfg.OutsideAddresses()
 	b.nics.right = hook.NewOutside(end, hook.OutsideOptions{
 		MAC: host.mac, Probes: b.nics.probes,
-		Answers: func(a netip.Addr) bool { return !relay && !b.crossing.Load() && b.own(a) || slices.Contains(own, a) },
+		Answers: func(a netip.Addr) bool { return !b.crossing.Load() && b.own(a) || slices.Contains(own, a) },
 	})
 	return b.nics.right
 }

@@ -636,3 +636,82 @@ func tooBigFor(t testing.TB, h *netlab.Host, at netip.Addr, n int) (mtu int) {
 	})
 	return mtu
 }
+
+// TestR13_R20_NeighborsChangeLiveBetween has bitw apply change neighbors to and fro between
+// two NICs, under pings both ways and a stream: nothing is lost or in the clear, and what is
+// asked anew is answered as the mode in force says.
+func TestR13_R20_NeighborsChangeLiveBetween(t *testing.T) {
+	n := newBetween(t, netlab.DefaultA())
+	p := &plan{flows: []*flow{newFlow("four", "transport", "aes128gcm16", 0x1001, a4, b4), newFlow("six", "tunnel", "aes128gcm16", 0x1002, a6, b6)}}
+	settings := "protected: [192.0.2.1, \"2001:db8::1\"]\n" + linkRoutes
+	x, b := n.box(t, p, settings+"neighbors: relay\n"), newBox(t, n.B, p.yaml(false))
+	x.up()
+	b.up()
+	change := func(mode string) {
+		t.Helper()
+		x.configure(strings.Replace(p.yaml(true), "interface: eth0\n", "inside: eth1\noutside: eth0\n"+settings+"neighbors: "+mode+"\n", 1))
+		if stdout, stderr, err := x.run("apply", x.file); err != nil || !strings.Contains(stdout, "neighbors") {
+			t.Fatalf("bitw apply: %v\n%s%s", err, stdout, stderr)
+		}
+	}
+	ways := []struct {
+		from *netlab.Host
+		to   netip.Addr
+	}{{n.A, b4}, {n.A, b6}, {n.B, a4}, {n.B, a6}}
+	for _, w := range ways {
+		pings(t, w.from, w.to, netlab.PingOptions{})
+	}
+	c := watchClear(n.Pair, 256)
+	results := make(chan error, len(ways)+1)
+	for _, w := range ways {
+		go func() {
+			r, err := netlab.Ping(deadline(t, 2*time.Minute), w.from, w.to, netlab.PingOptions{Count: 3000, Interval: 2 * time.Millisecond, Timeout: 5 * time.Second})
+			if err == nil && r.Lost > 0 {
+				err = fmt.Errorf("pings to %v: %v", w.to, r)
+			}
+			results <- err
+		}()
+	}
+	go func() {
+		_, err := netlab.HTTPTransfer(deadline(t, 2*time.Minute), n.A, n.B, a4, 64<<20)
+		results <- err
+	}()
+	before := [2]*appliance.Status{x.status(), b.status()}
+	for i := range 10 {
+		mode := []string{"proxy", "relay"}[i%2]
+		change(mode)
+		want := map[string][]byte{"proxy": card(t, n.x, "eth1"), "relay": mac(t, n.B)}[mode]
+		// What is announced by ARP within a second after another word is not heeded.
+		eventually(t, "the host is told of "+mode, func() bool { return bytes.Equal(neighbour(t, n.A, b6), want) })
+		time.Sleep(300 * time.Millisecond) // under way
+	}
+	for range cap(results) {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	allESP(t, c)
+	for i, box := range []*box{x, b} {
+		for reason, count := range box.drops(before[i]) {
+			if reason != "class_discard" && reason != "no_policy" && reason != "too_big" && reason != "foreign_mac" {
+				t.Errorf("box %d: %d drops for %s", i, count, reason)
+			}
+		}
+	}
+
+	for _, mode := range []string{"proxy", "relay"} {
+		change(mode)
+		for _, w := range ways {
+			if _, err := w.from.Run(deadline(t, 10*time.Second), "ip", "neigh", "flush", "dev", "eth0"); err != nil {
+				t.Fatal(err)
+			}
+			pings(t, w.from, w.to, netlab.PingOptions{Count: 3})
+		}
+		want := map[string][]byte{"proxy": card(t, n.x, "eth1"), "relay": mac(t, n.B)}[mode]
+		for _, at := range []netip.Addr{b4, b6} {
+			if got := neighbour(t, n.A, at); !bytes.Equal(got, want) {
+				t.Errorf("%s: the host has %x for %v; expected %x", mode, got, at, want)
+			}
+		}
+	}
+}

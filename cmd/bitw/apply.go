@@ -35,8 +35,8 @@ gets another name, spi or other parameters goes on with its sequence numbers. A 
 is used in one direction is refused in the other.
 
 What can change: policies, security_associations, classes, static_neighbors, routes, mtu,
-icmp_errors, allow_insecure, watchdog and log_level. Anything else needs a restart, and
-is refused with its name: 'bitw up --takeover' does that without loss.
+icmp_errors, allow_insecure, watchdog, log_level and neighbors. Anything else needs a
+restart, and is refused with its name: 'bitw up --takeover' does that without loss.
 
 SIGHUP has 'bitw up -c FILE' do the same with its own file, which also is what a restart
 reads: keep what you apply in that file. Which bitw is meant is said by the control

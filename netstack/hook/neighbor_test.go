@@ -393,6 +393,60 @@ func TestAnnouncedNeighborIsAskedAgain(t *testing.T) {
 	}
 }
 
+// While it asks, what the queue does not take goes to the address that the next hop had, the
+// oldest first: nothing is lost for the sake of an announcement, and nothing overtakes.
+func TestR20_R22_NothingIsLostToAnAnnouncement(t *testing.T) {
+	b := newBump(t)
+	b.send(b.kern, datagramTo(peer4))
+	b.send(b.dev, arpFrame(macHost, 2, macPeer, peer4, macHost, host4))
+	take(&b.fromRight)
+	b.send(b.dev, arpFrame(macAll, 1, macEvil, peer4, header.UnspecifiedEthernetAddress, peer4))
+	if l := take(&b.fromRight); len(l) != 1 || !isSolicitationFor(l[0], peer4) {
+		t.Fatalf("after the announcement: %x", l)
+	}
+	const more = 7
+	numbered := func(i int) []byte { return append(datagramTo(peer4), byte(i)) }
+	for i := range DefaultWaiting + more {
+		b.send(b.kern, numbered(i))
+	}
+	early := take(&b.fromRight)
+	b.send(b.dev, arpFrame(macHost, 2, macEvil, peer4, macHost, host4))
+	late := take(&b.fromRight)
+	if len(early) != more || len(late) != DefaultWaiting {
+		t.Fatalf("%d frames before the answer and %d after it: %v", len(early), len(late), b.drops.Snapshot())
+	}
+	for i, f := range append(early, late...) {
+		to := macPeer
+		if i >= more {
+			to = macEvil
+		}
+		if want := append([]byte(to), numbered(i)[6:]...); !bytes.Equal(f, want) {
+			t.Fatalf("frame %d: %x, expected %x", i, f, want)
+		}
+	}
+}
+
+// A next hop that is wanted is asked for before there is a packet to it.
+func TestR20_AWantedNextHopIsKnown(t *testing.T) {
+	for _, a := range []netip.Addr{peer4, peer6} {
+		b := newBump(t)
+		b.resolver.Want(a)
+		b.resolver.Want(a)
+		b.run(0)
+		if l := take(&b.fromRight); len(l) != 1 || !isSolicitationFor(l[0], a) || b.resolver.Wanted() != 1 {
+			t.Fatalf("%v: on the wire %x, %d wanted", a, l, b.resolver.Wanted())
+		}
+		reply := arpFrame(macHost, 2, macPeer, peer4, macHost, host4)
+		if a.Is6() {
+			reply = ndFrame(macHost, macPeer, advert(naSolicited|naOverride, peer6, host6, peer6, macPeer))
+		}
+		b.send(b.dev, reply)
+		if mac, ok := b.resolver.Lookup(a); !ok || mac != macPeer || b.resolver.Wanted() != 0 {
+			t.Errorf("%v: at %q, %v, %d wanted", a, mac, ok, b.resolver.Wanted())
+		}
+	}
+}
+
 func TestResolverBounds(t *testing.T) {
 	b := newBump(t)
 	a := netip.MustParseAddr("10.0.1.0")

@@ -32,7 +32,8 @@ const (
 type ResolverOptions struct {
 	Clock tcpip.Clock
 	// Waiting is how many packets wait for one next hop, DefaultWaiting if 0. When one
-	// more comes the oldest is dropped as wire.DropQueueFull.
+	// more comes the oldest is dropped as wire.DropQueueFull, or goes to the address that
+	// the next hop had until another was announced.
 	Waiting int
 	// Output writes a packet that waited to its next hop. The packet stays the caller's.
 	// If nil, the Ethernet destination is set and the packet written to the link that
@@ -70,6 +71,9 @@ type nextHop struct {
 	touched atomic.Int64                      // tcpip.MonotonicTime in nanoseconds
 	waiting []*stack.PacketBuffer             // under Resolver.mu
 	asked   bool                              // resolution is under way; under Resolver.mu
+	// former is the address that it had until it was announced at another, empty if it had
+	// none: what no queue takes goes there.
+	former tcpip.LinkAddress
 	// found is the address while the packets that waited for it are let go, and mac is
 	// not yet known to anybody, so that none overtakes them; under Resolver.mu.
 	found tcpip.LinkAddress
@@ -157,35 +161,85 @@ func (r *Resolver) Enqueue(next netip.Addr, pkt *stack.PacketBuffer) {
 	}
 	r.mu.Lock()
 	h := (*r.hops.Load())[next]
+	full := r.octets+pkt.MemSize() > maxWaitingOctets
 	switch {
-	case h == nil && r.unresolved >= maxUnresolved, r.octets+pkt.MemSize() > maxWaitingOctets:
+	case h == nil && (full || r.unresolved >= maxUnresolved), h != nil && full && h.former == "" && h.mac.Load() == nil:
 		r.mu.Unlock()
 		r.o.Drops.Add(wire.DropQueueFull)
 		return
 	case h == nil:
-		h = new(nextHop)
-		r.change(func(m map[netip.Addr]*nextHop) { m[next] = h })
-		r.unresolved++
+		h = r.add(next, "")
 	case h.mac.Load() != nil: // found in the meantime
 		mac := *h.mac.Load()
 		r.mu.Unlock()
 		r.output(pkt, mac)
 		return
 	}
-	if len(h.waiting) >= r.o.Waiting {
-		r.octets -= h.waiting[0].MemSize()
-		h.waiting[0].DecRef()
-		h.waiting = append(h.waiting[:0], h.waiting[1:]...)
-		r.o.Drops.Add(wire.DropQueueFull)
+	for len(h.waiting) > 0 && (full || len(h.waiting) >= r.o.Waiting) {
+		r.dropOldest(h)
+		full = r.octets+pkt.MemSize() > maxWaitingOctets
+	}
+	if full { // by what waits for others
+		r.output(pkt, h.former)
+		r.mu.Unlock()
+		return
 	}
 	h.waiting = append(h.waiting, pkt.IncRef())
 	r.octets += pkt.MemSize()
 	asked := h.asked || h.found != ""
 	h.asked = h.found == ""
 	r.mu.Unlock()
-	if asked {
+	if !asked {
+		r.find(next, h)
+	}
+}
+
+// add puts an unresolved next hop into the table, with r.mu held.
+func (r *Resolver) add(next netip.Addr, former tcpip.LinkAddress) *nextHop {
+	h := &nextHop{former: former}
+	r.change(func(m map[netip.Addr]*nextHop) { m[next] = h })
+	r.unresolved++
+	return h
+}
+
+// dropOldest makes room in h's queue, with r.mu held.
+func (r *Resolver) dropOldest(h *nextHop) {
+	pkt := h.waiting[0]
+	r.octets -= pkt.MemSize()
+	h.waiting = append(h.waiting[:0], h.waiting[1:]...)
+	if h.former != "" {
+		r.output(pkt, h.former)
+	} else {
+		r.o.Drops.Add(wire.DropQueueFull)
+	}
+	pkt.DecRef()
+}
+
+// Want has the cache ask for a next hop that is not known, for packets that are to come.
+func (r *Resolver) Want(next netip.Addr) {
+	if (*r.hops.Load())[next] != nil || next.IsMulticast() {
 		return
 	}
+	r.mu.Lock()
+	if (*r.hops.Load())[next] != nil || r.unresolved >= maxUnresolved {
+		r.mu.Unlock()
+		return
+	}
+	h := r.add(next, "")
+	h.asked = true
+	r.mu.Unlock()
+	r.find(next, h)
+}
+
+// Wanted returns how many next hops are asked for.
+func (r *Resolver) Wanted() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.unresolved
+}
+
+// find asks for h, whose asked is set.
+func (r *Resolver) find(next netip.Addr, h *nextHop) {
 	// The callback may run at once or much later, and then with the cache's locks held.
 	err := r.ask(next, func(res stack.LinkResolutionResult) {
 		if res.Err != nil {
@@ -303,13 +357,16 @@ func (r *Resolver) output(pkt *stack.PacketBuffer, mac tcpip.LinkAddress) {
 
 // Announced tells that a station announced next as its own unasked. If a next hop in
 // use has another address than it had, the new one is not believed: the cache forgets
-// the old one and asks. A static entry stays.
+// the old one and asks. A static entry stays. Until the answer comes, packets wait, and the
+// oldest go to the old address when the queue is full: where a station is told by more than
+// one, either address may do.
 func (r *Resolver) Announced(next netip.Addr, mac tcpip.LinkAddress) {
 	h := (*r.hops.Load())[next]
 	if h == nil {
 		return
 	}
-	if old := h.mac.Load(); old == nil || *old == mac {
+	old := h.mac.Load()
+	if old == nil || *old == mac {
 		return
 	}
 	list, err := r.s.Neighbors(r.nic, protocolOf(next))
@@ -317,9 +374,19 @@ func (r *Resolver) Announced(next netip.Addr, mac tcpip.LinkAddress) {
 		return
 	}
 	for _, e := range list {
-		if e.Addr == addressOf(next) && e.State != stack.Static {
-			_ = r.s.RemoveNeighbor(r.nic, protocolOf(next), e.Addr)
+		if e.Addr != addressOf(next) || e.State == stack.Static {
+			continue
 		}
+		r.mu.Lock()
+		if (*r.hops.Load())[next] != h {
+			r.mu.Unlock()
+			return
+		}
+		asks := r.add(next, *old)
+		asks.asked = true
+		r.mu.Unlock()
+		_ = r.s.RemoveNeighbor(r.nic, protocolOf(next), e.Addr)
+		r.find(next, asks)
 	}
 }
 

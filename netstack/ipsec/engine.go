@@ -17,8 +17,7 @@ import (
 	"bitw/sa"
 )
 
-// Neighbors finds the Ethernet address of a next hop on the right.
-// hook.Resolver is the one that the appliance uses.
+// Neighbors finds the Ethernet address of a host on the left, or of a next hop on the right.
 type Neighbors interface {
 	// Lookup returns the address if it is known now.
 	Lookup(nextHop netip.Addr) (mac tcpip.LinkAddress, ok bool)
@@ -27,6 +26,13 @@ type Neighbors interface {
 	// Enqueue keeps pkt, which it takes a reference of, until the address is found, and
 	// then sends it, or drops and counts it.
 	Enqueue(nextHop netip.Addr, pkt *stack.PacketBuffer)
+}
+
+// NextHops are the Neighbors on the right. hook.Resolver is what the appliance uses.
+type NextHops interface {
+	Neighbors
+	// Want has the address asked for if it is not known, for packets that are to come.
+	Want(nextHop netip.Addr)
 }
 
 // A Config is what an Engine needs. All fields but those that say so must be set.
@@ -87,6 +93,7 @@ type Engine struct {
 	routes  atomic.Pointer[Routes]
 	macs    atomic.Pointer[macs]
 	named   atomic.Bool // Config.HostResolves
+	ahead   atomic.Bool // see SetLookAhead
 	hosts   Neighbors   // nil where there is one host, with hostMAC
 	mtu     atomic.Int64
 	linkMTU [2]atomic.Int64 // 0 for all
@@ -95,7 +102,7 @@ type Engine struct {
 
 	forwarders  *hook.Forwarders
 	links       [2]stack.LinkEndpoint
-	neighbors   Neighbors
+	neighbors   NextHops
 	ids         atomic.Uint32 // identification of the datagrams that are ours
 	works       sync.Pool
 	sides       [2]side
@@ -160,7 +167,7 @@ func New(cfg Config) *Engine {
 
 // Bind tells the engine its links, outermost hook first, and who resolves next
 // hops on the right. It must come before the first frame.
-func (e *Engine) Bind(left, right stack.LinkEndpoint, neighbors Neighbors) {
+func (e *Engine) Bind(left, right stack.LinkEndpoint, neighbors NextHops) {
 	e.links = [2]stack.LinkEndpoint{left, right}
 	e.neighbors = neighbors
 }
@@ -210,6 +217,10 @@ func (e *Engine) SetICMPErrors(r ICMPErrorRule) { e.icmpRule.Store(uint32(r)) }
 
 // SetHostResolves replaces Config.HostResolves, from the next frame on.
 func (e *Engine) SetHostResolves(on bool) { e.named.Store(on) }
+
+// SetLookAhead says whether the next hops that the host finds itself are looked for all the
+// same, so that they are known when HostResolves is taken away. It is off in a new engine.
+func (e *Engine) SetLookAhead(on bool) { e.ahead.Store(on) }
 
 // SetJoinUDP says whether the left link takes superframes of UDP datagrams, from the next
 // batch on. It does not in a new engine.

@@ -3,6 +3,7 @@ package ipsec
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
 	"testing"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -550,6 +551,39 @@ func TestR22_HostResolves(t *testing.T) {
 				t.Errorf("%d frames left", n)
 			}
 		})
+	}
+}
+
+// wantingNeighbors note who is wanted.
+type wantingNeighbors struct {
+	fixedNeighbors
+	wanted *[]netip.Addr
+}
+
+func (n wantingNeighbors) Want(a netip.Addr) { *n.wanted = append(*n.wanted, a) }
+
+// The next hops of frames whose stations the host names are looked for ahead of the change
+// to looking them up, of single datagrams and of superframes.
+func TestR20_LookAhead(t *testing.T) {
+	for _, ahead := range []bool{false, true} {
+		p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Transport, false, false)
+		var wanted []netip.Addr
+		p.a.e.Bind(p.a.left, p.a.right, wantingNeighbors{wanted: &wanted})
+		p.a.e.SetHostResolves(true)
+		p.a.e.SetLookAhead(ahead)
+		for _, b := range [][]byte{udpTo(addrA4, addrB4, 1, 2, 100), tcpTo(addrA4, addrB4, 10000, true)} {
+			var vn func(wire.VirtioNet)
+			if len(b) > 1500 {
+				vn = superframe(b, 1400)
+			}
+			wanted = nil
+			pkt := link.NewPacket(frame(macA, macB, b, vn), macA)
+			p.a.e.outbound(pkt)
+			pkt.DecRef()
+			if ahead != (len(wanted) == 1 && wanted[0] == addrB4) || len(p.a.right.take(t, macA, macB)) == 0 {
+				t.Errorf("ahead %v: %v is wanted of a datagram of %d octets", ahead, wanted, len(b))
+			}
+		}
 	}
 }
 

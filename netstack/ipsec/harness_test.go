@@ -96,6 +96,7 @@ type fixedNeighbors struct{ mac tcpip.LinkAddress }
 func (f fixedNeighbors) Lookup(netip.Addr) (tcpip.LinkAddress, bool) { return f.mac, f.mac != "" }
 func (f fixedNeighbors) Peek(netip.Addr) (tcpip.LinkAddress, bool)   { return f.mac, f.mac != "" }
 func (f fixedNeighbors) Enqueue(netip.Addr, *stack.PacketBuffer)     {}
+func (f fixedNeighbors) Want(netip.Addr)                             {}
 
 func newStation(t testing.TB, mac, peer tcpip.LinkAddress, locals ...netip.Addr) *station {
 	t.Helper()

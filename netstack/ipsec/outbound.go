@@ -227,6 +227,7 @@ func (e *Engine) countProtected(w *work, p *sa.Policy, n, octets int) {
 // or leaves it with the neighbours until the hop's Ethernet address is known.
 func (e *Engine) toWire(w *work, hop route) {
 	if hop.named {
+		e.lookAhead(hop)
 		for _, pkt := range w.out.AsSlice() {
 			h := pkt.LinkHeader().Slice()
 			copy(h, w.station[:])
@@ -264,6 +265,13 @@ func (e *Engine) toWire(w *work, hop route) {
 		return
 	}
 	e.flush(w, hook.Right)
+}
+
+// lookAhead has a next hop asked for that the host has found itself.
+func (e *Engine) lookAhead(hop route) {
+	if e.ahead.Load() {
+		e.neighbors.Want(hop.nextHop)
+	}
 }
 
 func (e *Engine) nextID() uint32 { return e.ids.Add(1) }

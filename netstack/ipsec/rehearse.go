@@ -198,6 +198,8 @@ type listeningNeighbors struct {
 
 func (n listeningNeighbors) Lookup(a netip.Addr) (tcpip.LinkAddress, bool) { return n.Peek(a) }
 
+func (listeningNeighbors) Want(netip.Addr) {}
+
 func (n listeningNeighbors) Enqueue(a netip.Addr, pkt *stack.PacketBuffer) {
 	w := writtenOf(pkt)
 	w.Dst, w.Waits, w.Hop = "", true, a

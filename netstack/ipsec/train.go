@@ -36,6 +36,7 @@ func (e *Engine) protectTrain(w *work, p *sa.Policy, hop route, piece, n int) bo
 	}
 	var eth [ethernetLen]byte
 	if hop.named {
+		e.lookAhead(hop)
 		copy(eth[:], w.station[:])
 	} else {
 		mac, known := e.neighbors.Lookup(hop.nextHop)
