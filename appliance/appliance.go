@@ -291,3 +291,22 @@ func Recover(iface string) (joined bool, err error) {
 func GiveUp(iface string) error {
 	return ethtap.Remove(ethtap.Options{Interface: iface})
 }
+
+// KeepShut keeps an interface shut on which nothing runs, whether it is there or not, until
+// an appliance has cut it, which begins without a moment in the clear, or Recover gives it
+// back; with inside both of two NICs, of which iface is the outside. whole is false where
+// the kernel can drop IP only. It is an error if a live appliance holds it.
+func KeepShut(iface, inside string) (whole bool, err error) {
+	kind, err := ethtap.KeepShut(ethtap.Options{Interface: iface, Inside: inside})
+	return kind == ethtap.GuardNetdev, err
+}
+
+// KeptShut are the interfaces that KeepShut, or an appliance that is gone, keeps shut by
+// more than a cut that is still in place.
+func KeptShut() ([]string, error) { return ethtap.KeptShut("") }
+
+// IsShut tells whether nothing passes by an interface that no live appliance holds: one was
+// left shut there, or KeepShut was called.
+func IsShut(iface string) (bool, error) {
+	return ethtap.Left(ethtap.Options{Interface: iface})
+}

@@ -64,8 +64,11 @@ func newWorld(t *testing.T) *world {
 			t.Error("an appliance was made")
 			return nil, os.ErrInvalid
 		},
-		recover: func(string) (bool, error) { t.Error("recover was called"); return false, nil },
-		giveUp:  func(string) error { t.Error("recover --release was called"); return nil },
+		recover:  func(string) (bool, error) { t.Error("recover was called"); return false, nil },
+		giveUp:   func(string) error { t.Error("recover --release was called"); return nil },
+		keepShut: func(string, string) (bool, error) { t.Error("guard was called"); return false, nil },
+		keptShut: func() ([]string, error) { return nil, nil },
+		isShut:   func(string) (bool, error) { return false, nil },
 		demo: func(context.Context, demo.Options) (demo.Result, error) {
 			t.Error("the demo was called")
 			return demo.Result{}, nil

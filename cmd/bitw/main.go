@@ -46,6 +46,9 @@ type program struct {
 	newAppliance func(appliance.Config, ...appliance.Option) (runner, error)
 	recover      func(iface string) (joined bool, err error)
 	giveUp       func(iface string) error
+	keepShut     func(iface, inside string) (whole bool, err error)
+	keptShut     func() ([]string, error)
+	isShut       func(iface string) (bool, error)
 	// findInterface is appliance.FindInterface.
 	findInterface func(name string) (*appliance.FoundInterface, error)
 	demo          func(context.Context, demo.Options) (demo.Result, error)
@@ -96,6 +99,9 @@ func newProgram() *program {
 
 		recover:  appliance.Recover,
 		giveUp:   appliance.GiveUp,
+		keepShut: appliance.KeepShut,
+		keptShut: appliance.KeptShut,
+		isShut:   appliance.IsShut,
 		demo:     demo.Run,
 		netcheck: netcheck.Run,
 		bench:    bench.Run,
@@ -198,7 +204,7 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 	root.SuggestionsMinimumDistance = 2
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.up(), p.initVerb(), p.check(), p.apply(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.dashboard(), p.down(), p.recoverVerb(), p.demoVerb(), p.benchVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.schema(), p.version(), p.man())
+	root.AddCommand(p.up(), p.initVerb(), p.check(), p.apply(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.dashboard(), p.down(), p.recoverVerb(), p.guard(), p.demoVerb(), p.benchVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.schema(), p.version(), p.man())
 	root.AddCommand(p.netcheckVerb())
 	root.AddCommand(p.explain())
 	root.AddCommand(p.traceLevel(), p.traceVerb(), p.monitor(), p.captureVerb())

@@ -24,6 +24,15 @@ func (o *origin) path() string {
 	return o.config
 }
 
+// named is the interface that it is of, as far as what cannot be loaded tells that.
+func (o *origin) named() string {
+	if o.config != "" {
+		g, _ := config.GlanceAt(o.config) // that it cannot be read is told by who loads it
+		return g.Interface
+	}
+	return o.iface
+}
+
 // which names the appliance to other verbs.
 func (o *origin) which(cfg *config.Config) string {
 	if o.graph == "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -98,6 +99,9 @@ func (p *program) path(a address) (string, error) {
 	}
 	switch len(paths) {
 	case 0:
+		if names, err := p.keptShut(); err == nil && len(names) > 0 {
+			return "", fmt.Errorf("none runs here, and %s", leftIn(names[0], false))
+		}
 		return "", fmt.Errorf("none runs here, there is no control socket in %s; start one with: bitw up -c FILE", p.sockets)
 	case 1:
 		return paths[0], nil
@@ -141,8 +145,15 @@ func (p *program) client(path string) (*client.Client, error) {
 		conn.Close()
 		return client.New(path), nil
 	}
+	iface := ""
+	if filepath.Dir(path) == filepath.Clean(p.sockets) {
+		iface = ifaceOf(path)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if shut := p.whetherShut(iface); shut != "" {
+			return nil, fmt.Errorf("none runs behind %s, and %s", path, shut)
+		}
 		return nil, fmt.Errorf("none runs behind %s; %s", path, p.others())
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("the control socket %s is not for this user (uid %d); ask as root, or see control_group in the configuration", path, os.Geteuid())
@@ -150,12 +161,11 @@ func (p *program) client(path string) (*client.Client, error) {
 		if info, statErr := os.Stat(path); statErr == nil && info.Mode()&fs.ModeSocket == 0 {
 			return nil, fmt.Errorf("%s is not a socket", path)
 		}
-		iface := "IFACE"
-		if filepath.Dir(path) == filepath.Clean(p.sockets) {
-			iface = ifaceOf(path)
+		if shut := p.whetherShut(iface); shut != "" {
+			return nil, fmt.Errorf("nobody answers on %s, its process ended without being told to; %s", path, shut)
 		}
 		return nil, fmt.Errorf("nobody answers on %s, its process ended without being told to; "+
-			"the interface may be shut: bitw up -c FILE takes it over, bitw recover %s gives it back", path, iface)
+			"the interface may be shut: bitw up -c FILE takes it over, bitw recover %s gives it back", path, cmp.Or(iface, "IFACE"))
 	}
 	return nil, fmt.Errorf("control socket: %w", err)
 }

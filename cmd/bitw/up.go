@@ -108,7 +108,17 @@ func confines() []string {
 
 func logLevels() []string { return []string{"error", "warn", "info", "debug", "trace"} }
 
-func (p *program) runUp(ctx context.Context, f upFlags) error {
+func (p *program) runUp(ctx context.Context, f upFlags) (err error) {
+	// What it could not cut may be shut.
+	iface, cut := f.named(), false
+	defer func() {
+		if err == nil || cut {
+			return
+		}
+		if shut := p.whetherShut(iface); shut != "" {
+			fmt.Fprintln(p.err, shut)
+		}
+	}()
 	hook, err := hookNamed(appliance.WithHook, f.hook)
 	if err != nil {
 		return err
@@ -127,6 +137,7 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	if err != nil {
 		return p.report(f.path(), warnings, err)
 	}
+	iface = cfg.Interface
 	log, err := p.logger(f, cfg.LogLevel)
 	if err != nil {
 		return err
@@ -185,6 +196,7 @@ func (p *program) runUp(ctx context.Context, f upFlags) error {
 	select {
 	case err = <-ended:
 	case <-a.Ready():
+		cut = true
 		manager.flush() // before whoever started this goes
 		if err := tellReady(f.tellReady); err != nil {
 			log.WithError(err).Warn("nobody waits for this process to be ready")

@@ -1,7 +1,8 @@
-# boot.sh FOLDER PACKAGES: boots systemd as process 1 of the namespaces that it runs in, on a
-# copy of the machine's files that is gone with them. The network is the caller's.
+# boot.sh FOLDER PACKAGES BEFORE: boots systemd as process 1 of the namespaces that it runs in, on
+# a copy of the machine's files that is gone with them, on which the lines of shell BEFORE were
+# run first, as if before a reboot. The network is the caller's.
 set -e
-dir=$1 packages=$2
+dir=$1 packages=$2 before=$3
 mount --make-rprivate /
 mount -t tmpfs tmpfs "$dir"
 mkdir "$dir/upper" "$dir/work" "$dir/root"
@@ -24,13 +25,15 @@ mknod -m 666 dev/urandom c 1 9
 mknod -m 666 dev/tty c 5 0
 mknod -m 666 dev/net/tun c 10 200 # as udev makes it
 cp "$packages"/*.deb run/packages/
-mkdir -p etc/systemd/system/bitw@.service.d
+mkdir -p etc/systemd/system/bitw@.service.d etc/systemd/system/bitw-guard@.service.d etc/systemd/system/idle.target.wants
 printf '[Unit]\nDefaultDependencies=no\n' >etc/systemd/system/idle.target
 # There is neither a journal here nor udev, and a test does not wait for long.
 printf '[Service]\nStandardOutput=append:/run/log\nStandardError=append:/run/log\nWatchdogSec=2s\n' >etc/systemd/system/bitw@.service.d/test.conf
+printf '[Service]\nStandardOutput=append:/run/log\nStandardError=append:/run/log\n' >etc/systemd/system/bitw-guard@.service.d/test.conf
 mkdir -p etc/systemd/system/sys-subsystem-net-devices-eth0.device.d
 printf '[Unit]\nJobTimeoutSec=1s\n' >etc/systemd/system/sys-subsystem-net-devices-eth0.device.d/test.conf
 pivot_root . run/machine
 cd /
 umount -l /run/machine
+sh -ec "$before"
 exec env -i container=test PATH="$PATH" /lib/systemd/systemd --system --unit=idle.target --log-target=console --show-status=no

@@ -77,8 +77,9 @@ type machine struct {
 	pid  int // of its process 1
 }
 
-// newMachine boots one on a host of a lab.
-func newMachine(t testing.TB, host *netlab.Host) *machine {
+// newMachine boots one on a host of a lab, after lines of shell that find the packages in
+// /run/packages. What they enable for idle.target is started with it.
+func newMachine(t testing.TB, host *netlab.Host, before string) *machine {
 	t.Helper()
 	dir, err := packages()
 	if err != nil {
@@ -93,8 +94,8 @@ func newMachine(t testing.TB, host *netlab.Host) *machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { removeCgroup(t, cgroup) })
-	cmd := exec.Command("sh", "-c", `echo 0 >"$1/cgroup.procs" && exec unshare --mount --pid --fork --kill-child --uts --ipc --cgroup sh -c "$2" boot.sh "$3" "$4"`,
-		"sh", cgroup, boot, t.TempDir(), dir)
+	cmd := exec.Command("sh", "-c", `echo 0 >"$1/cgroup.procs" && exec unshare --mount --pid --fork --kill-child --uts --ipc --cgroup sh -c "$2" boot.sh "$3" "$4" "$5"`,
+		"sh", cgroup, boot, t.TempDir(), dir, before)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	p, err := host.Start(cmd)
@@ -132,7 +133,8 @@ func newMachine(t testing.TB, host *netlab.Host) *machine {
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := m.try("tail", "-n", "60", "/run/log")
-			t.Logf("the service on %s wrote:\n%s", host.Name(), log)
+			units, _ := m.try("systemctl", "status", "--no-pager", "bitw-guard@eth0", "bitw@eth0")
+			t.Logf("the service on %s wrote:\n%s\n%s", host.Name(), log, units)
 		}
 	})
 	return m

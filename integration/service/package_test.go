@@ -93,7 +93,7 @@ func TestPackage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{
-		"usr/sbin/bitw", "usr/lib/systemd/system/bitw@.service", "usr/lib/sysusers.d/bitw.conf", "usr/lib/tmpfiles.d/bitw.conf", "etc/bitw/example.yaml",
+		"usr/sbin/bitw", "usr/lib/systemd/system/bitw@.service", "usr/lib/systemd/system/bitw-guard@.service", "usr/lib/sysusers.d/bitw.conf", "usr/lib/tmpfiles.d/bitw.conf", "etc/bitw/example.yaml",
 		"usr/share/man/man8/bitw.8.gz", "usr/share/man/man8/bitw-up.8.gz", "usr/share/man/man5/bitw.yaml.5.gz",
 		"usr/share/bash-completion/completions/bitw", "usr/share/zsh/vendor-completions/_bitw", "usr/share/fish/vendor_completions.d/bitw.fish",
 		"usr/share/bitw/schema.json", "usr/share/bitw/grafana.json", "usr/share/doc/bitw/copyright", "usr/share/doc/bitw/changelog.gz",

@@ -92,7 +92,7 @@ func (m *machine) confined(pid string) {
 func TestR07_R47_R48_Service(t *testing.T) {
 	netlab.Require(t, needs()...)
 	pair := netlab.New(t).Pair(netlab.PairOptions{})
-	m := newMachine(t, pair.A)
+	m := newMachine(t, pair.A, "")
 	before := m.sh("ip -br link; ip -br addr")
 
 	m.sh("dpkg -i /run/packages/bitw_0.1.0_*.deb")
@@ -108,17 +108,23 @@ func TestR07_R47_R48_Service(t *testing.T) {
 			t.Errorf("dpkg -L lacks %s", path)
 		}
 	}
-	if out := m.run("systemd-analyze", "verify", "bitw@eth0.service"); strings.Contains(out, "bitw@") {
-		t.Errorf("systemd-analyze verify: %s", out)
-	}
-	if out, err := m.try("systemd-analyze", "security", "--no-pager", "--threshold=30", "bitw@eth0.service"); err != nil {
-		t.Errorf("systemd-analyze security: %v\n%s", err, out)
+	for _, unit := range []string{"bitw@eth0.service", "bitw-guard@eth0.service"} {
+		if out := m.run("systemd-analyze", "verify", unit); strings.Contains(out, "bitw") {
+			t.Errorf("systemd-analyze verify: %s", out)
+		}
+		if out, err := m.try("systemd-analyze", "security", "--no-pager", "--threshold=30", unit); err != nil {
+			t.Errorf("systemd-analyze security: %v\n%s", err, out)
+		}
 	}
 
 	// The packaged example, first as root's file, then as it must be.
 	m.sh("sed s/INTERFACE$/eth0/ /etc/bitw/example.yaml > /etc/bitw/eth0.yaml; chmod 600 /etc/bitw/eth0.yaml")
-	m.fails("systemctl start bitw@eth0", "failed")
+	m.fails("systemctl enable --now bitw@eth0", "failed")
 	m.sh("systemctl stop bitw@eth0")
+	pings(t, pair.A, 5)
+	if n := pings(t, pair.A, 5); n > 0 {
+		t.Errorf("the first start fails, and %d of 5 pings were lost", n)
+	}
 	if log := m.sh("cat /run/log"); !strings.Contains(log, "chown bitw /etc/bitw/eth0.yaml") {
 		t.Errorf("the log does not say what to do:\n%s", log)
 	}

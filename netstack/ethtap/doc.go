@@ -39,15 +39,15 @@
 // The cut is the interface's, whatever its name becomes. When it is deleted and
 // another is created in its place, Follow cuts that one with the same taps, as
 // FollowInside does for the inside NIC. Until then, under FailShut and also when the
-// process has ended, an nftables table keeps it shut (see GuardKind).
+// process has ended, an nftables table keeps it shut (see GuardKind). KeepShut makes
+// one for an interface that is yet to be cut, as at boot: pins and tables do not outlive that.
 //
 // A Handover brings a cut from a living process to another without either.
 //
 // Limits: packet sockets on the interface (tcpdump, DHCP clients) see wire
 // frames before the cut; senders with PACKET_QDISC_BYPASS or AF_XDP get past it, unless
 // Options.ForbidBypass keeps them from it; so do XDP programs that send (XDP_TX,
-// XDP_REDIRECT) and the kernel's own netconsole and pktgen;
-// pins and the guard do not outlive a reboot.
+// XDP_REDIRECT) and the kernel's own netconsole and pktgen.
 //
 // The package knows nothing of IP, IPsec or policies, and imports nothing else
 // of this module.

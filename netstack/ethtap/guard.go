@@ -17,7 +17,8 @@ import (
 // by an interface of a guarded name with another index than the cut one. While the
 // cut is in place it does nothing. An interface that is deleted and created anew has
 // a new index and none of our programs; the guard keeps it shut from its creation
-// until it is cut. As a kernel object it outlives the process, as pins do.
+// until it is cut. As a kernel object it outlives the process, as pins do. KeepShut
+// raises one that lets no index pass, before anything is cut.
 //
 // By the netdev family it sees every frame, ARP too, and before the device is up.
 // That needs a kernel whose chains are bound to the name of a device (Linux 6.16) and
@@ -157,7 +158,7 @@ func guardError(err error) error {
 }
 
 // findGuard gives the kind of the guard of table name and the index that it lets
-// carry the name; GuardNone if there is no guard.
+// carry the name, 0 for none; GuardNone if there is no guard.
 func findGuard(name string) (GuardKind, int) {
 	c := new(nftables.Conn)
 	for _, f := range guardFamilies {

@@ -10,8 +10,9 @@ import (
 
 // Left tells whether a process that has ended left the interface shut, so that Open
 // would take it over. It changes nothing. Of o it uses Interface, NetNS and PinDir. An
-// interface is left shut also when it was created anew and is kept shut by the guard,
-// and a name when the interface that had it is gone or has another name. If a process
+// interface is left shut also when it is kept shut by a guard, since it was created anew or
+// by KeepShut, and a name when the interface that had it is gone or has another name, or
+// when a guard waits for one. If a process
 // holds the interface it returns ErrBusy; its other errors are Open's.
 func Left(o Options) (bool, error) {
 	left := false
@@ -55,8 +56,11 @@ func Left(o Options) (bool, error) {
 			left = true
 			return lock.release()
 		}
+		index := -1
 		if eth != nil {
-			left = guardBlocks(o.Interface, eth.Attrs().Index)
+			index = eth.Attrs().Index
+		}
+		if left = guardBlocks(o.Interface, index); left {
 			return nil
 		}
 		return missing

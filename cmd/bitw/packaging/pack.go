@@ -26,6 +26,7 @@ func (p *plan) contents() (files.Contents, error) {
 	made := func(name, destination string) { add(filepath.Join(p.work, name), destination, 0o644) }
 	add(filepath.Join(p.work, "bitw"), "/usr/sbin/bitw", 0o755)
 	add("files/bitw@.service", "/usr/lib/systemd/system/bitw@.service", 0o644)
+	add("files/bitw-guard@.service", "/usr/lib/systemd/system/bitw-guard@.service", 0o644)
 	add("files/sysusers.conf", "/usr/lib/sysusers.d/bitw.conf", 0o644)
 	add("files/tmpfiles.conf", "/usr/lib/tmpfiles.d/bitw.conf", 0o644)
 	made("bitw.bash", "/usr/share/bash-completion/completions/bitw")

@@ -1,0 +1,38 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"testing"
+)
+
+// TestR07_GlanceAtWhatIsWrong: whether a file wants its interface open is told from what
+// cannot be loaded too, and open only by its own word.
+func TestR07_GlanceAtWhatIsWrong(t *testing.T) {
+	for _, x := range []struct {
+		text string
+		want Glance
+	}{
+		{"", Glance{"", "", Shut}},
+		{"interface: eth0\npolicies: [\n", Glance{"eth0", "", Shut}},
+		{"interface: \"eth0\"   # the uplink\non_failure: open # by choice\nwrong: true\n", Glance{"eth0", "", Open}},
+		{"inside: eth1\noutside: 'eth0'\non_failure: shut\n", Glance{"eth0", "eth1", Shut}},
+		{"interface: eth0\r\non_failure: open\r\n", Glance{"eth0", "", Open}},
+		{"interface: eth0\n#on_failure: open\n", Glance{"eth0", "", Shut}},
+		{"interface: eth0\npolicies:\n  on_failure: open\n", Glance{"eth0", "", Shut}},
+		{"interface: eth0\non_failure: open\non_failure: shut\n", Glance{"eth0", "", Shut}},
+		{"interface: eth0\non_failure: opened\n", Glance{"eth0", "", Shut}},
+		{"interface: eth0\non_failure:\n  open\n", Glance{"eth0", "", Shut}},
+		{"interface:\n", Glance{"", "", Shut}},
+	} {
+		path := write(t, filepath.Join(t.TempDir(), "bitw.yaml"), x.text, 0o600)
+		if g, err := GlanceAt(path); err != nil || g != x.want {
+			t.Errorf("%q: %+v, %v; expected %+v", x.text, g, err, x.want)
+		}
+	}
+	g, err := GlanceAt(filepath.Join(t.TempDir(), "none"))
+	if !errors.Is(err, fs.ErrNotExist) || g != (Glance{OnFailure: Shut}) {
+		t.Errorf("no file: %+v, %v", g, err)
+	}
+}
