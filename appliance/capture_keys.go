@@ -24,7 +24,7 @@ func (a *Appliance) serveKeyLog(s *stream, _ *http.Request) error {
 	events := a.Subscribe(0)
 	defer events.Close()
 	told := make(map[*sa.SA]bool)
-	for {
+	for ended := false; ; {
 		now := make(map[*sa.SA]bool)
 		for _, x := range b.sad.All() {
 			now[x] = true
@@ -35,10 +35,14 @@ func (a *Appliance) serveKeyLog(s *stream, _ *http.Request) error {
 			}
 		}
 		told = now
+		if ended {
+			return nil
+		}
 		for changed := false; !changed; {
 			ev, err := events.Next(s.ctx)
-			if err != nil {
-				return nil
+			if err != nil { // what came last is told too
+				ended = true
+				break
 			}
 			switch changed = ev.Missed > 0; ev.Kind {
 			case SAAdded, SAReplaced, EventsOmitted:

@@ -194,6 +194,60 @@ func TestR50_CaptureOpensDecrypted(t *testing.T) {
 	}
 }
 
+// TestR50_CaptureAcrossKeys has tshark look into what was recorded while the key of an SPI was
+// changed: the first table is for what came before, the second for what came after. Both
+// keys in one table are of no use, since tshark takes the first.
+func TestR50_CaptureAcrossKeys(t *testing.T) {
+	netlab.Require(t, tshark.Need())
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	f := newFlow("v4", "transport", "aes128-sha256", 0x1004, a4, b4)
+	a, b := boxes(t, pair, &plan{flows: []*flow{f}})
+	defer b.giveBack()
+	defer a.giveBack()
+	file, first, second := filepath.Join(a.dir, "x.pcapng"), filepath.Join(a.dir, "x.esp_sa"), filepath.Join(a.dir, "x-2.esp_sa")
+	c := a.capture(t, nil, "-w", file, "--with-keys")
+	pings(t, pair.A, b4, netlab.PingOptions{Count: 20, Interval: 5 * time.Millisecond})
+	next := filepath.Join(a.dir, "next.key")
+	g := newFlow("v4", "transport", "aes128-sha256", 0x1004, a4, b4)
+	if err := os.WriteFile(next, []byte(hex.EncodeToString(key(g.enc, false))+" "+hex.EncodeToString(key(g.integ, false))+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []*box{b, a} {
+		if _, stderr, err := x.run("keys", "set", "v4-ab", "--file", next, "-c", x.file); err != nil {
+			t.Fatalf("%v\n%s", err, stderr)
+		}
+	}
+	pings(t, pair.A, b4, netlab.PingOptions{Count: 30, Interval: 5 * time.Millisecond})
+	text := c.end()
+	for _, want := range []string{"Keys were changed meanwhile", first + "  until ", second + "  from "} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it does not say %q:\n%s", want, text)
+		}
+	}
+	rows, err := os.ReadFile(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := os.ReadFile(second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := filepath.Join(a.dir, "both.esp_sa")
+	if err := os.WriteFile(both, append(rows, more...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The way back keeps its key.
+	for keys, good := range map[string]int{first: 20 + 50, second: 30 + 50, both: 20 + 50} {
+		v, err := tshark.Verify(deadline(t, 60*time.Second), tshark.Options{File: file, KeyFile: keys})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v.ESP != 100 || v.GoodICV != good || v.BadICV != 100-good {
+			t.Errorf("%s: %+v; expected %d good ICVs of 100", keys, v, good)
+		}
+	}
+}
+
 // TestR50_CaptureShowsNoKey looks for keys in all that bitw capture writes when nobody
 // asked for them.
 func TestR50_CaptureShowsNoKey(t *testing.T) {

@@ -14,7 +14,8 @@ func (c *Client) Capture(ctx context.Context, r appliance.CaptureRequest) (*Stre
 }
 
 // KeyLog asks for the keys of all SAs for ESP: the stream is Wireshark's table "esp_sa", a
-// line for each SA, those that come later included. Lines that begin with # tell of SAs into
+// line for each SA, those that come later included. A line for version, addresses and SPI of
+// a former one takes its place from then on, since the key was changed. Lines that begin with # tell of SAs into
 // which Wireshark cannot look.
 func (c *Client) KeyLog(ctx context.Context) (*Stream, error) {
 	return c.stream(ctx, http.MethodPost, "/v1/keys/wireshark", nil)

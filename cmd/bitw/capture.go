@@ -55,8 +55,10 @@ in the file, and told at the end. It takes the rights of control_admin_group.
 
 --with-keys also writes the keys of all security associations, in the form of Wireshark's
 table "esp_sa", so that it shows what is inside ESP. They go beside the capture, as
-NAME.esp_sa, or to the file that is named. Whoever has them can read and forge all that
-these associations protect; root and the user that bitw runs as may have them.
+NAME.esp_sa, or to the file that is named. When a key is changed meanwhile, as by 'bitw
+keys set', the keys from then on are in NAME-2.esp_sa, and so on: Wireshark takes one key
+for an SPI. Whoever has them can read and forge all that these associations protect; root
+and the user that bitw runs as may have them.
 
 Which one is meant: the one of a configuration (-c FILE), of an interface (--interface
 IFACE) or behind a control socket (--socket PATH); with none of these, the only one.`,
@@ -169,11 +171,14 @@ func (p *program) runCapture(ctx context.Context, f *captureFlags, filter string
 	streams, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	if f.keys != "" {
-		keys, err := p.beginKeys(streams, c, f)
-		if err != nil {
-			return err
+		keys, err1 := p.beginKeys(streams, c, f)
+		if err1 != nil {
+			return err1
 		}
-		defer func() { err = errors.Join(err, keys.end(captureEnd)) }()
+		defer func() {
+			err = errors.Join(err, keys.end(captureEnd))
+			fmt.Fprint(p.err, keys.files.text())
+		}()
 	}
 	s, err := c.Capture(streams, appliance.CaptureRequest{Filter: filter, Snaplen: f.snaplen})
 	if err != nil {
@@ -317,47 +322,4 @@ func (r *recording) text() string {
 		text += fmt.Sprintf("MISSING: %s inside, %s outside came faster than they were read\n", count(in, "frame"), count(out, "frame"))
 	}
 	return text
-}
-
-// A keyRecording writes keys to a file until it is ended.
-type keyRecording struct {
-	stream *client.Stream
-	file   *os.File
-	ended  chan error
-}
-
-// beginKeys begins to write the keys, and warns of it.
-func (p *program) beginKeys(ctx context.Context, c *client.Client, f *captureFlags) (*keyRecording, error) {
-	s, err := c.KeyLog(ctx)
-	if err != nil {
-		return nil, err
-	}
-	file, err := createPrivate(f.keys)
-	if err != nil {
-		return nil, errors.Join(err, s.Close())
-	}
-	fmt.Fprintf(p.err, `WARNING: the keys of all security associations go to %s.
-  Whoever reads that file can read and forge all that they protect, also what was recorded
-  before. Give it to nobody, delete it when you have looked, and change the keys if
-  somebody else may have seen it.
-`, f.keys)
-	k := &keyRecording{s, file, make(chan error, 1)}
-	go func() {
-		_, err := io.Copy(file, s)
-		k.ended <- err
-	}()
-	return k, nil
-}
-
-// end has the keys of the last SAs written.
-func (k *keyRecording) end(within time.Duration) error {
-	_ = k.stream.End()
-	limit := time.AfterFunc(within, func() { _ = k.stream.Close() })
-	defer limit.Stop()
-	err := <-k.ended
-	_ = k.stream.Close()
-	if err = errors.Join(err, k.file.Close()); err != nil {
-		return fmt.Errorf("the keys are not complete: %w", err)
-	}
-	return nil
 }
