@@ -20,6 +20,15 @@ cp -P /etc/systemd/system/multi-user.target.wants/bitw* /etc/systemd/system/idle
 `
 }
 
+// guarded waits until the guard has been at work.
+func guarded(m *machine) {
+	m.t.Helper()
+	eventually(m.t, "the guard was at work", func() bool {
+		_, err := m.try("systemctl", "is-active", "bitw-guard@eth0")
+		return err == nil
+	})
+}
+
 // replaced makes eth0 anew.
 func replaced(t testing.TB, pair *netlab.Pair) {
 	t.Helper()
@@ -51,7 +60,7 @@ func TestR07_BootWithAWrongConfiguration(t *testing.T) {
 		eventually(t, "bitw is tried again", func() bool { return m.property("NRestarts") != n })
 	}
 
-	m.run("systemctl", "is-active", "bitw-guard@eth0") // it was started before what waited for idle.target
+	guarded(m)
 	lost("after the boot")
 	tried()
 	lost("after a failed start")
@@ -91,7 +100,7 @@ func TestR07_BootOpen(t *testing.T) {
 	netlab.Require(t, needs()...)
 	pair := netlab.New(t).Pair(netlab.PairOptions{})
 	m := newMachine(t, pair.A, strings.ReplaceAll(enabled(`wrong: [\n`), "s/INTERFACE$/eth0/", "'s/INTERFACE$/eth0/;s/^on_failure: shut/on_failure: open/'"))
-	m.run("systemctl", "is-active", "bitw-guard@eth0")
+	guarded(m)
 	pings(t, pair.A, 5)
 	if n := pings(t, pair.A, 5); n > 0 {
 		t.Errorf("%d of 5 pings were lost", n)
