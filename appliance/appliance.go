@@ -50,10 +50,9 @@ type Appliance struct {
 	bump  atomic.Pointer[bump]
 	state atomic.Pointer[string]
 	// stalled are the sides that the watchdog has found without progress.
-	stalled [2]atomic.Bool
-	trace   *traceLevels
-	// captures are those of Capture that go on.
-	captures atomic.Int64
+	stalled  [2]atomic.Bool
+	trace    *traceLevels
+	watchers watchers
 	events   *eventHub
 }
 

@@ -47,20 +47,27 @@ const pauseLimit = time.Second
 // control, state_dir and what else stands in the error that wraps ErrNeedsRestart cannot
 // change.
 func (a *Appliance) Apply(cfg Config, dry bool) ([]config.Change, error) {
-	changes, err := a.apply(cfg, dry)
+	return a.applyFor("", cfg, dry)
+}
+
+// applyFor is Apply for who asks.
+func (a *Appliance) applyFor(by string, cfg Config, dry bool) ([]config.Change, error) {
+	changes, err := a.apply(by, cfg, dry)
 	if err != nil && !dry {
-		a.Refused(err)
+		a.refused(by, err)
 	}
 	return changes, err
 }
 
 // Refused tells, as Apply does of one that it refuses, that a configuration could not even
 // be read: it is an event and in the log.
-func (a *Appliance) Refused(err error) {
-	a.tell(Event{Kind: ConfigurationRefused, Level: "warning", Text: "a configuration was refused, and nothing was changed", Error: err.Error()})
+func (a *Appliance) Refused(err error) { a.refused("", err) }
+
+func (a *Appliance) refused(by string, err error) {
+	a.tell(Event{Kind: ConfigurationRefused, Level: "warning", By: by, Text: "a configuration was refused, and nothing was changed", Error: err.Error()})
 }
 
-func (a *Appliance) apply(cfg Config, dry bool) ([]config.Change, error) {
+func (a *Appliance) apply(by string, cfg Config, dry bool) ([]config.Change, error) {
 	complete(&cfg)
 	if a.opt.graph != nil {
 		return nil, errors.New("a graph composes this appliance, so no configuration can be applied; its keys change with bitw keys")
@@ -118,7 +125,7 @@ func (a *Appliance) apply(cfg Config, dry bool) ([]config.Change, error) {
 	if err := b.setNeighbors(cfg.Neighbors == config.Relay); err != nil {
 		a.log.WithError(err).Warn("what the kernel knows of its neighbours is not all put right; it asks anew in time")
 	}
-	a.tellApplied(&cfg, changes)
+	a.tellApplied(by, &cfg, changes)
 	return changes, nil
 }
 
@@ -274,7 +281,7 @@ func (b *bump) exchangeNeighbors(old *Config) {
 }
 
 // tellApplied tells everybody of a configuration that is in force.
-func (a *Appliance) tellApplied(cfg *Config, changes []config.Change) {
+func (a *Appliance) tellApplied(by string, cfg *Config, changes []config.Change) {
 	select {
 	case a.reloaded <- struct{}{}:
 	default: // Run has not taken the last one yet, and will look at this
@@ -285,7 +292,7 @@ func (a *Appliance) tellApplied(cfg *Config, changes []config.Change) {
 	if slices.ContainsFunc(changes, func(c config.Change) bool { return c.Subject == config.SAEdit }) {
 		a.warnInsecure()
 	}
-	ev := Event{Kind: ConfigurationApplied, Level: "info", Text: "configuration applied"}
+	ev := Event{Kind: ConfigurationApplied, Level: "info", By: by, Text: "configuration applied"}
 	for i, c := range changes {
 		if i == maxEventChanges {
 			ev.Changes = append(ev.Changes, fmt.Sprintf("and %d more", len(changes)-i))

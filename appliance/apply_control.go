@@ -82,10 +82,10 @@ func (a *Appliance) serveApply(w http.ResponseWriter, r *http.Request) error {
 	if !filepath.IsAbs(req.File) {
 		return badRequest("expected the absolute path of the configuration as file, found %.100q", req.File)
 	}
-	return answer(w, a.applyText(&req))
+	return answer(w, a.applyText(who(r.Context()), &req))
 }
 
-func (a *Appliance) applyText(req *ApplyRequest) *ApplyResult {
+func (a *Appliance) applyText(by string, req *ApplyRequest) *ApplyResult {
 	opt := ConfigOptions()
 	opt.NoInterface = a.opt.host != nil
 	opt.ReadFile = func(path string) ([]byte, fs.FileMode, error) {
@@ -98,11 +98,11 @@ func (a *Appliance) applyText(req *ApplyRequest) *ApplyResult {
 	cfg, warnings, err := config.Parse(req.File, []byte(req.Text), opt)
 	res.Warnings = applyNotes(warnings)
 	if err != nil && !req.DryRun {
-		a.Refused(err)
+		a.refused(by, err)
 	}
 	if err == nil {
 		var changes []config.Change
-		changes, err = a.Apply(*cfg, req.DryRun)
+		changes, err = a.applyFor(by, *cfg, req.DryRun)
 		for _, c := range changes {
 			res.Changes = append(res.Changes, ApplyChange{string(c.Kind), string(c.Subject), c.Name, c.Fields})
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"bitw/netstack/hook"
 	"bitw/netstack/trace"
@@ -13,12 +14,17 @@ import (
 // maxFilterRequest is how many octets a request with a filter may have.
 const maxFilterRequest = 1 << 13
 
+// maxWatchedFile is that of PATH_MAX.
+const maxWatchedFile = 4096
+
 // A CaptureRequest says what is captured.
 type CaptureRequest struct {
 	// Filter chooses packets, as trace.FilterGrammar has it; "" takes all.
 	Filter string `json:"filter,omitempty"`
 	// Snaplen is how many octets of each frame are kept; 0 stands for all.
 	Snaplen int `json:"snaplen,omitempty"`
+	// File is where it goes, for Status to tell; nobody here opens it.
+	File string `json:"file,omitempty"`
 }
 
 // CaptureStats say how many frames were written and lost, by side: first those inside.
@@ -44,6 +50,9 @@ func (r *CaptureRequest) check() (*trace.Filter, error) {
 	if r.Snaplen < 0 || r.Snaplen > hook.DefaultSnaplen {
 		return nil, fmt.Errorf("snaplen: expected 0 to %d octets, found %d", hook.DefaultSnaplen, r.Snaplen)
 	}
+	if len(r.File) > maxWatchedFile {
+		return nil, fmt.Errorf("file: expected at most %d octets, found %d", maxWatchedFile, len(r.File))
+	}
 	return trace.ParseFilter(r.Filter)
 }
 
@@ -54,8 +63,10 @@ func (a *Appliance) capture(ctx context.Context, b *bump, w io.Writer, r Capture
 		return CaptureStats{}, err
 	}
 	by := who(ctx)
-	a.captures.Add(1)
-	defer a.captures.Add(-1)
+	defer a.watchers.add(Watcher{Kind: WatcherCapture, By: by, Since: time.Unix(0, a.opt.clock()), Filter: r.Filter, File: r.File}, func() (packets, missed uint64) {
+		s := c.Stats()
+		return s.Written[hook.Left] + s.Written[hook.Right], s.Lost[hook.Left] + s.Lost[hook.Right]
+	})()
 	a.tell(Event{Kind: CaptureStarted, Level: "info", Text: "a capture has begun", Filter: r.Filter, By: by})
 	select {
 	case <-ctx.Done():

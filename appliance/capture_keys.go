@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"time"
 
 	"bitw/appliance/keylog"
 	"bitw/sa"
@@ -21,6 +22,7 @@ func (a *Appliance) serveKeyLog(s *stream, _ *http.Request) error {
 		return err
 	}
 	a.tell(Event{Kind: KeysShown, Level: "warning", By: who(s.ctx), Text: "the keys of all security associations go to who asked by the control socket, for a capture"})
+	defer a.watchers.add(Watcher{Kind: WatcherKeys, By: who(s.ctx), Since: time.Unix(0, a.opt.clock())}, nil)()
 	events := a.Subscribe(0)
 	defer events.Close()
 	told := make(map[*sa.SA]bool)

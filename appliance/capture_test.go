@@ -69,7 +69,7 @@ func TestR50_Capture(t *testing.T) {
 			ended <- err
 		}()
 	}
-	waitFor(t, "captures", func() bool { return p.boxA.captures.Load() == int64(len(filters)) })
+	waitFor(t, "captures", func() bool { return p.boxA.watchers.count(WatcherCapture) == len(filters) })
 	p.transfer(t, false, 100_000)
 	p.transfer(t, true, 100_000)
 	cancel()
@@ -140,7 +140,7 @@ func TestR50_CaptureRefused(t *testing.T) {
 		_, err := box.Capture(context.Background(), io.Discard, CaptureRequest{})
 		ended <- err
 	}()
-	waitFor(t, "the capture", func() bool { return box.captures.Load() == 1 })
+	waitFor(t, "the capture", func() bool { return box.watchers.count(WatcherCapture) == 1 })
 	_ = box.Close()
 	if err := errors.Join(<-ended, <-errc); err != nil {
 		t.Error(err)
@@ -207,7 +207,7 @@ func TestR50_CaptureByTheSocket(t *testing.T) {
 			t.Errorf("the capture has the key of %s", k.Name)
 		}
 	}
-	waitFor(t, "the end", func() bool { return p.boxA.captures.Load() == 0 })
+	waitFor(t, "the end", func() bool { return p.boxA.watchers.count(WatcherCapture) == 0 })
 	if _, err := os.Stat(cfg.Control); err != nil {
 		t.Error(err)
 	}

@@ -43,6 +43,8 @@ type Event struct {
 	Wire        string `json:"wire,omitempty"`
 	Flow        string `json:"flow,omitempty"`
 	Side        string `json:"side,omitempty"`
+	// Address is that of a neighbour on the wire.
+	Address string `json:"address,omitempty"`
 	// Name is that of the interface.
 	Name string `json:"name,omitempty"`
 	MAC  string `json:"mac,omitempty"`
@@ -88,17 +90,20 @@ const (
 	// PathMTULearned: the path of an SA takes no more than PathMTU octets, outer header
 	// included.
 	PathMTULearned EventKind = "path-mtu"
-	KeyChanged     EventKind = "key-changed" // by hand. Key
+	KeyChanged     EventKind = "key-changed" // by hand. Key, By
 	KeysShown      EventKind = "keys-shown"  // values of keys. By
 	// InsecureAlgorithm: an SA has an algorithm that had to be allowed. SA, Algorithm
 	InsecureAlgorithm EventKind = "insecure-algorithm"
 
-	StateChanged EventKind = "state"      // State is that of Status
-	TapsSet      EventKind = "taps"       // by hand. Kernel, Wire, Flow, By
-	Stalled      EventKind = "stalled"    // the watchdog sees no progress on Side
-	FailState    EventKind = "fail-state" // it has put the taps there. Flow
-	Resumed      EventKind = "resumed"    // and back to service. Flow
-	HandedOver   EventKind = "handed-over"
+	StateChanged EventKind = "state" // State is that of Status
+	TapsSet      EventKind = "taps"  // by hand. Kernel, Wire, Flow, By
+	// NeighborChanged: by hand. Address, and MAC of one that was added; neither when all that
+	// were learned were forgotten. By
+	NeighborChanged EventKind = "neighbor-changed"
+	Stalled         EventKind = "stalled"    // the watchdog sees no progress on Side
+	FailState       EventKind = "fail-state" // it has put the taps there. Flow
+	Resumed         EventKind = "resumed"    // and back to service. Flow
+	HandedOver      EventKind = "handed-over"
 
 	// InterfaceChanged: Name, MAC, MTU, Changes. The others are of its existence.
 	InterfaceChanged   EventKind = "interface-changed"
@@ -109,9 +114,9 @@ const (
 	GuardRestored      EventKind = "guard-restored"  // somebody had removed it
 	GuardMissing       EventKind = "guard-missing"   // and it cannot be made anew. Error
 
-	ConfigurationApplied EventKind = "configuration-applied" // Changes
-	ConfigurationRefused EventKind = "configuration-refused" // Error
-	TraceLevelSet        EventKind = "trace-level"           // of a node, by hand
+	ConfigurationApplied EventKind = "configuration-applied" // Changes, By
+	ConfigurationRefused EventKind = "configuration-refused" // Error, By
+	TraceLevelSet        EventKind = "trace-level"           // of a node, by hand. By
 	TraceStarted         EventKind = "trace-started"         // Filter, By
 	TraceStopped         EventKind = "trace-stopped"
 	CaptureStarted       EventKind = "capture-started" // Filter, By
@@ -382,6 +387,7 @@ func (ev *Event) details() (list [][2]string) {
 	add("wire", ev.Wire)
 	add("flow", ev.Flow)
 	add("side", ev.Side)
+	add("address", ev.Address)
 	add("name", ev.Name)
 	add("mac", ev.MAC)
 	number("mtu", ev.MTU)

@@ -91,7 +91,12 @@ func (a *Appliance) Keys(show bool) ([]KeyStatus, error) {
 // not take. After an error nothing has changed; it matches ErrKey where the name or the
 // value is at fault.
 func (a *Appliance) SetKey(name, value string) error {
-	return a.alterKey(name, "set", func(b *bump) error { return setKey(b, name, value) },
+	return a.setKey("", name, value)
+}
+
+// setKey is SetKey for who asks.
+func (a *Appliance) setKey(by, name, value string) error {
+	return a.alterKey(by, name, "set", func(b *bump) error { return setKey(b, name, value) },
 		func(m *graphcomp.KeyMap, address []byte) error {
 			octets, err := m.ValueOctets(value)
 			if err != nil {
@@ -134,20 +139,26 @@ func setKey(b *bump, name, value string) error {
 
 // InvalidateKey makes a key invalid from the next packet on: what it protects is dropped.
 // SetKey makes it valid again. The errors are as for SetKey.
-func (a *Appliance) InvalidateKey(name string) error {
-	return a.alterKey(name, "invalidated", func(b *bump) error { return keyError(b.keys.InvalidateKey(name)) },
+func (a *Appliance) InvalidateKey(name string) error { return a.invalidateKey("", name) }
+
+// invalidateKey is InvalidateKey for who asks.
+func (a *Appliance) invalidateKey(by, name string) error {
+	return a.alterKey(by, name, "invalidated", func(b *bump) error { return keyError(b.keys.InvalidateKey(name)) },
 		(*graphcomp.KeyMap).Invalidate)
 }
 
 // ClearKey makes a key empty from the next packet on, and forgets it. The errors are as
 // for SetKey.
-func (a *Appliance) ClearKey(name string) error {
-	return a.alterKey(name, "cleared", func(b *bump) error { return keyError(b.keys.ClearKey(name)) },
+func (a *Appliance) ClearKey(name string) error { return a.clearKey("", name) }
+
+// clearKey is ClearKey for who asks.
+func (a *Appliance) clearKey(by, name string) error {
+	return a.alterKey(by, name, "cleared", func(b *bump) error { return keyError(b.keys.ClearKey(name)) },
 		(*graphcomp.KeyMap).Clear)
 }
 
 // alterKey changes a key of the configuration by plain, and one of a graph by mapped.
-func (a *Appliance) alterKey(name, how string, plain func(*bump) error, mapped func(m *graphcomp.KeyMap, address []byte) error) error {
+func (a *Appliance) alterKey(by, name, how string, plain func(*bump) error, mapped func(m *graphcomp.KeyMap, address []byte) error) error {
 	b, err := a.running()
 	if err != nil {
 		return err
@@ -163,12 +174,12 @@ func (a *Appliance) alterKey(name, how string, plain func(*bump) error, mapped f
 	} else {
 		err = plain(b)
 	}
-	return a.keyChanged(name, how, err)
+	return a.keyChanged(by, name, how, err)
 }
 
-func (a *Appliance) keyChanged(name, how string, err error) error {
+func (a *Appliance) keyChanged(by, name, how string, err error) error {
 	if err == nil {
-		a.tell(Event{Kind: KeyChanged, Level: "info", Text: "a key was " + how + " by hand", Key: name})
+		a.tell(Event{Kind: KeyChanged, Level: "info", Text: "a key was " + how + " by hand", Key: name, By: by})
 	}
 	return err
 }

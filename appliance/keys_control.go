@@ -17,14 +17,17 @@ type KeyRequest struct {
 }
 
 // ChangeKey does what a request asks for.
-func (a *Appliance) ChangeKey(r KeyRequest) error {
+func (a *Appliance) ChangeKey(r KeyRequest) error { return a.changeKey("", r) }
+
+// changeKey is ChangeKey for who asks.
+func (a *Appliance) changeKey(by string, r KeyRequest) error {
 	switch r.Change {
 	case "set":
-		return a.SetKey(r.Name, r.Value)
+		return a.setKey(by, r.Name, r.Value)
 	case "invalidate":
-		return a.InvalidateKey(r.Name)
+		return a.invalidateKey(by, r.Name)
 	case "clear":
-		return a.ClearKey(r.Name)
+		return a.clearKey(by, r.Name)
 	}
 	return keyError(fmt.Errorf("expected set, invalidate or clear, found %q", r.Change))
 }
@@ -59,7 +62,7 @@ func (a *Appliance) serveKeyChange(w http.ResponseWriter, r *http.Request) error
 	if err != nil {
 		return err
 	}
-	switch err := a.ChangeKey(req); {
+	switch err := a.changeKey(who(r.Context()), req); {
 	case errors.Is(err, ErrKey):
 		return &ControlError{Status: http.StatusConflict, Code: CodeKey, Message: err.Error()}
 	case err != nil:

@@ -46,7 +46,10 @@ type Neighbor struct {
 // AddNeighbor makes a static neighbour on the wire known, which never expires and which
 // traffic never changes. One with that address is replaced. It holds until the appliance
 // ends or DeleteNeighbor.
-func (a *Appliance) AddNeighbor(n Neighbor) error {
+func (a *Appliance) AddNeighbor(n Neighbor) error { return a.addNeighbor("", n) }
+
+// addNeighbor is AddNeighbor for who asks.
+func (a *Appliance) addNeighbor(by string, n Neighbor) error {
 	b, err := a.running()
 	if err != nil {
 		return err
@@ -70,12 +73,16 @@ func (a *Appliance) AddNeighbor(n Neighbor) error {
 		b.added = make(map[netip.Addr]tcpip.LinkAddress)
 	}
 	b.added[n.Address] = tcpip.LinkAddress(n.MAC)
+	a.tell(Event{Kind: NeighborChanged, Level: "info", Text: "a static neighbour was added by hand", Address: n.Address.String(), MAC: n.MAC.String(), By: by})
 	return nil
 }
 
 // DeleteNeighbor forgets a neighbour, learned or static. The error matches ErrNoNeighbor
 // if none is known with that address.
-func (a *Appliance) DeleteNeighbor(address netip.Addr) error {
+func (a *Appliance) DeleteNeighbor(address netip.Addr) error { return a.deleteNeighbor("", address) }
+
+// deleteNeighbor is DeleteNeighbor for who asks.
+func (a *Appliance) deleteNeighbor(by string, address netip.Addr) error {
 	b, err := a.running()
 	if err != nil {
 		return err
@@ -104,11 +111,15 @@ func (a *Appliance) DeleteNeighbor(address netip.Addr) error {
 			b.deleted[address] = true
 		}
 	}
+	a.tell(Event{Kind: NeighborChanged, Level: "info", Text: "a neighbour was removed by hand", Address: address.String(), By: by})
 	return nil
 }
 
 // FlushNeighbors forgets all neighbours that were learned, and says how many.
-func (a *Appliance) FlushNeighbors() (n int, err error) {
+func (a *Appliance) FlushNeighbors() (n int, err error) { return a.flushNeighbors("") }
+
+// flushNeighbors is FlushNeighbors for who asks.
+func (a *Appliance) flushNeighbors(by string) (n int, err error) {
 	b, err := a.running()
 	if err != nil {
 		return 0, err
@@ -126,6 +137,7 @@ func (a *Appliance) FlushNeighbors() (n int, err error) {
 			n++
 		}
 	}
+	a.tell(Event{Kind: NeighborChanged, Level: "info", Text: fmt.Sprintf("%d learned neighbours were forgotten by hand", n), By: by})
 	return n, nil
 }
 
@@ -149,7 +161,7 @@ func (a *Appliance) serveAddNeighbor(w http.ResponseWriter, r *http.Request) err
 	if err != nil {
 		return err
 	}
-	if err := a.AddNeighbor(Neighbor{address, body.MAC}); err != nil {
+	if err := a.addNeighbor(who(r.Context()), Neighbor{address, body.MAC}); err != nil {
 		return err
 	}
 	return answer(w, struct{}{})
@@ -161,7 +173,7 @@ func (a *Appliance) serveDeleteNeighbor(w http.ResponseWriter, r *http.Request) 
 	if err != nil {
 		return err
 	}
-	switch err := a.DeleteNeighbor(address); {
+	switch err := a.deleteNeighbor(who(r.Context()), address); {
 	case errors.Is(err, ErrNoNeighbor):
 		return &ControlError{Status: http.StatusNotFound, Code: CodeNoNeighbor, Message: err.Error()}
 	case err != nil:
@@ -176,8 +188,8 @@ type Flushed struct {
 }
 
 // serveFlushNeighbors answers DELETE /v1/neighbors.
-func (a *Appliance) serveFlushNeighbors(w http.ResponseWriter, _ *http.Request) error {
-	n, err := a.FlushNeighbors()
+func (a *Appliance) serveFlushNeighbors(w http.ResponseWriter, r *http.Request) error {
+	n, err := a.flushNeighbors(who(r.Context()))
 	if err != nil {
 		return err
 	}

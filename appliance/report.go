@@ -38,6 +38,7 @@ func (a *Appliance) Status() *Status {
 	if b := a.bump.Load(); b != nil {
 		s.Since = a.since
 		b.report(s)
+		s.Watchers = a.watchers.all()
 		s.Health = health(s)
 	}
 	return s

@@ -77,6 +77,8 @@ type Status struct {
 	AddressConflicts []AddressConflict `json:"address_conflicts,omitempty"`
 	// Offloads are the ways to move many packets at the cost of one, and which are in use.
 	Offloads []OffloadStatus `json:"offloads,omitempty"`
+	// Watchers are the captures and traces under way.
+	Watchers []Watcher `json:"watchers"`
 	// Health is what an operator should look at, the gravest first.
 	Health []Finding `json:"health"`
 }

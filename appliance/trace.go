@@ -100,7 +100,9 @@ type Trace struct {
 	second     atomic.Int64 // since 1970, of left
 	left       atomic.Int64 // how many may be told in this second
 	missed     atomic.Uint64
-	end        TraceEnd
+	unwatch    func()
+	// told and lost are those of TraceEnd.
+	told, lost atomic.Uint64
 }
 
 // traced is room for one packet.
@@ -132,6 +134,9 @@ func (a *Appliance) traceFor(by, filter string) (*Trace, error) {
 		t.free <- new(traced)
 	}
 	a.tell(Event{Kind: TraceStarted, Level: "info", Text: "a trace was started", Filter: filter, By: by})
+	t.unwatch = a.watchers.add(Watcher{Kind: WatcherTrace, By: by, Since: time.Unix(0, a.opt.clock()), Filter: filter}, func() (packets, missed uint64) {
+		return t.told.Load(), t.lost.Load() + t.missed.Load()
+	})
 	t.watch.Add(t)
 	return t, nil
 }
@@ -141,10 +146,11 @@ func (t *Trace) Close() TraceEnd {
 	if t.watch != nil {
 		t.watch.Remove(t)
 		t.watch = nil
-		t.end.Missed += t.missed.Swap(0) + uint64(len(t.full))
-		t.a.tell(Event{Kind: TraceStopped, Level: "info", Text: fmt.Sprintf("a trace of %d packets was stopped", t.end.Packets), Filter: t.words, By: t.by})
+		t.unwatch()
+		t.lost.Add(t.missed.Swap(0) + uint64(len(t.full)))
+		t.a.tell(Event{Kind: TraceStopped, Level: "info", Text: fmt.Sprintf("a trace of %d packets was stopped", t.told.Load()), Filter: t.words, By: t.by})
 	}
-	return t.end
+	return TraceEnd{Packets: t.told.Load(), Missed: t.lost.Load()}
 }
 
 // Next returns the next packet, and waits for it until ctx ends, whose error it then
@@ -169,8 +175,8 @@ func (t *Trace) Next(ctx context.Context) (*TracedPacket, error) {
 func (t *Trace) take(x *traced) *TracedPacket {
 	p := describe(&x.trail)
 	p.Missed = x.missed
-	t.end.Packets++
-	t.end.Missed += x.missed
+	t.told.Add(1)
+	t.lost.Add(x.missed)
 	t.free <- x
 	return p
 }

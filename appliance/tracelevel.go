@@ -235,7 +235,10 @@ func (a *Appliance) TraceLevels() []TraceLevel {
 
 // SetTraceLevel sets how much a node tells the log, from the next packet on; the level is
 // one of trace.LevelNames. The error matches ErrTraceLevel.
-func (a *Appliance) SetTraceLevel(node, level string) error {
+func (a *Appliance) SetTraceLevel(node, level string) error { return a.setTraceLevel("", node, level) }
+
+// setTraceLevel is SetTraceLevel for who asks.
+func (a *Appliance) setTraceLevel(by, node, level string) error {
 	l, ok := trace.ParseLevel(level)
 	if !ok {
 		return fmt.Errorf("%w: expected one of %s, found %q", ErrTraceLevel, strings.Join(trace.LevelNames(), ", "), level)
@@ -243,7 +246,7 @@ func (a *Appliance) SetTraceLevel(node, level string) error {
 	if err := a.trace.set(node, l); err != nil {
 		return err
 	}
-	a.tell(Event{Kind: TraceLevelSet, Level: "info", Text: "the trace level of " + node + " was set to " + level + " by hand"})
+	a.tell(Event{Kind: TraceLevelSet, Level: "info", Text: "the trace level of " + node + " was set to " + level + " by hand", By: by})
 	if b := a.bump.Load(); b != nil {
 		a.trace.log.watch(b.watch)
 	}
@@ -261,7 +264,7 @@ func (a *Appliance) serveTraceLevel(w http.ResponseWriter, r *http.Request) erro
 	if err != nil {
 		return err
 	}
-	if err := a.SetTraceLevel(req.Node, req.Level); err != nil {
+	if err := a.setTraceLevel(who(r.Context()), req.Node, req.Level); err != nil {
 		return badRequest("%v", err)
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -138,6 +138,18 @@ func (f *captureFlags) check(filter string) (size int64, err error) {
 	return size, nil
 }
 
+// destination is the file as others find it, "" for standard output.
+func (f *captureFlags) destination() string {
+	if f.file == "-" {
+		return ""
+	}
+	path, err := filepath.Abs(f.file)
+	if err != nil {
+		return f.file
+	}
+	return path
+}
+
 // filterHint adds to what is wrong with a filter that an interface is named otherwise.
 func (p *program) filterHint(args []string, err error) error {
 	if !errors.As(err, new(*trace.FilterError)) {
@@ -180,7 +192,7 @@ func (p *program) runCapture(ctx context.Context, f *captureFlags, filter string
 			fmt.Fprint(p.err, keys.files.text())
 		}()
 	}
-	s, err := c.Capture(streams, appliance.CaptureRequest{Filter: filter, Snaplen: f.snaplen})
+	s, err := c.Capture(streams, appliance.CaptureRequest{Filter: filter, Snaplen: f.snaplen, File: f.destination()})
 	if err != nil {
 		return err
 	}

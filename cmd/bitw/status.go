@@ -33,7 +33,8 @@ func (p *program) status() *cobra.Command {
 the packets and bytes, when it was last used (for an inbound one: when the last
 authentic packet came), what is left of its lifetime, its path MTU and how that was
 learned, and what was dropped; all drops by their reason; what is configured and not
-up; and at the end its health: what to look at, each with what to do.
+up; the captures and traces that go on, and whose they are; and at the end its health:
+what to look at, each with what to do.
 
 --watch is a table that is drawn anew, with rates, until Ctrl-C; where the output is no
 terminal, one table after the other.

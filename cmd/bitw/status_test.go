@@ -28,6 +28,11 @@ func busy() *appliance.Status {
 	return &appliance.Status{
 		Interface: "eth0", Time: now, State: "active", Since: now.Add(-26 * time.Hour), OnFailure: "shut", Cut: "tcx", TookOver: true,
 		AllowInsecure: []string{"des", "md5"}, InsecureSAs: 1,
+		Watchers: []appliance.Watcher{
+			{Kind: "capture", By: "user 0, process 812", Since: now.Add(-5 * time.Minute), Filter: "host 192.0.2.2", File: "/tmp/eth 0.pcapng", Packets: 12345, Missed: 6},
+			{Kind: "keys", By: "user 0, process 812", Since: now.Add(-5 * time.Minute)},
+			{Kind: "trace", Since: now.Add(-time.Second), Packets: 1},
+		},
 		MTU: 1500, MTUFrom: "interface", Addresses: []string{"192.0.2.1/24", "2001:db8::1/64"},
 		Policies: []appliance.PolicyStatus{{
 			Name: "b", Action: "protect", Direction: "both", Selector: "192.0.2.1 <-> 192.0.2.2",

@@ -58,6 +58,9 @@ func statusText(s *appliance.Status, now time.Time) string {
 		}
 		t.line("offloads", "%s", strings.Join(list, ", "))
 	}
+	for i := range s.Watchers {
+		t.watcher(&s.Watchers[i])
+	}
 	for i := range s.Policies {
 		t.policy(&s.Policies[i])
 	}
@@ -69,6 +72,28 @@ func statusText(s *appliance.Status, now time.Time) string {
 	t.neighbors(s.Neighbors)
 	t.health(s.Health)
 	return t.String()
+}
+
+// watcher tells of a capture or trace.
+func (t *text) watcher(x *appliance.Watcher) {
+	line := count(x.Packets, map[bool]string{true: "frame", false: "packet"}[x.Kind == appliance.WatcherCapture])
+	if x.Missed > 0 {
+		line += fmt.Sprintf(" and %d missed", x.Missed)
+	}
+	if x.Kind == appliance.WatcherKeys {
+		line = "for Wireshark"
+	}
+	line += ", since " + x.Since.Format("2006-01-02 15:04:05 MST") + " (" + age(x.Since, t.now) + ")"
+	if x.By != "" {
+		line += ", by " + x.By
+	}
+	if x.Filter != "" {
+		line += ", of " + shellWord(x.Filter)
+	}
+	if x.File != "" {
+		line += ", to " + shellWord(x.File)
+	}
+	t.line(x.Kind, "%s", line)
 }
 
 // health lists what should be looked at.
