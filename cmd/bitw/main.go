@@ -55,7 +55,7 @@ type program struct {
 	netcheck      func(context.Context, netcheck.Options) *netcheck.Report
 	bench         func(context.Context, bench.Options) (bench.Result, error)
 	// tellManager tells the service manager, if there is one, and managerWaits says how
-	// long that waits for a sign of life, 0 if it does not.
+	// long that waits for a sign of life, 0 if there is none.
 	tellManager  func(state string) error
 	managerWaits func() (time.Duration, error)
 }
@@ -109,7 +109,13 @@ func newProgram() *program {
 			_, err := daemon.SdNotify(false, state)
 			return err
 		},
-		managerWaits: func() (time.Duration, error) { return daemon.SdWatchdogEnabled(false) },
+		managerWaits: func() (time.Duration, error) {
+			wait, err := daemon.SdWatchdogEnabled(false)
+			if err == nil && wait == 0 && os.Getenv("NOTIFY_SOCKET") != "" {
+				wait = untoldWatchdog
+			}
+			return wait, err
+		},
 	}
 }
 

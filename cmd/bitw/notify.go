@@ -31,6 +31,10 @@ type notice struct {
 	sent chan struct{}
 }
 
+// untoldWatchdog is how long a service manager is taken to wait that has not said so. systemd
+// tells the process of ExecStart alone, and waits for the one that has taken over too.
+const untoldWatchdog = 1500 * time.Millisecond
+
 // notifyQueue is how many messages may wait; a state that finds no room is not told.
 const notifyQueue = 16
 

@@ -138,6 +138,12 @@ func TestR07_R47_R48_Service(t *testing.T) {
 
 	during(t, pair.A, "reload", func() { m.sh("systemctl reload bitw@eth0") })
 	pid = m.active(pid)
+	if n := pings(t, pair.A, 800); n > 0 { // in four seconds, of which the watchdog gives it two
+		t.Errorf("after a reload %d of 800 pings were lost", n)
+	}
+	if now := m.property("MainPID"); now != pid {
+		t.Errorf("the process that had taken over did not live: %s, and was %s", now, pid)
+	}
 	m.confined(pid)
 	m.sh("cp -p /etc/bitw/eth0.yaml /run/good; echo 'wrong: true' >> /etc/bitw/eth0.yaml")
 	during(t, pair.A, "a reload that fails", func() { m.fails("systemctl reload bitw@eth0", "") })
