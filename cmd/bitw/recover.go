@@ -13,8 +13,9 @@ func (p *program) recoverVerb() *cobra.Command {
 		Short: "Give back an interface that bitw left shut",
 		Long: `recover removes what a bitw that has ended left on an interface: eBPF programs, their
 pins, the taps and the nftables table that keeps an interface shut which is created
-anew, or that 'bitw guard' has made. IFACE may be the name that the interface had when it was cut, also when it has
-another now, or is gone. After that the interface carries its traffic without protection.
+anew, or that 'bitw guard' has made. IFACE may be the name that the interface had when it
+was cut, also when it has another now, or is gone. After that the interface carries its
+traffic without protection.
 To protect it again use 'bitw up' instead, which takes over what was left without a
 moment in the clear.
 

@@ -14,12 +14,16 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sirupsen/logrus"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 
 	"bitw/appliance"
 	"bitw/config"
 	"bitw/netstack/link"
+	"bitw/netstack/wire"
 )
 
 // traces are the forms in which a secret could be told, of any 6 octets of it in a row.
@@ -40,9 +44,9 @@ func traces(secret []byte) (list []string) {
 	return list
 }
 
-// inMemory runs what a configuration says between links in memory, and answers on its control
-// socket.
-func inMemory(t *testing.T, path string, log *logrus.Logger) (*appliance.Appliance, *config.Config) {
+// inMemory runs what a configuration says between links in memory, of which host is the
+// protected one's, and answers on its control socket.
+func inMemory(t *testing.T, path string, log *logrus.Logger) (box *appliance.Appliance, cfg *config.Config, host *link.PipeEnd) {
 	t.Helper()
 	cfg, _, err := config.Load(path, appliance.ConfigOptions())
 	if err != nil {
@@ -50,7 +54,7 @@ func inMemory(t *testing.T, path string, log *logrus.Logger) (*appliance.Applian
 	}
 	host, left := link.Pipe(link.PipeOptions{})
 	right, wire := link.Pipe(link.PipeOptions{})
-	box, err := appliance.New(*cfg, appliance.WithLogger(log), appliance.WithClock(func() int64 { return now.UnixNano() }),
+	box, err = appliance.New(*cfg, appliance.WithLogger(log), appliance.WithClock(func() int64 { return now.UnixNano() }),
 		appliance.WithLinks(left, right, appliance.Host{
 			MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")},
 		}))
@@ -65,7 +69,22 @@ func inMemory(t *testing.T, path string, log *logrus.Logger) (*appliance.Applian
 	case err := <-ended:
 		t.Fatal(err)
 	}
-	return box, cfg
+	return box, cfg, host
+}
+
+// datagram is a frame with a UDP datagram of 192.0.2.1 for another address.
+func datagram(to netip.Addr) []byte {
+	const size = 20 + 8 + 4
+	ip := make([]byte, size)
+	header.IPv4(ip).Encode(&header.IPv4Fields{
+		TotalLength: size, TTL: 64, Protocol: uint8(header.UDPProtocolNumber),
+		SrcAddr: tcpip.AddrFrom4([4]byte{192, 0, 2, 1}), DstAddr: tcpip.AddrFrom4(to.As4()),
+	})
+	header.IPv4(ip).SetChecksum(^header.IPv4(ip).CalculateChecksum())
+	header.UDP(ip[20:]).Encode(&header.UDPFields{SrcPort: 1, DstPort: 2, Length: size - 20})
+	frame := make([]byte, wire.VirtioNetLen+14)
+	copy(frame[wire.VirtioNetLen:], []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0})
+	return append(frame, ip...)
 }
 
 // TestR50_SecretsAreHidden gives known keys to a bitw, in the configuration and while it runs,
@@ -116,7 +135,7 @@ policies:
 	log := logrus.New()
 	log.SetOutput(&said)
 	log.SetLevel(logrus.TraceLevel)
-	box, cfg := inMemory(t, path, log)
+	box, cfg, host := inMemory(t, path, log)
 
 	var asked []string
 	ask := func(stdin string, args ...string) {
@@ -149,6 +168,29 @@ policies:
 		ask(stdin, "keys", "set", "out", "--socket", socket)
 	}
 	ask("", "keys", "list", "--socket", socket)
+	// Packets that keys are at work for, of which every node tells the log too.
+	for _, l := range box.TraceLevels() {
+		ask("", "trace-level", l.Node, "TR_FULL_TRACE", "--socket", socket)
+	}
+	for _, how := range [][]string{{"--tree"}, {"-o", "json"}} {
+		traced := make(chan struct{})
+		go func() {
+			defer close(traced)
+			ask("", append([]string{"trace", "out", "--count", "2", "--socket", socket}, how...)...)
+		}()
+		for len(box.Status().Watchers) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		for _, to := range []string{"192.0.2.2", "192.0.2.3"} {
+			if _, err := host.WriteFrames([][]byte{datagram(netip.MustParseAddr(to))}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-traced
+	}
+	for _, out := range []string{"text", "json"} {
+		ask("", "monitor", "--once", "--socket", socket, "-o", out)
+	}
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
@@ -177,7 +219,8 @@ policies:
 	if n := strings.Count(all, "(hidden)"); n < 5 {
 		t.Errorf("(hidden) is said %d times, expected it for each secret", n)
 	}
-	if !strings.Contains(all, "bitw_sa_packets_total") || !strings.Contains(all, "PROTECT") || len(asked) < 40 {
+	if !strings.Contains(all, "bitw_sa_packets_total") || !strings.Contains(all, "PROTECT") || len(asked) < 40 ||
+		!strings.Contains(all, "transform sealed by out") || !strings.Contains(all, `"verdict":"protect by rule b; SA out`) || !strings.Contains(all, `"event":"key-changed"`) || !strings.Contains(all, "key-changed: a key was set by hand (key=out") {
 		t.Errorf("not all was asked: %q", asked)
 	}
 }

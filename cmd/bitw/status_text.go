@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -88,10 +89,10 @@ func (t *text) watcher(x *appliance.Watcher) {
 		line += ", by " + x.By
 	}
 	if x.Filter != "" {
-		line += ", of " + shellWord(x.Filter)
+		line += ", of " + strconv.Quote(x.Filter)
 	}
 	if x.File != "" {
-		line += ", to " + shellWord(x.File)
+		line += ", to " + strconv.Quote(x.File)
 	}
 	t.line(x.Kind, "%s", line)
 }
