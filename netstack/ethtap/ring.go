@@ -260,10 +260,12 @@ func (r *ring) waiting() bool {
 	return r.filled()
 }
 
-// lend sets frames to those that wait, and returns how many.
+// lend sets frames to those that wait, and returns how many. Half of the slots stay the
+// kernel's at least.
 func (r *ring) lend(frames [][]byte) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	frames = frames[:min(len(frames), r.slots/2)]
 	n := 0
 	for n < len(frames) && r.filled() {
 		f := r.frame(r.head)

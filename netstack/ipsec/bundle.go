@@ -3,6 +3,8 @@ package ipsec
 import (
 	"net/netip"
 
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+
 	"bitw/netstack/wire"
 	"bitw/sa"
 	"bitw/sa/transform"
@@ -157,6 +159,19 @@ func (b *bundle) maxInner(limit int) int {
 		}
 	}
 	return limit
+}
+
+// version is the IP version of what becomes of the datagram in.
+func (b *bundle) version(in *wire.Info) uint8 {
+	for i := b.n - 1; i >= 0; i-- {
+		switch b.steps[i].outer {
+		case header.IPv4MinimumSize:
+			return 4
+		case header.IPv6MinimumSize:
+			return 6
+		}
+	}
+	return in.Version
 }
 
 // superseded says whether the lineage of s sends by another SA by now.

@@ -34,18 +34,18 @@ func (e *Engine) protectTrain(w *work, p *sa.Policy, hop route, piece, n int) bo
 	if w.trail != nil || b.cutAfter {
 		return false
 	}
-	var eth [ethernetLen]byte
+	var head [frameHead]byte
 	if hop.named {
 		e.lookAhead(hop)
-		copy(eth[:], w.station[:])
+		copy(head[wire.VirtioNetLen:], w.station[:])
 	} else {
 		mac, known := e.neighbors.Lookup(hop.nextHop)
 		if !known {
 			return false
 		}
-		copy(eth[:], mac)
+		copy(head[wire.VirtioNetLen:], mac)
 	}
-	copy(eth[6:], e.wireMAC())
+	putEthernet(head[:], []byte(e.wireMAC()), b.version(&w.d.Info))
 	stride := (frameHead + b.room(piece) + trainAlign - 1) &^ (trainAlign - 1)
 	if stride > trainRoom {
 		return false
@@ -79,11 +79,10 @@ func (e *Engine) protectTrain(w *work, p *sa.Policy, hop route, piece, n int) bo
 			e.drop(w, hook.Left, reason, p, s)
 			continue
 		}
-		head := buf[start-frameHead : start]
-		clear(head[:wire.VirtioNetLen])
-		copy(head[wire.VirtioNetLen:], eth[:12])
-		putEthernet(head, eth[6:], buf[start]>>4)
-		b.leaveChecksum(buf[start:end], head[:wire.VirtioNetLen])
+		*(*[frameHead]byte)(buf[start-frameHead:]) = head
+		if !simple {
+			b.leaveChecksum(buf[start:end], buf[start-frameHead:][:wire.VirtioNetLen])
+		}
 		w.train.Frames = append(w.train.Frames, buf[start-frameHead:end])
 	}
 	e.countProtected(w, p, n, octets)

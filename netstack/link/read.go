@@ -85,8 +85,8 @@ func (r *reader) init(b *base, o Options, handle func(frame []byte, rest [][]byt
 }
 
 // lentBatch is the least number of frames for one read from a Lender, which costs no
-// buffers: as many segments as make a superframe.
-const lentBatch = 64
+// buffers: as many segments as make several superframes, so that few of these are short.
+const lentBatch = 128
 
 func (r *reader) buffers() [][]byte {
 	bufs := make([][]byte, r.batch)

@@ -34,10 +34,12 @@ type esp struct {
 	hdrLen, icvLen int
 	block          int // a power of 2
 	suite          espSuite
+	aead           *aeadSuite // that suite is, or nil
 }
 
 func newESP(a *Algorithm, suite espSuite) *esp {
-	return &esp{name: a.Name, hdrLen: espFixedLen + a.IVLen, icvLen: a.ICVLen, block: a.BlockLen, suite: suite}
+	aead, _ := suite.(*aeadSuite)
+	return &esp{name: a.Name, hdrLen: espFixedLen + a.IVLen, icvLen: a.ICVLen, block: a.BlockLen, suite: suite, aead: aead}
 }
 
 func (e *esp) Protocol() uint8 { return ProtoESP }
@@ -75,7 +77,11 @@ func (e *esp) Seal(p *Packet, s Sequence) wire.DropReason {
 	}
 	tail[pad] = byte(pad)
 	tail[pad+1] = p.NextHeader
-	e.suite.seal(&p.scratch, p.Buf, p.Hdr, p.Pay, end, s)
+	if a := e.aead; a != nil {
+		a.seal(&p.scratch, p.Buf, p.Hdr, p.Pay, end, s)
+	} else {
+		e.suite.seal(&p.scratch, p.Buf, p.Hdr, p.Pay, end, s)
+	}
 	p.End = end + e.icvLen
 	return wire.DropNone
 }
