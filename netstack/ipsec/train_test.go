@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -164,6 +165,52 @@ func aTrainIsAsManyPackets(t *testing.T, seeds uint64, encap bool, newPair func(
 				t.Errorf("%v: nothing was taken behind another", modeName(mode, six, false))
 			}
 		}
+	}
+}
+
+// Where the same packets come by two queues at once, the host gets each of them once, though
+// all are authentic.
+func TestR40_ATrainTwiceAtOnce(t *testing.T) {
+	p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Transport, false, false)
+	p.b.e.coalescers = make([]coalescer, 2)
+	const superframes, octets = 40, 40 * 1448
+	var wired [][]byte
+	for i := range superframes {
+		wired = append(wired, segmentsOf(t, p, false, 4000, uint32(i*octets), octets)...)
+	}
+	var wg sync.WaitGroup
+	begin := make(chan struct{})
+	for queue := range p.b.e.coalescers {
+		var frames [][]byte
+		for _, d := range wired {
+			frames = append(frames, frame(macA, macB, bytes.Clone(d), nil))
+		}
+		wg.Go(func() {
+			<-begin
+			for len(frames) > 0 {
+				tr := wire.Train{Whole: frames[0], Frames: frames[1:min(len(frames), 40)]}
+				pkt := lent(frames[0], macB, &tr)
+				pkt.Hash = uint32(queue)
+				p.b.e.inbound(pkt)
+				pkt.DecRef()
+				frames = frames[1+tr.Taken:]
+			}
+			p.b.e.EndBatch(queue)
+		})
+	}
+	close(begin)
+	wg.Wait()
+	_, datagrams := p.b.received()
+	got := 0
+	for _, d := range datagrams {
+		got += len(d) - 20 - int(d[32]>>4)*4
+	}
+	refused := uint64(0)
+	for _, n := range p.b.drops(hook.Right) {
+		refused += n
+	}
+	if want := superframes * octets; got != want || refused != uint64(len(wired)) {
+		t.Errorf("the host got %d octets of %d, and %d of %d packets were refused: %v", got, want, refused, 2*len(wired), p.b.drops(hook.Right))
 	}
 }
 

@@ -36,3 +36,56 @@ func FuzzLikeness(f *testing.F) {
 		}
 	})
 }
+
+// What fits a likeness differs from it in nothing but what says neither where a packet goes
+// nor what it is, octet by octet.
+func TestLikeness(t *testing.T) {
+	const head = VirtioNetLen + ethernetLen
+	for _, six := range []bool{false, true} {
+		for _, proto := range []uint8{ProtoESP, ProtoUDP} {
+			f := make([]byte, head+ipv6Len+40)
+			b, at := f[head:], head+ipv4MinLen
+			f[head-2], b[0], b[ipv4ProtoAt] = 8, 0x45, proto
+			free := map[int]byte{head + 1: 0xff, head + 6: 0xc0, head + 8: 0xff} // TOS, DF, TTL
+			if six {
+				at, f[head-2], f[head-1], b[0], b[ipv4ProtoAt], b[ipv6ProtoAt] = head+ipv6Len, 0x86, 0xdd, 0x60, 0, proto
+				free = map[int]byte{head: 0x0f, head + 1: 0xff, head + 2: 0xff, head + 3: 0xff, head + 7: 0xff}
+				free[head+4], free[head+5] = 0xff, 0xff
+			} else {
+				for _, i := range []int{2, 3, 4, 5, 10, 11} { // lengths, identification, checksum
+					free[head+i] = 0xff
+				}
+			}
+			free[vnFlags] = 0xff
+			if proto == ProtoESP {
+				free[vnFlags] ^= VirtioNetNeedsCsum
+			}
+			for i := vnGSOType + 1; i < VirtioNetLen; i++ {
+				free[i] = 0xff
+			}
+			for i := at + 4; i < len(f); i++ {
+				free[i] = 0xff
+			}
+			var l Likeness
+			if got := l.Of(f); got != at {
+				t.Fatalf("six %v, protocol %d: at %d, expected %d", six, proto, got, at)
+			}
+			for i := range f {
+				for bit := byte(1); bit != 0; bit <<= 1 {
+					f[i] ^= bit
+					if got, want := l.Fits(f), free[i]&bit != 0; got != want {
+						t.Errorf("six %v, protocol %d, bit %#x of octet %d is another: fits %v, expected %v", six, proto, bit, i, got, want)
+					}
+					f[i] ^= bit
+				}
+			}
+			if l.Fits(f[:at+4]) {
+				t.Errorf("six %v, protocol %d: a frame that was cut short fits", six, proto)
+			}
+		}
+	}
+	var none Likeness
+	if none.Fits(make([]byte, 100)) {
+		t.Error("something fits nothing")
+	}
+}
