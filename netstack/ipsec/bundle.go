@@ -204,7 +204,7 @@ func (b *bundle) seal(buf []byte, start, end, index int, in *wire.Info, id func(
 		st := &b.steps[i]
 		s, t := st.sa, st.sa.Transform
 		p := &b.pkt
-		*p = transform.Packet{Buf: buf, Pay: start, End: end}
+		p.Buf, p.Net, p.Hdr, p.Pay, p.End, p.NextHeader = buf, 0, 0, start, end, 0
 		headerLen := t.HeaderLen()
 		if st.outer != 0 {
 			p.NextHeader = wire.ProtoIPv4

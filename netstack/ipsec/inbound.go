@@ -308,8 +308,9 @@ func (e *Engine) unwrap(w *work) (wire.DropReason, *sa.SA) {
 	if reason != wire.DropNone {
 		return reason, s
 	}
-	o.pkt = transform.Packet{Buf: d.Bytes, Hdr: d.Info.HeaderLen, End: len(d.Bytes)}
-	if reason = s.Transform.Open(&o.pkt, transform.Sequence{SPI: spi, Number: full, ESN: s.ESN}); reason != wire.DropNone {
+	p := &o.pkt
+	p.Buf, p.Net, p.Hdr, p.Pay, p.End, p.NextHeader = d.Bytes, 0, d.Info.HeaderLen, 0, len(d.Bytes), 0
+	if reason = s.Transform.Open(p, transform.Sequence{SPI: spi, Number: full, ESN: s.ESN}); reason != wire.DropNone {
 		return reason, s
 	}
 	newest := s.Newest(full)
