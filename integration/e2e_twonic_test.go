@@ -715,3 +715,65 @@ func TestR13_R20_NeighborsChangeLiveBetween(t *testing.T) {
 		}
 	}
 }
+
+// TestR13_R22_ABurstWaitsForTheAnswer sends many datagrams to a station that the box does not
+// know and that does not answer yet: none is lost.
+func TestR13_R22_ABurstWaitsForTheAnswer(t *testing.T) {
+	n := newBetween(t, netlab.DefaultA())
+	x := n.box(t, &plan{last: "  - {name: rest, action: bypass}\n"}, "protected: [192.0.2.1, \"2001:db8::1\"]\n"+linkRoutes)
+	x.up()
+	for _, way := range []struct {
+		from, to *netlab.Host
+		a, b     netip.Addr
+		nic      string // of the box
+	}{{n.B, n.A, b4, a4, "eth0"}, {n.A, n.B, a4, b4, "eth1"}} {
+		// The sender's kernel would ask, and has a queue of its own.
+		box := net.HardwareAddr(card(t, n.x, way.nic)).String()
+		if _, err := way.from.Run(deadline(t, 10*time.Second), "ip", "neigh", "replace", way.b.String(), "lladdr", box, "dev", "eth0", "nud", "permanent"); err != nil {
+			t.Fatal(err)
+		}
+		ignore := func(what string) {
+			t.Helper()
+			if err := way.to.Sysctl("net/ipv4/conf/all/arp_ignore", what); err != nil {
+				t.Fatal(err)
+			}
+		}
+		to := &net.UDPAddr{IP: way.b.AsSlice(), Port: 7011}
+		server, err := way.to.ListenPacket(t.Context(), "udp", to.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		raw, err := server.(*net.UDPConn).SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) {
+				err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUFFORCE, 8<<20)
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, err := way.from.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(way.a, 0).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		ignore("8")
+		const burst = 900
+		for i := range burst {
+			if _, err := client.WriteTo([]byte{byte(i >> 8), byte(i)}, to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ignore("0")
+		if err := server.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		for i := range burst {
+			b := make([]byte, 16)
+			if _, _, err := server.ReadFrom(b); err != nil || int(b[0])<<8|int(b[1]) != i {
+				t.Fatalf("from %s to %v: datagram %d of %d: %v, %x; drops %v", way.from.Name(), way.b, i, burst, err, b[:2], x.status().Drops)
+			}
+		}
+	}
+}

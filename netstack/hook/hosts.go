@@ -63,7 +63,7 @@ type insideHost struct {
 	missed atomic.Int32                      // questions without an answer
 	fixed  bool
 	// Under Hosts.mu.
-	waiting   []*stack.PacketBuffer
+	waiting   queue
 	questions int
 }
 
@@ -249,13 +249,14 @@ func (h *Hosts) Enqueue(a netip.Addr, pkt *stack.PacketBuffer) {
 		h.change(func(m map[netip.Addr]*insideHost) { m[a] = x })
 		h.unresolved++
 		h.question(a, x)
-	case len(x.waiting) >= DefaultWaiting:
-		h.octets -= x.waiting[0].MemSize()
-		x.waiting[0].DecRef()
-		x.waiting = append(x.waiting[:0], x.waiting[1:]...)
+	}
+	for !x.waiting.fits(pkt, DefaultWaiting) {
+		oldest := x.waiting.shift()
+		h.octets -= oldest.MemSize()
+		oldest.DecRef()
 		h.o.Drops.Add(wire.DropQueueFull)
 	}
-	x.waiting = append(x.waiting, pkt.IncRef())
+	x.waiting.put(pkt)
 	h.octets += pkt.MemSize()
 }
 
@@ -286,11 +287,9 @@ func (h *Hosts) question(a netip.Addr, x *insideHost) {
 
 // takeWaiting empties x's queue, with h.mu held.
 func (h *Hosts) takeWaiting(x *insideHost) []*stack.PacketBuffer {
-	list := x.waiting
-	for _, pkt := range list {
-		h.octets -= pkt.MemSize()
-	}
-	x.waiting = nil
+	list := x.waiting.list
+	h.octets -= x.waiting.octets
+	x.waiting = queue{}
 	return list
 }
 
@@ -326,7 +325,7 @@ func (h *Hosts) Waiting() (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, x := range *h.table.Load() {
-		n += len(x.waiting)
+		n += len(x.waiting.list)
 	}
 	return n
 }

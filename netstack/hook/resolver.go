@@ -16,8 +16,6 @@ import (
 )
 
 const (
-	// DefaultWaiting is how many packets wait for one next hop.
-	DefaultWaiting = 64
 	// maxUnresolved is how many next hops may be unresolved at once. A host that scans
 	// its network must not make us hold packets for all of it.
 	maxUnresolved = 256
@@ -69,7 +67,7 @@ type Resolver struct {
 type nextHop struct {
 	mac     atomic.Pointer[tcpip.LinkAddress] // nil while unresolved
 	touched atomic.Int64                      // tcpip.MonotonicTime in nanoseconds
-	waiting []*stack.PacketBuffer             // under Resolver.mu
+	waiting queue                             // under Resolver.mu
 	asked   bool                              // resolution is under way; under Resolver.mu
 	// former is the address that it had until it was announced at another, empty if it had
 	// none: what no queue takes goes there.
@@ -175,7 +173,7 @@ func (r *Resolver) Enqueue(next netip.Addr, pkt *stack.PacketBuffer) {
 		r.output(pkt, mac)
 		return
 	}
-	for len(h.waiting) > 0 && (full || len(h.waiting) >= r.o.Waiting) {
+	for len(h.waiting.list) > 0 && (full || !h.waiting.fits(pkt, r.o.Waiting)) {
 		r.dropOldest(h)
 		full = r.octets+pkt.MemSize() > maxWaitingOctets
 	}
@@ -184,7 +182,7 @@ func (r *Resolver) Enqueue(next netip.Addr, pkt *stack.PacketBuffer) {
 		r.mu.Unlock()
 		return
 	}
-	h.waiting = append(h.waiting, pkt.IncRef())
+	h.waiting.put(pkt)
 	r.octets += pkt.MemSize()
 	asked := h.asked || h.found != ""
 	h.asked = h.found == ""
@@ -204,9 +202,8 @@ func (r *Resolver) add(next netip.Addr, former tcpip.LinkAddress) *nextHop {
 
 // dropOldest makes room in h's queue, with r.mu held.
 func (r *Resolver) dropOldest(h *nextHop) {
-	pkt := h.waiting[0]
+	pkt := h.waiting.shift()
 	r.octets -= pkt.MemSize()
-	h.waiting = append(h.waiting[:0], h.waiting[1:]...)
 	if h.former != "" {
 		r.output(pkt, h.former)
 	} else {
@@ -275,7 +272,7 @@ func (r *Resolver) resolved(next netip.Addr, h *nextHop, mac tcpip.LinkAddress) 
 		h.mac.Store(&mac)
 	case h.found != "":
 		h.found = mac
-	case len(h.waiting) == 0:
+	case len(h.waiting.list) == 0:
 		r.publish(h, mac)
 	default:
 		h.found = mac
@@ -338,11 +335,9 @@ func (r *Resolver) lose(next netip.Addr, h *nextHop) {
 
 // takeWaiting empties h's queue, with r.mu held.
 func (r *Resolver) takeWaiting(h *nextHop) []*stack.PacketBuffer {
-	list := h.waiting
-	for _, pkt := range list {
-		r.octets -= pkt.MemSize()
-	}
-	h.waiting = nil
+	list := h.waiting.list
+	r.octets -= h.waiting.octets
+	h.waiting = queue{}
 	return list
 }
 
@@ -441,7 +436,7 @@ func (r *Resolver) Waiting() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, h := range *r.hops.Load() {
-		n += len(h.waiting)
+		n += len(h.waiting.list)
 		if h.found != "" {
 			n++ // what was taken from the list is perhaps not yet written
 		}
