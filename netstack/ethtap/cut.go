@@ -46,7 +46,6 @@ const (
 	offInsideIndex = 112 // uint32, the inside NIC; 0: the other form
 	offPromisc     = 116 // uint32, where promiscuous mode was turned on by us
 	offInsideQdisc = 120 // uint32, not 0: the clsact qdisc of the inside NIC was made by us
-	offForwarding  = 124 // uint32, not 0: UDP forwarding of the interface was turned on by us
 	offInsideOwn   = 128 // uint64, frames of the box's own kernel dropped at the inside NIC
 	offOutsideOwn  = 136 // uint64, and at the outside NIC
 	// The names by which a later process finds the cut, IFNAMSIZ octets each: that by

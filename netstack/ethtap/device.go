@@ -293,7 +293,7 @@ func (d *Device) remove() error {
 			errs = append(errs, removeQdisc(d.nl, l))
 		}
 	}
-	errs = append(errs, d.cut.undoUDPForwarding(d.info.Name), clearInside(d.nl, d.cut, d.pins))
+	errs = append(errs, undoUDPForwarding(d.pins, d.info.Name), clearInside(d.nl, d.cut, d.pins))
 	errs = append(errs, d.lowerGuard(), removePinDir(d.pins), removeTap(d.nl, d.info.KernelTap), removeTap(d.nl, d.info.WireTap))
 	return errors.Join(append(errs, d.letGo())...)
 }

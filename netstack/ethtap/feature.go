@@ -3,11 +3,15 @@
 package ethtap
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"unsafe"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,7 +22,8 @@ const udpForwarding = "rx-udp-gro-forwarding"
 
 // SetUDPForwarding has the interface join received UDP datagrams of a flow to superframes,
 // where its generic receive offload is on, or no longer. What the device turns on is turned
-// off again when it ends, by Close or Recover; what was on before stays.
+// off again when it ends, by Close or Recover, and after a crash also by the next Open that
+// takes nothing over; what was on before stays.
 func (d *Device) SetUDPForwarding(on bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -35,31 +40,55 @@ func (d *Device) SetUDPForwarding(on bool) error {
 // setUDPForwarding makes the interface what was asked for. It runs inside the namespace.
 func (d *Device) setUDPForwarding() error {
 	if !d.udpForwarding {
-		return d.cut.undoUDPForwarding(d.info.Name)
+		return undoUDPForwarding(d.pins, d.info.Name)
+	}
+	note, where := forwardingNote(d.pins), netnsCookie()
+	if b, err := os.ReadFile(note); err == nil && string(b) == where {
+		_, err := setFeature(d.info.Name, udpForwarding, true)
+		return err // it was turned on by us before
+	}
+	if err := os.WriteFile(note, []byte(where), 0o644); err != nil {
+		return fmt.Errorf("note what is turned on: %w", permission(err))
 	}
 	was, err := setFeature(d.info.Name, udpForwarding, true)
-	if err == nil && !was {
-		d.cut.set(offForwarding, 1)
+	if was || err != nil {
+		return errors.Join(err, os.Remove(note))
 	}
-	return err
+	return nil
 }
 
-// undoUDPForwarding turns the feature of the interface off if it was turned on by us.
-func (c *cut) undoUDPForwarding(name string) error {
-	if c.get(offForwarding) == 0 {
-		return nil
-	}
-	c.set(offForwarding, 0)
-	_, err := setFeature(name, udpForwarding, false)
-	return err
+// forwardingNote is the file that says that UDP forwarding of an interface was turned on by
+// us. It outlives the process whatever the fail state, but no reboot, as the feature does, and
+// has the cookie of the network namespace, whose number may have been another's. pins is
+// the interface's directory of pins.
+func forwardingNote(pins string) string {
+	return filepath.Join(runDir, filepath.Base(pins)+".udp-forwarding")
 }
 
-// undoFeatures is undoUDPForwarding for what an earlier process left.
-func undoFeatures(c *cut, eth netlink.Link) error {
-	if eth == nil || int(c.get(offEthIndex)) != eth.Attrs().Index {
+// netnsCookie is that of the calling thread's network namespace, which no other has until the
+// next boot (Linux 5.14); "0" where the kernel has none.
+func netnsCookie() string {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "0"
+	}
+	defer unix.Close(fd)
+	cookie, _ := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	return strconv.FormatUint(cookie, 10)
+}
+
+// undoUDPForwarding turns the feature of the interface off if it was turned on by us. It runs
+// inside the namespace.
+func undoUDPForwarding(pins, name string) error {
+	note := forwardingNote(pins)
+	b, err := os.ReadFile(note)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return c.undoUDPForwarding(eth.Attrs().Name)
+	if err == nil && string(b) == netnsCookie() {
+		_, err = setFeature(name, udpForwarding, false)
+	}
+	return errors.Join(err, os.Remove(note))
 }
 
 const (

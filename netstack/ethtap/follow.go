@@ -170,6 +170,7 @@ func (d *Device) move(eth netlink.Link) error {
 	if err != nil {
 		return err
 	}
+	_ = os.Remove(forwardingNote(d.pins)) // of an interface that is gone
 	if _, err := os.Stat(d.pins); err == nil {
 		if err := d.moveRecord(eth, d.pins); err != nil {
 			return errors.Join(err, lock.release())
@@ -185,7 +186,6 @@ func (d *Device) move(eth netlink.Link) error {
 	// From here on the device is the new interface's, whatever fails.
 	d.lock, lock = lock, d.lock
 	d.cut.set(offQdisc, 0)
-	d.cut.set(offForwarding, 0)
 	d.cut.set(offPromisc, d.cut.get(offPromisc)&^promiscOutside)
 	err = moveTaps(d.nl, former, index)
 	if err == nil {

@@ -43,6 +43,7 @@ type childSpec struct {
 	Options       Options
 	Activate      bool // set both taps Active; a takeover needs not
 	Pump, Release bool
+	Forward       bool // ask for UDP forwarding
 	HideTUN       bool // hide /dev/net/tun first, in a mount namespace of its own
 }
 
@@ -71,6 +72,11 @@ func child(spec string) error {
 	}
 	if s.Activate {
 		if err := d.SetStates(Active, Active); err != nil {
+			return err
+		}
+	}
+	if s.Forward {
+		if err := d.SetUDPForwarding(true); err != nil {
 			return err
 		}
 	}

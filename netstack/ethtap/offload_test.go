@@ -4,6 +4,7 @@ package ethtap
 
 import (
 	"errors"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -125,6 +126,38 @@ func TestUDPForwarding(t *testing.T) {
 			}
 			d.Close()
 		})
+	}
+	// After a crash by the next process, or by hand, whatever the fail state.
+	for _, fails := range []FailState{FailShut, FailOpen} {
+		for name, end := range map[string]func(o Options) error{
+			"recover": Recover,
+			"open": func(o Options) error {
+				d, err := Open(o)
+				if err != nil {
+					return err
+				}
+				return d.Close()
+			},
+		} {
+			o := l.a.options(Options{OnFailure: fails})
+			startChild(t, childSpec{Options: o, Forward: true}).kill()
+			if !l.a.forwarding(t) {
+				t.Fatalf("%v, %s: it is not on", fails, name)
+			}
+			if err := end(o); err != nil {
+				t.Error(err)
+			}
+			if l.a.forwarding(t) {
+				t.Errorf("%v, %s: it stayed on after a crash", fails, name)
+			}
+			var st unix.Stat_t
+			if err := unix.Fstat(int(l.a.ns.Fd()), &st); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(forwardingNote(pinPath("", key{st.Ino, l.a.index}))); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%v, %s: the note: %v", fails, name, err)
+			}
+		}
 	}
 	l.a.in(t, func() error { _, err := setFeature("eth0", udpForwarding, true); return err })
 	d := l.a.open(t, o)

@@ -131,11 +131,13 @@ func clearLeft(nl *netlink.Handle, eth netlink.Link, index int, pins string) err
 	var errs []error
 	if c, err := loadCut(filepath.Join(pins, cutPin)); err == nil {
 		qdisc, was = c.get(offQdisc) != 0, int(c.get(offEthIndex))
-		errs = append(errs, undoFeatures(c, eth))
 		if was == index {
 			errs = append(errs, clearInside(nl, c, pins))
 		}
 		c.close()
+	}
+	if eth != nil {
+		errs = append(errs, undoUDPForwarding(pins, eth.Attrs().Name))
 	}
 	for _, pin := range []string{"eth_out", "eth_in"} {
 		if err := os.Remove(filepath.Join(pins, pin)); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -278,7 +278,7 @@ func (d *Device) Leave() error {
 	d.cut.set(offFail, uint32(FailOpen))
 	d.cut.setDeadline(0)
 	err := d.InNamespace(func() error {
-		return errors.Join(liftBan(d.pins), d.lowerGuard(), removeTap(d.nl, d.info.KernelTap), removeTap(d.nl, d.info.WireTap))
+		return errors.Join(liftBan(d.pins), undoUDPForwarding(d.pins, d.info.Name), d.lowerGuard(), removeTap(d.nl, d.info.KernelTap), removeTap(d.nl, d.info.WireTap))
 	})
 	return errors.Join(err, d.letGo())
 }
