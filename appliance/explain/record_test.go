@@ -9,8 +9,6 @@ import (
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
-
-	"bitw/netstack/pcapng"
 )
 
 // captured makes a capture of one link layer with these packets; the last is cut to half.
@@ -79,7 +77,7 @@ func TestRecord(t *testing.T) {
 			}
 		}
 	}
-	for text, want := range map[string]string{"": "found less than 4 octets", "something else": "expected pcap or pcapng"} {
+	for text, want := range map[string]string{"": "is empty", "something else": "expected pcap or pcapng"} {
 		if _, _, err := Record(strings.NewReader(text), 1); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
 		}
@@ -96,7 +94,7 @@ func FuzzRecord(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, file []byte, n int) {
 		frame, _, err := Record(bytes.NewReader(file), n)
-		if err == nil && len(frame) > 2*pcapng.MaxPacket {
+		if err == nil && len(frame) > 2*maxFrame {
 			t.Fatalf("a frame of %d octets", len(frame))
 		}
 	})

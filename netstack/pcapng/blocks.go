@@ -11,9 +11,6 @@ const (
 	blockHead = 8  // type and length of the whole block
 	minBlock  = 12 // with the length once more at the end
 	maxBlock  = 1 << 24
-
-	byteOrder    = 0x1a2b3c4d // of a section, as its writer has it
-	majorVersion = 1
 )
 
 // The types of blocks that a Writer writes.
@@ -24,27 +21,9 @@ const (
 	EnhancedPacket = 6
 )
 
-// And those that others write.
-const (
-	oldPacket    = 2
-	simplePacket = 3
-)
-
 // Options of blocks.
 const (
-	optionEnd     = 0
-	optionComment = 1
-
-	optionApplication = 4 // of Section
-
-	optionName       = 2 // of Description
-	optionResolution = 9
-
-	optionFlags = 2 // of EnhancedPacket
-	optionLost  = 4
-	inbound     = 1 // flags
-	outbound    = 2
-
+	optionEnd      = 0
 	optionReceived = 4 // of Statistics
 	optionDropped  = 5
 )

@@ -3,6 +3,5 @@
 // comment of its frame.
 //
 // A Writer writes such a file. Blocks takes one apart again, as it comes, for who bounds it or
-// spreads it over several files. A Reader reads the packets of a file of anybody's. The package
-// knows no packets and no links.
+// spreads it over several files. It knows no packets and no links.
 package pcapng
