@@ -253,7 +253,7 @@ func (outwards) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBuff
 // What it costs a packet that somebody could trace it, while nobody does: an engine
 // between links with hooks for observers and between links without, in turns. The metric
 // is the median over the rounds of how much more time the first takes. On two cores of a
-// virtual AMD EPYC that was 0.8 % for datagrams of 64 octets, 0.7 % for 1,400, and for
+// virtual AMD EPYC that was 0.8 % for datagrams of 64 octets, 0.5 % for 1,400, and for
 // superframes less than what can be told from noise.
 func BenchmarkIdleWatch(b *testing.B) {
 	super := tcpTo(addrA4, addrB4, 60000, true)
