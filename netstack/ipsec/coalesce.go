@@ -55,10 +55,10 @@ func (e *Engine) EndBatch(queue int) {
 	e.done(w)
 }
 
-// coalesce keeps a copy of w.d, opened from what pkt brought, until the end of the batch,
-// if it can be joined to others, and returns where. If that is nil, w.d can go to the host
-// at once.
-func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer) *coalesced {
+// coalesce keeps a copy of w.d, which pkt brought or which was opened from that, until the
+// end of the batch, if it can be joined to others and is not to go alone, and returns
+// where. If that is nil, w.d can go to the host at once.
+func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer, alone bool) *coalesced {
 	d := &w.d
 	if int(pkt.Hash) >= len(e.coalescers) || d.Info.Proto != wire.ProtoTCP && (d.Info.Proto != wire.ProtoUDP || !e.joinUDP.Load()) {
 		return nil
@@ -67,9 +67,17 @@ func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer) *coalesced {
 		e.EndBatch(int(pkt.Hash)) // what came before must not come after
 		return nil
 	}
-	long := len(d.Bytes) > e.LinkMTU(hook.Left) // it is fragmented
-	src := pkt.LinkHeader().Slice()[6:12]
-	return e.coalescers[pkt.Hash].take(e, w, d.Bytes, &d.Info, src, long)
+	// What is too long is fragmented, and neither a superframe nor what has no checksum yet
+	// can be added to others.
+	alone = alone || len(d.Bytes) > e.LinkMTU(hook.Left) || d.Net != nil && (d.Net.NeedsCsum() || d.Net.GSOKind() != wire.GSONone)
+	f := e.coalescers[pkt.Hash].take(e, w, d.Bytes, &d.Info, pkt.LinkHeader().Slice()[6:12], alone)
+	if f != nil {
+		e.turned(w, hook.Left, len(d.Bytes))
+		if w.trail != nil {
+			w.trail.Add(trace.Step{Station: trace.Out, Verdict: "at the end of the batch, maybe joined to others", Octets: len(d.Bytes), Left: true})
+		}
+	}
+	return f
 }
 
 // take keeps datagram until the end of the batch, if it can be joined to others and

@@ -3,6 +3,8 @@ package ipsec
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
+	"slices"
 	"testing"
 
 	"bitw/netstack/hook"
@@ -208,5 +210,83 @@ func TestR15_UDPReachesTheHostAsOneSuperframe(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// cut returns the segments or datagrams of a superframe.
+func cut(t testing.TB, d []byte, vn wire.VirtioNet) (list [][]byte) {
+	t.Helper()
+	in := parse(t, d)
+	var c wire.Cutter
+	if r := c.Init(d, &in, vn, 65535); r != wire.DropNone {
+		t.Fatal(r)
+	}
+	buf := make([]byte, 2000)
+	for n := c.Next(buf); n > 0; n = c.Next(buf) {
+		list = append(list, bytes.Clone(buf[:n]))
+	}
+	return list
+}
+
+// TestR15_R16_BypassedSegmentsReachTheHostAsOneSuperframe: what no SA protects is joined, too,
+// and cuts into the very datagrams that came. Fragments, superframes and datagrams whose
+// checksum is not there yet go as they came, behind what came before of their flow.
+func TestR15_R16_BypassedSegmentsReachTheHostAsOneSuperframe(t *testing.T) {
+	s := newStation(t, macB, macA, addrB4, addrB6)
+	s.policies(&sa.Policy{Name: "all", Action: sa.Bypass})
+	s.e.coalescers = make([]coalescer, 1)
+	s.e.SetJoinUDP(true)
+	for _, ends := range [][2]netip.Addr{{addrA4, addrB4}, {addrA6, addrB6}} {
+		super := tcpTo(ends[0], ends[1], 30000, true)
+		super[len(super)-30000-32+13] = 0x10
+		whole := frame(macA, macB, super, superframe(super, 1448))
+		sent := cut(t, super, wire.VirtioNet(whole))
+		before := s.e.SPD().Policies()[0].Counters[sa.Inbound].Packets.Load()
+		s.fromWire(sent...)
+		s.e.EndBatch(0)
+		vn, got := s.received()
+		if len(got) != 1 {
+			t.Fatalf("%d frames for %d segments", len(got), len(sent))
+		}
+		if again := cut(t, got[0], vn[0]); !slices.EqualFunc(again, sent, bytes.Equal) {
+			t.Error("the segments are not those that came")
+		}
+		if n := s.e.SPD().Policies()[0].Counters[sa.Inbound].Packets.Load() - before; n != uint64(len(sent)) {
+			t.Errorf("%d packets counted of %d", n, len(sent))
+		}
+
+		first := udpTo(ends[0], ends[1], 5, 6, 1000)
+		parts := fragments(t, udpTo(ends[0], ends[1], 5, 6, 3000), 1500)
+		s.fromWire(append([][]byte{first}, parts...)...)
+		s.e.EndBatch(0)
+		if _, got := s.received(); !slices.EqualFunc(got, append([][]byte{first}, parts...), bytes.Equal) {
+			t.Errorf("a datagram and %d fragments of another came as %d", len(parts), len(got))
+		}
+
+		s.fromWire(sent[0])
+		pkt := link.NewPacket(whole, macB)
+		s.e.inbound(pkt)
+		pkt.DecRef()
+		s.e.EndBatch(0)
+		vn, got = s.received()
+		if len(got) != 2 || !bytes.Equal(got[0], sent[0]) || !bytes.Equal(got[1], super) || vn[1].GSOSize() != 1448 || !vn[1].NeedsCsum() {
+			t.Errorf("a superframe behind a segment: %d frames", len(got))
+		}
+
+		short := tcpTo(ends[0], ends[1], 1000, true)
+		pkt = link.NewPacket(frame(macA, macB, short, func(v wire.VirtioNet) {
+			superframe(short, 0)(v)
+			v.SetGSOType(wire.GSONone)
+		}), macB)
+		s.e.inbound(pkt)
+		pkt.DecRef()
+		s.e.EndBatch(0)
+		vn, got = s.received()
+		if len(got) != 1 || !bytes.Equal(got[0], short) || !vn[0].NeedsCsum() {
+			t.Error("a segment whose checksum is left to the device lost that")
+		}
+	}
+	if d := s.drops(hook.Right); len(d) != 0 {
+		t.Errorf("drops: %v", d)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"bitw/netstack/hook"
-	"bitw/netstack/trace"
 	"bitw/netstack/wire"
 	"bitw/sa"
 	"bitw/sa/transform"
@@ -144,7 +143,8 @@ func (e *Engine) inboundPolicy(w *work) (*sa.Policy, wire.DropReason) {
 	return p, reason
 }
 
-// bypassIn sends what came from the right in the clear to the left as it is.
+// bypassIn sends what came from the right in the clear to the left as it is, or joined to
+// others as a kernel's generic receive offload does.
 func (e *Engine) bypassIn(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *fragmentSet) {
 	if !e.isBehind(w.d.Info.Dst) {
 		e.dropped(w, hook.Right, wire.DropNoRoute, p, nil)
@@ -154,16 +154,18 @@ func (e *Engine) bypassIn(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *f
 		e.dropped(w, hook.Right, wire.DropFragPolicy, p, nil)
 		return
 	}
-	if tooBig, reason := e.cross(w, pkt, set, hook.Left); reason != wire.DropNone {
-		e.dropped(w, hook.Right, reason, p, nil)
-		if tooBig != 0 {
-			e.tellRemote(w, tooBig, tcpip.LinkAddress(pkt.LinkHeader().Slice()[6:12]))
-		}
-		return
-	}
 	octets := len(w.d.Bytes)
-	e.turned(w, hook.Left, octets)
-	e.toLeft(w, w.d.Info.Dst)
+	if e.coalesce(w, pkt, set != nil) == nil {
+		if tooBig, reason := e.cross(w, pkt, set, hook.Left); reason != wire.DropNone {
+			e.dropped(w, hook.Right, reason, p, nil)
+			if tooBig != 0 {
+				e.tellRemote(w, tooBig, tcpip.LinkAddress(pkt.LinkHeader().Slice()[6:12]))
+			}
+			return
+		}
+		e.turned(w, hook.Left, octets)
+		e.toLeft(w, w.d.Info.Dst)
+	}
 	p.Counters[sa.Inbound].Add(1, octets, w.now)
 }
 
@@ -248,13 +250,9 @@ func (e *Engine) inboundUnwrapped(w *work, reason wire.DropReason, s *sa.SA, src
 	if !e.fitBehind(w, p, last, src, set != nil || fragmented) {
 		return
 	}
-	if f := e.coalesce(w, pkt); f != nil {
+	if f := e.coalesce(w, pkt, false); f != nil {
 		if !fragmented {
 			w.lane.begin(w, spd, p, f)
-		}
-		e.turned(w, hook.Left, len(d.Bytes))
-		if w.trail != nil {
-			w.trail.Add(trace.Step{Station: trace.Out, Verdict: "at the end of the batch, maybe joined to others", Octets: len(d.Bytes), Left: true})
 		}
 	} else {
 		if reason := e.behind(w, src); reason != wire.DropNone {
