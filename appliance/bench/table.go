@@ -62,7 +62,7 @@ func (r *Result) rows(t *strings.Builder, kernel bool) {
 			continue
 		}
 		spread, ratio := fmt.Sprintf("%.0f %%", 100*m.Spread), ""
-		if m.Median == 0 {
+		if m.Median == 0 || m.Unit == unitAllocs {
 			spread = ""
 		}
 		if m.Ratio != nil {
