@@ -93,6 +93,7 @@ func TestR50_StatusTellsWatchers(t *testing.T) {
 	}
 	before := time.Now()
 	streams := []*streamClient{open("/v1/capture", `{"filter": "udp", "file": "/tmp/x.pcapng"}`), open("/v1/trace", `{"filter": "udp"}`), open("/v1/keys/wireshark", "")}
+	waitFor(t, "all to watch", func() bool { return len(p.boxA.Status().Watchers) == len(streams) })
 	p.datagrams(t, 20)
 	me := fmt.Sprintf("user %d, process %d", os.Getuid(), os.Getpid())
 	want := map[string]string{

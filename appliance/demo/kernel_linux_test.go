@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 // namespaces are held until it is known, for their numbers name the pins.
 func TestKernelLeavesNoPins(t *testing.T) {
 	needKernel(t)
+	places := []string{"/sys/fs/bpf/bitw/%d-*", "/run/bitw/%d-*"}
 	for _, cancelled := range []bool{false, true} {
 		var numbers []uint64
 		d := &run{
@@ -38,6 +40,15 @@ func TestKernelLeavesNoPins(t *testing.T) {
 					t.Fatal(err)
 				}
 				numbers = append(numbers, st.Ino)
+				// A namespace that is gone had the number before.
+				for _, place := range places {
+					found, _ := filepath.Glob(fmt.Sprintf(place, st.Ino))
+					for _, f := range found {
+						if err := os.RemoveAll(f); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
 			}
 			return n, nil
 		}
@@ -55,7 +66,7 @@ func TestKernelLeavesNoPins(t *testing.T) {
 			t.Fatalf("%d namespaces, expected 2", len(numbers))
 		}
 		for _, number := range numbers {
-			for _, place := range []string{"/sys/fs/bpf/bitw/%d-*", "/run/bitw/%d-*"} {
+			for _, place := range places {
 				if found, _ := filepath.Glob(fmt.Sprintf(place, number)); found != nil {
 					t.Errorf("cancelled %v: %v is left", cancelled, found)
 				}
