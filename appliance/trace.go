@@ -134,10 +134,10 @@ func (a *Appliance) traceFor(by, filter string) (*Trace, error) {
 		t.free <- new(traced)
 	}
 	a.tell(Event{Kind: TraceStarted, Level: "info", Text: "a trace was started", Filter: filter, By: by})
+	t.watch.Add(t)
 	t.unwatch = a.watchers.add(Watcher{Kind: WatcherTrace, By: by, Since: time.Unix(0, a.opt.clock()), Filter: filter}, func() (packets, missed uint64) {
 		return t.told.Load(), t.lost.Load() + t.missed.Load()
 	})
-	t.watch.Add(t)
 	return t, nil
 }
 
