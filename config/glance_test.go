@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"testing"
 )
 
@@ -35,4 +36,17 @@ func TestR07_GlanceAtWhatIsWrong(t *testing.T) {
 	if !errors.Is(err, fs.ErrNotExist) || g != (Glance{OnFailure: Shut}) {
 		t.Errorf("no file: %+v, %v", g, err)
 	}
+}
+
+// FuzzGlance: open is said only of what has a line that begins with that.
+func FuzzGlance(f *testing.F) {
+	for _, text := range []string{"", "interface: eth0\non_failure: open # x\n", "on_failure: open\non_failure: shut\non_failure: open", "on_failure:open", " on_failure: open", "on_failure: 'open", "a: \x00\ninside: :"} {
+		f.Add(text)
+	}
+	line := regexp.MustCompile(`(?m)^on_failure:[\pZ\s]*["']*open["']*([\pZ\s]|$)`)
+	f.Fuzz(func(t *testing.T, text string) {
+		if g := glance(text); g.OnFailure != Shut && (g.OnFailure != Open || !line.MatchString(text)) {
+			t.Errorf("%q: %+v", text, g)
+		}
+	})
 }

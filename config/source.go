@@ -107,7 +107,7 @@ var (
 	hexRun = pattern(`[0-9a-fA-F](?:[0-9a-fA-FxX:_ ]*[0-9a-fA-F])?`)
 )
 
-// pattern compiles what only messages need when the first of them does.
+// pattern is a regular expression that is compiled when it is first needed.
 func pattern(expr string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expr) })
 }

@@ -39,18 +39,10 @@ func enum[T ~string](s *source, n *node, allowed ...T) T {
 	return T(t)
 }
 
-// nameForm is what isName allows, as a regular expression.
-const nameForm = `^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}$`
+// nameForm is what a name looks like.
+var nameForm = pattern(`^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}$`)
 
-func isName(t string) bool {
-	for i := range len(t) {
-		c := t[i]
-		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && (i == 0 || strings.IndexByte("_.:/-", c) < 0) {
-			return false
-		}
-	}
-	return len(t) >= 1 && len(t) <= 64
-}
+func isName(t string) bool { return nameForm().MatchString(t) }
 
 // name reads the name of an SA or a policy. It must fit into a key file, a metric
 // and a command line without quotes.

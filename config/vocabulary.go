@@ -79,7 +79,7 @@ func addressIs() Value { return text("an IP address", addressForm) }
 func timeIs() Value    { return text("a time such as 30s or 1h30m", timeForm) }
 func sizeIs() Value    { return text("octets, such as 1000000 or 64GiB", sizeForm) }
 func pathIs() Value    { return text("a path; relative to this file's folder", `.`) }
-func nameIs() Value    { return text("a name", nameForm) }
+func nameIs() Value    { return text("a name", nameForm().String()) }
 
 // Keys returns the table of keys of a configuration, in the order in which it is told.
 // classes are the names of the classes of frames, as Options has them.

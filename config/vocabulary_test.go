@@ -230,18 +230,3 @@ func TestR50_KeysAreDocumented(t *testing.T) {
 		t.Error("the manual page is not in order")
 	}
 }
-
-// What the schema says of a name is what the loader takes.
-func TestNameForm(t *testing.T) {
-	form := regexp.MustCompile(nameForm)
-	long := strings.Repeat("n", 64)
-	names := []string{"", "a", "Z9", "to-b", "-a", "a/b:c.d_e", "a b", "ä", "a\n", "a\x00", "[", "`", "{", "@", long, long + "n", "9"}
-	for c := range 256 {
-		names = append(names, string([]byte{byte(c)}), string([]byte{'a', byte(c)}))
-	}
-	for _, n := range names {
-		if isName(n) != form.MatchString(n) {
-			t.Errorf("%q is a name: %v, by the schema %v", n, isName(n), form.MatchString(n))
-		}
-	}
-}

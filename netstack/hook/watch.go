@@ -100,7 +100,7 @@ func (w *Watch) Wrap(child stack.LinkEndpoint, side Side) *WatchHook {
 
 // DeliverNetworkPacket implements stack.NetworkDispatcher. The packet takes its trail along
 // as its owner; whoever keeps the packet takes that off. While nobody looks it and
-// WritePackets call what is above and below at once: a call between is half of what they cost.
+// WritePackets call what is above and below at once: a call between costs nearly as much as they do.
 func (h *WatchHook) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
 	now := h.w.active.Load()
 	if now == nil || wire.TrainOf(pkt.Owner) != nil {

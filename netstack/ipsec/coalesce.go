@@ -57,7 +57,8 @@ func (e *Engine) EndBatch(queue int) {
 
 // coalesce keeps a copy of w.d, which pkt brought or which was opened from that, until the
 // end of the batch, if it can be joined to others and is not to go alone, and returns
-// where. If that is nil, w.d can go to the host at once.
+// where. If that is nil, w.d can go to the host at once. What no SA protected is
+// joined only where all of it could be told apart again (R16).
 func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer, alone bool) *coalesced {
 	d := &w.d
 	if int(pkt.Hash) >= len(e.coalescers) || d.Info.Proto != wire.ProtoTCP && (d.Info.Proto != wire.ProtoUDP || !e.joinUDP.Load()) {
@@ -70,7 +71,7 @@ func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer, alone bool) *coalesc
 	// What is too long is fragmented, and neither a superframe nor what has no checksum yet
 	// can be added to others.
 	alone = alone || len(d.Bytes) > e.LinkMTU(hook.Left) || d.Net != nil && (d.Net.NeedsCsum() || d.Net.GSOKind() != wire.GSONone)
-	f := e.coalescers[pkt.Hash].take(e, w, d.Bytes, &d.Info, pkt.LinkHeader().Slice()[6:12], alone)
+	f := e.coalescers[pkt.Hash].take(e, w, d.Bytes, &d.Info, pkt.LinkHeader().Slice()[6:12], alone, w.open.n == 0)
 	if f != nil {
 		e.turned(w, hook.Left, len(d.Bytes))
 		if w.trail != nil {
@@ -81,14 +82,15 @@ func (e *Engine) coalesce(w *work, pkt *stack.PacketBuffer, alone bool) *coalesc
 }
 
 // take keeps datagram until the end of the batch, if it can be joined to others and
-// is not alone. What was kept of its flow and can't be joined to it goes out before.
-func (c *coalescer) take(e *Engine, w *work, datagram []byte, in *wire.Info, src []byte, alone bool) *coalesced {
+// is not alone; one that is to stay as it came also if its identification counts. What was
+// kept of its flow and can't be joined to it goes out before.
+func (c *coalescer) take(e *Engine, w *work, datagram []byte, in *wire.Info, src []byte, alone, asItCame bool) *coalesced {
 	for i := range c.n {
 		f := &c.flows[i]
 		if !f.merger.Same(in) {
 			continue
 		}
-		if !alone && f.merger.Segments() < coalesceSegments && string(f.src()) == string(src) && f.merger.Add(datagram, in) {
+		if !alone && f.merger.Segments() < coalesceSegments && string(f.src()) == string(src) && (!asItCame || f.merger.Counts(datagram)) && f.merger.Add(datagram, in) {
 			return f
 		}
 		e.release(w, f)

@@ -305,6 +305,9 @@ type work struct {
 	like     wire.Likeness // of the frames that the lane is for
 	run      run
 	wireInfo wire.Info // of a datagram that has to be fragmented
+	// quotes says that the datagram from the left quotes what was opened: it leaves protected
+	// or not at all.
+	quotes bool
 	// fragmentID is the identification of the IPv6 fragments that the host sent, else 0.
 	fragmentID uint32
 	icmp       []byte
@@ -337,7 +340,7 @@ func (e *Engine) done(w *work) {
 
 // reset forgets the datagram.
 func (w *work) reset() {
-	w.d.Bytes, w.d.Net, w.fragmentID = nil, nil, 0
+	w.d.Bytes, w.d.Net, w.fragmentID, w.quotes = nil, nil, 0, false
 	w.releasing, w.trail, w.batch = nil, nil, nil
 	w.station = [6]byte{}
 	w.plan.reset()

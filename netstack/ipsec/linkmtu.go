@@ -155,7 +155,8 @@ func (e *Engine) behind(w *work, src tcpip.LinkAddress) wire.DropReason {
 
 // tellRemote tells the sender of w.d, which came from the right, that it must have at most
 // mtu octets. src is the station that brought it: where hosts find their next hops
-// themselves, the error goes back there.
+// themselves, the error goes back there. It quotes w.d, so about what was opened it is not
+// sent in the clear, whatever policy bypasses ICMP.
 func (e *Engine) tellRemote(w *work, mtu int, src tcpip.LinkAddress) {
 	if w.trail != nil {
 		w.trail.Add(trace.Step{Station: trace.PathMTU, Verdict: "told to the sender", Octets: mtu})
@@ -179,5 +180,6 @@ func (e *Engine) tellRemote(w *work, mtu int, src tcpip.LinkAddress) {
 	setDestination(pkt, src)
 	x := e.work()
 	defer e.done(x)
+	x.quotes = w.open.n > 0
 	e.outboundPacket(x, pkt)
 }

@@ -205,6 +205,29 @@ func TestR13_R29_NoErrorWithoutAPolicy(t *testing.T) {
 	p.b.expectDrop(hook.Left, wire.DropNoPolicy)
 }
 
+// Where a policy bypasses ICMP, an error that quotes what came protected does not leave by it.
+func TestR13_R29_NoErrorInTheClear(t *testing.T) {
+	for _, six := range []bool{false, true} {
+		p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Tunnel, six, false)
+		a, b := addrA4, addrB4
+		if six {
+			a, b = addrA6, addrB6
+		}
+		p.a.e.SetMTU(9000)
+		p.b.between(1400, 9000)
+		icmp := &sa.Policy{Name: "icmp", Action: sa.Bypass, Selector: sa.Selector{Proto: wire.ProtoICMP}}
+		icmp6 := &sa.Policy{Name: "icmp6", Action: sa.Bypass, Selector: sa.Selector{Proto: wire.ProtoICMPv6}}
+		p.b.policies(icmp, icmp6, p.b.protect("all", b, a, "ba", "ab"))
+		p.a.fromHost(tcpTo(a, b, 2000, false), nil)
+		p.b.fromWire(p.a.right.take(t, macA, macB)...)
+		if back := p.b.right.take(t, "", ""); len(back) > 0 {
+			t.Errorf("%d frames back: %x", len(back), back[0])
+		}
+		p.b.expectDrop(hook.Right, wire.DropTooBig)
+		p.b.expectDrop(hook.Left, wire.DropICMPPolicy)
+	}
+}
+
 // What no SA is for fits the link that it goes to as well, either way.
 func TestR13_R29_WhatIsBypassedFits(t *testing.T) {
 	for _, to := range []hook.Side{hook.Left, hook.Right} {

@@ -67,6 +67,8 @@ func (e *Engine) outboundWhole(w *work, pkt *stack.PacketBuffer, set *fragmentSe
 		e.dropped(w, hook.Left, wire.DropNoPolicy, nil, nil)
 	case set != nil && p.DiscardFragments && p.Action != sa.Discard:
 		e.dropped(w, hook.Left, wire.DropFragPolicy, p, nil)
+	case p.Action == sa.Bypass && w.quotes:
+		e.dropped(w, hook.Left, wire.DropICMPPolicy, p, nil)
 	case p.Action == sa.Bypass:
 		e.bypassOut(w, p, pkt, set)
 	case p.Action == sa.Protect:
