@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,23 +38,19 @@ func announcing(a netip.Addr, at net.HardwareAddr) netlab.Match {
 	}
 }
 
-// neighbor is the Ethernet address that a kernel has of an address.
+// neighbor is the Ethernet address that a kernel has of an address, nil for none.
 func neighbor(t testing.TB, h *netlab.Host, of netip.Addr) net.HardwareAddr {
 	t.Helper()
-	out, err := h.Run(deadline(t, 10*time.Second), "ip", "neigh", "show", of.String(), "dev", "eth0")
+	list, err := h.Netlink().NeighList(0, map[bool]int{true: syscall.AF_INET, false: syscall.AF_INET6}[of.Is4()])
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := strings.Fields(out)
-	i := slices.Index(f, "lladdr")
-	if i < 0 || i+1 >= len(f) {
-		return nil
+	for _, e := range list {
+		if a, _ := netip.AddrFromSlice(e.IP); a.Unmap() == of {
+			return e.HardwareAddr
+		}
 	}
-	m, err := net.ParseMAC(f[i+1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
+	return nil
 }
 
 // TestR20_R21_R22_Neighbors looks at how a kernel behind bitw finds its neighbours,
