@@ -404,6 +404,7 @@ func (b *bump) activate(from *successor) error {
 	for _, g := range b.taps.gates {
 		g.change()
 	}
+	b.askAnew()
 	return nil
 }
 

@@ -89,20 +89,36 @@ func (b *bump) beforeDirect(ctx context.Context) error {
 	return nil
 }
 
-// afterDirect looks once more when the flow is direct.
+// afterDirect looks once more when the flow is direct, and what the kernel asked for while
+// nothing passed is asked for at once.
 func (b *bump) afterDirect() error {
-	if !b.answers() || b.twoNIC() {
+	if b.device == nil || b.twoNIC() {
 		return nil
 	}
-	_, err := b.device.CorrectNeighbors(b.trueAddress)
+	var err error
+	if b.answers() {
+		_, err = b.device.CorrectNeighbors(b.trueAddress)
+	}
+	b.askAnew()
 	if errors.Is(err, ethtap.ErrClosed) {
 		return nil
 	}
 	return err
 }
 
+// askAnew has the host's kernel ask at once for what it asked for while nothing passed.
+func (b *bump) askAnew() {
+	if b.device == nil || b.twoNIC() {
+		return // of two NICs the kernel has no part in the traffic
+	}
+	if err := b.device.AskNeighborsAnew(); err != nil && !errors.Is(err, ethtap.ErrClosed) {
+		b.log.WithError(err).Warn("what the kernel asked for while nothing passed it asks for again in its own time")
+	}
+}
+
 // inService has bitw answer again.
 func (b *bump) inService() {
+	b.askAnew()
 	if !b.answers() || !b.crossing.Load() {
 		return
 	}

@@ -59,6 +59,45 @@ func correctNeighbors(nl *netlink.Handle, eth netlink.Link, truth func(netip.Add
 	return found, errors.Join(errs...)
 }
 
+// AskNeighborsAnew has the kernel ask at once for the neighbours that it has asked for in
+// vain so far. What waits for them goes on with the answer, instead of a second later, or
+// not at all when the last of the kernel's questions had been asked while nothing passed.
+// While an interface is gone there is nothing to do.
+//
+// Call it when frames pass again after a time in which none did.
+func (d *Device) AskNeighborsAnew() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return ErrClosed
+	case d.gone[outside]:
+		return nil
+	}
+	return askNeighborsAnew(d.nl, d.info.Index)
+}
+
+func askNeighborsAnew(nl *netlink.Handle, index int) error {
+	var errs []error
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		ns, err := nl.NeighListExecute(netlink.Ndmsg{Family: uint8(family), Index: uint32(index), State: netlink.NUD_INCOMPLETE})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("list neighbours: %w", err))
+			continue
+		}
+		for _, n := range ns {
+			// To be in no state ends the old questions and keeps what waits; to be used asks.
+			for _, flags := range []int{0, netlink.NTF_USE} {
+				err := nl.NeighSet(&netlink.Neigh{LinkIndex: index, Family: n.Family, IP: n.IP, State: netlink.NUD_NONE, Flags: flags})
+				if err != nil {
+					errs = append(errs, fmt.Errorf("ask for the neighbour %s anew: %w", n.IP, permission(err)))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func correctNeighbor(nl *netlink.Handle, n *netlink.Neigh, truth func(netip.Addr) (net.HardwareAddr, bool)) error {
 	if a, ok := netip.AddrFromSlice(n.IP); ok && truth != nil {
 		if mac, ok := truth(a.Unmap()); ok {

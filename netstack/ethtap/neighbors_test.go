@@ -2,8 +2,10 @@ package ethtap
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -11,7 +13,65 @@ import (
 
 func closedNeighbors(d *Device) error {
 	_, err := d.CorrectNeighbors(nil)
+	if e := d.AskNeighborsAnew(); !errors.Is(e, ErrClosed) {
+		return e
+	}
 	return err
+}
+
+// TestR48_NeighborsAreAskedAnew: what waits for a neighbour that was asked for while
+// nothing passed goes on as soon as something does, and not with the kernel's next
+// question, which is made to be long in coming.
+func TestR48_NeighborsAreAskedAnew(t *testing.T) {
+	for _, way := range []struct {
+		name string
+		open func(*testing.T, *host, *Device)
+	}{
+		{"device", func(t *testing.T, h *host, d *Device) {
+			set(t, d, Closed, Closed)
+			if err := d.AskNeighborsAnew(); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"recover", func(t *testing.T, h *host, d *Device) {
+			if err := d.Release(); err != nil {
+				t.Fatal(err)
+			}
+			if err := Recover(h.options(Options{})); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(way.name, func(t *testing.T) {
+			l := newLab(t)
+			l.a.in(t, func() error {
+				return errors.Join(
+					os.WriteFile("/proc/sys/net/ipv4/neigh/eth0/retrans_time_ms", []byte("60000"), 0),
+					os.WriteFile("/proc/sys/net/ipv6/neigh/eth0/retrans_time_ms", []byte("60000"), 0))
+			})
+			d := l.a.open(t, Options{OnFailure: FailShut})
+			set(t, d, Active, Active)
+			var to []*net.UDPConn
+			for _, ends := range [][2]netip.Addr{{l.a.addr4, l.b.addr4}, {l.a.addr6, l.b.addr6}} {
+				if err := l.a.nl.NeighDel(&netlink.Neigh{LinkIndex: l.a.index, IP: ends[1].AsSlice()}); err != nil {
+					t.Fatal(err)
+				}
+				b := l.b.udp(t, ends[1])
+				send(t, l.a.udp(t, ends[0]), b, "waits")
+				to = append(to, b)
+			}
+			until(t, "the kernel to ask", func() bool {
+				asked, err := l.a.nl.NeighListExecute(netlink.Ndmsg{Index: uint32(l.a.index), State: netlink.NUD_INCOMPLETE})
+				return err == nil && len(asked) == len(to)
+			})
+			way.open(t, l.a, d)
+			for _, b := range to {
+				if got := next(t, b); got != "waits" {
+					t.Errorf("%q arrived", got)
+				}
+			}
+		})
+	}
 }
 
 // TestCorrectNeighbors: of the entries those that hold the interface's own address get

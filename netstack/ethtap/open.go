@@ -206,7 +206,7 @@ func findInterface(nl *netlink.Handle, name string) (netlink.Link, error) {
 	l, err := nl.LinkByName(name)
 	if errors.As(err, new(netlink.LinkNotFoundError)) {
 		ls, err := nl.LinkList()
-		if err != nil {
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // another may come or go meanwhile
 			return nil, fmt.Errorf("list the interfaces: %w", err)
 		}
 		var names []string

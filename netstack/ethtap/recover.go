@@ -37,6 +37,7 @@ func giveBack(o Options, keep func(*netlink.Handle, netlink.Link, string) (bool,
 			return missing
 		}
 		found, guards := false, []string{o.Interface}
+		var opened []int
 		var errs []error
 		one := func(k key, l netlink.Link) {
 			lock, err := takeLock(k, o.Interface)
@@ -66,6 +67,7 @@ func giveBack(o Options, keep func(*netlink.Handle, netlink.Link, string) (bool,
 			if notLeft == nil && l != nil {
 				_, err := correctNeighbors(nl, l, nil)
 				errs = append(errs, err)
+				opened = append(opened, k.ifindex)
 			}
 			errs = append(errs, lock.release())
 		}
@@ -92,6 +94,9 @@ func giveBack(o Options, keep func(*netlink.Handle, netlink.Link, string) (bool,
 			was, err := removeGuard(name)
 			found = found || was
 			errs = append(errs, err)
+		}
+		for _, index := range opened {
+			errs = append(errs, askNeighborsAnew(nl, index))
 		}
 		if eth == nil && !found {
 			errs = append(errs, missing)
