@@ -1,6 +1,7 @@
 package config
 
 import (
+	"regexp"
 	"strings"
 )
 
@@ -24,21 +25,28 @@ func GlanceAt(path string) (Glance, error) {
 	return glance(string(data)), nil
 }
 
+// aWord is a word of YAML that stands alone on the rest of its line, but for a comment.
+var aWord = regexp.MustCompile(`^[ \t]+(?:"([^"\s]+)"|'([^'\s]+)'|([^"'#\s]\S*))[ \t]*(?:[ \t]#.*)?\n?$`)
+
 // glance takes the keys of the top level from lines "key: word", by which no YAML is
 // mistaken: what belongs to another key is indented.
 func glance(text string) Glance {
 	g := Glance{OnFailure: Shut}
 	said := make(map[string]string)
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(strings.ReplaceAll(text, "\r", "\n")) { // both end a line of YAML
 		key, value, found := strings.Cut(line, ":")
-		if !found || strings.TrimSpace(value) == "" {
+		if !found || strings.HasPrefix(key, " ") || strings.HasPrefix(key, "\t") {
 			continue
 		}
-		word := strings.Trim(strings.Fields(value)[0], `"'`)
-		if was, twice := said[key]; twice && was != word {
+		var word string
+		name := strings.Trim(key, "\"' \t")
+		if m := aWord.FindStringSubmatch(value); m != nil && name == key {
+			word = m[1] + m[2] + m[3]
+		}
+		if was, twice := said[name]; twice && was != word {
 			word = "" // it contradicts itself
 		}
-		said[key] = word
+		said[name] = word
 	}
 	if said["on_failure"] == string(Open) {
 		g.OnFailure = Open
