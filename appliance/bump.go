@@ -384,6 +384,7 @@ func (b *bump) decorate(end stack.LinkEndpoint, side hook.Side, other *hook.Rela
 	}
 	class, err := hook.NewClass(end, hook.ClassOptions{
 		Rules: classRules(b.cfg), Neighbors: crossing(b.relay.Load())[side], Other: other, Drops: &b.drops[side],
+		Protects: func(datagram []byte) bool { return b.protects(side, datagram) },
 	})
 	if err != nil {
 		return nil, err

@@ -67,7 +67,7 @@ func (b *bump) environment(state string) *explain.Environment {
 	host := b.host.Load()
 	env := environmentOf(b.live.Load())
 	env.Engine, env.SAD, env.Clock = b.engine, b.sad, b.clock
-	env.HostMAC, env.WireMAC, env.IsLocal = host.leftMAC(), host.mac, b.own
+	env.HostMAC, env.WireMAC, env.IsLocal, env.Protects = host.leftMAC(), host.mac, b.own, b.protects
 	switch state {
 	case flowActive:
 	case flowClear:
@@ -129,7 +129,7 @@ func NewOffline(cfg Config, mtu int) (*Offline, error) {
 		env.Notes = append(env.Notes, fmt.Sprintf("the MTU of the inside is taken for %d", defaultMTU))
 	}
 	env.Engine, env.SAD, env.Clock, env.Offline = ipsec.New(ec), db.SAD, clock, true
-	env.HostMAC, env.WireMAC = explain.SomeMAC, explain.SomeMAC
+	env.HostMAC, env.WireMAC, env.Protects = explain.SomeMAC, explain.SomeMAC, env.Engine.Protects
 	env.Engine.Bind(nil, nil, assumedNeighbors{})
 	return &Offline{env, db}, nil
 }

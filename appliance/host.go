@@ -1,10 +1,12 @@
 package appliance
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"bitw/appliance/hostnet"
@@ -48,6 +50,24 @@ func interfaceHost(i *hostnet.Interface) *hostState {
 		s.routes = append(s.routes, ipsec.Route{Destination: r.Destination, Via: r.Via, MTU: r.MTU})
 	}
 	return s
+}
+
+// isBroadcast tells whether a datagram goes to all hosts of a network of the host's (RFC
+// 922). The networks of those behind a box are not known.
+func (h *hostState) isBroadcast(datagram []byte) bool {
+	if h.inside.name != "" || len(datagram) < header.IPv4MinimumSize || datagram[0]>>4 != 4 {
+		return false
+	}
+	dst := [4]byte(datagram[16:20])
+	return slices.ContainsFunc(h.addresses, func(p netip.Prefix) bool {
+		return p.Bits() <= 30 && p.Contains(netip.AddrFrom4(dst)) && binary.BigEndian.Uint32(dst[:])|^uint32(0)<<(32-p.Bits()) == ^uint32(0)
+	})
+}
+
+// protects says whether a policy protects a datagram from one side, whatever its frame
+// is addressed to.
+func (b *bump) protects(from hook.Side, datagram []byte) bool {
+	return !b.host.Load().isBroadcast(datagram) && b.engine.Protects(from, datagram)
 }
 
 // own says whether an address is the host's.

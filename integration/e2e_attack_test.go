@@ -339,3 +339,54 @@ func TestR31_R32_NoPolicyAndWrongKeysLetNothingThrough(t *testing.T) {
 		})
 	}
 }
+
+// TestR19_R33_AFrameToAGroupIsNoWayRoundAPolicy: whoever is on the wire can have a kernel
+// send to a group's Ethernet address, for which the classes are, what a policy protects.
+func TestR19_R33_AFrameToAGroupIsNoWayRoundAPolicy(t *testing.T) {
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	p := &plan{
+		settings: "neighbors: relay\nclasses: {broadcast: bypass, multicast: bypass}\n",
+		flows:    []*flow{newFlow("v4", "transport", "aes128gcm16", 0x1004, a4, b4), newFlow("v6", "tunnel", "aes256-sha256", 0x1006, a6, b6)},
+	}
+	_, b := boxes(t, pair, p)
+	l := listen(t, pair.B, 5000)
+	wire, macA := toHost(t, pair, pair.B), mac(t, pair.A)
+	c := watchClear(pair, 0)
+	for _, group := range []string{"ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "33:33:00:00:00:01"} {
+		for _, to := range []netip.Addr{b4, b6} {
+			if _, err := pair.A.Run(deadline(t, 10*time.Second), "ip", "neigh", "replace", to.String(), "lladdr", group, "nud", "permanent", "dev", "eth0"); err != nil {
+				t.Fatal(err)
+			}
+			from, err := pair.A.Dial(deadline(t, 10*time.Second), "udp", netip.AddrPortFrom(to, 5000).String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := from.Write([]byte(netlab.Marker)); err != nil {
+				t.Fatal(err)
+			}
+			_ = from.Close()
+			if got := l.read(2 * time.Second); string(got) != netlab.Marker {
+				t.Errorf("to %v at %s: the other host received %q", to, group, got)
+			}
+		}
+	}
+	if _, err := c.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := c.Watched(0).Frames; n > 0 {
+		t.Errorf("%d frames left in the clear", n)
+	}
+	for _, group := range []string{"ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "33:33:00:00:00:01"} {
+		dst, err := net.ParseMAC(group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := b.status()
+		wire.send(clearUDP(t, dst, macA, a4, b4, 5000))
+		wire.send(clearUDP(t, dst, macA, a6, b6, 5000))
+		expectDrops(t, b, before, "to "+group, []string{"foreign_mac"}, 2)
+		if got := l.read(100 * time.Millisecond); got != nil {
+			t.Errorf("to %s: the host received %q in the clear", group, got)
+		}
+	}
+}

@@ -27,7 +27,10 @@ type Environment struct {
 	HostMAC, WireMAC tcpip.LinkAddress
 	// IsLocal says whether an address is protected; nil if that is not known.
 	IsLocal func(netip.Addr) bool
-	Clock   func() int64
+	// Protects says whether a policy protects a datagram from one side, whatever its frame is
+	// addressed to (see hook.ClassOptions).
+	Protects func(from hook.Side, datagram []byte) bool
+	Clock    func() int64
 
 	Interface string
 	Offline   bool
@@ -164,7 +167,7 @@ func (env *Environment) frame(r *Result, frame []byte) bool {
 	if r.Direction == In {
 		side = hook.Right
 	}
-	name, bypass, handled := hook.ClassOf(frame, env.Classes, env.Neighbors[side])
+	name, bypass, handled := hook.ClassOf(frame, env.Classes, env.Neighbors[side], func(b []byte) bool { return env.Protects(side, b) })
 	if name == hook.Policy {
 		return false
 	}

@@ -68,6 +68,15 @@ func (j *judge) of(p *packet) *opinion {
 	return j.outbound(p)
 }
 
+// protects is hook.ClassOptions.Protects.
+func (j *judge) protects(dir sa.Direction, datagram []byte) bool {
+	p := packet{dir: dir, data: datagram}
+	if wire.Parse(datagram, &p.info) != wire.DropNone || p.info.IsFragment {
+		return true
+	}
+	return j.of(&p).Action == sa.Protect.String()
+}
+
 func (j *judge) outbound(p *packet) *opinion {
 	rule := j.db.SPD.Lookup(sa.Outbound, flowOf(sa.Outbound, &p.info))
 	if inner, ok := p.enclosed(); rule == nil && ok && inner.Src == p.info.Dst {

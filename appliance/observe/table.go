@@ -116,11 +116,13 @@ func (t *table) class(dir sa.Direction, frame []byte) (class, action string) {
 	var (
 		rules     []hook.ClassRule
 		neighbors hook.Neighbors
+		protects  func([]byte) bool
 	)
 	if t.judge != nil {
 		rules, neighbors = t.judge.db.Classes, t.judge.db.Neighbors
+		protects = func(b []byte) bool { return t.judge.protects(dir, b) }
 	}
-	class, bypass, handled := hook.ClassOf(frame, rules, neighbors)
+	class, bypass, handled := hook.ClassOf(frame, rules, neighbors, protects)
 	if class == hook.Policy && dir == sa.Inbound && t.mac != nil && !bytes.Equal(frame[:6], t.mac) {
 		class, handled = wire.DropForeignMAC.String(), false
 	}

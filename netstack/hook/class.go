@@ -70,6 +70,10 @@ type ClassOptions struct {
 	Rules []ClassRule
 	// Neighbors says what becomes of arp and ndp, until SetNeighbors.
 	Neighbors Neighbors
+	// Protects, if not nil, says whether a policy protects a datagram for one station, which
+	// then goes on to the policies although its frame is for a group. The datagram may be
+	// malformed, and holds all that came in the frame.
+	Protects func(datagram []byte) bool
 	// Other takes what is let through to the other side.
 	Other *Relay
 	// Drops counts wire.DropClassDiscard and wire.DropBadFrame; it may be shared.
@@ -100,11 +104,14 @@ const (
 
 // A Class wraps a link and decides, by one rule for each class, what no policy decides:
 // frames that are not IP, and IP multicast and broadcast. Unicast IP goes on to the
-// policies, but for DHCP where a rule lets it through, and router discovery.
+// policies, but for DHCP where a rule lets it through, and router discovery. So does what a
+// policy protects in a frame to a group: anybody on the wire can have a kernel believe that
+// a station is at a group's address.
 //
 // arp and ndp are special: see Neighbors.
 type Class struct {
 	under
+	protects  func([]byte) bool
 	other     *Relay
 	drops     *wire.DropCounters
 	neighbors atomic.Uint32 // Neighbors
@@ -131,7 +138,7 @@ var _ stack.LinkEndpoint = (*Class)(nil)
 
 // NewClass wraps child. It fails if a rule's name is unknown or comes twice.
 func NewClass(child stack.LinkEndpoint, o ClassOptions) (*Class, error) {
-	c := &Class{other: o.Other, drops: o.Drops}
+	c := &Class{protects: o.Protects, other: o.Other, drops: o.Drops}
 	c.SetNeighbors(o.Neighbors)
 	if err := c.SetRules(o.Rules); err != nil {
 		return nil, err
@@ -224,8 +231,8 @@ func (c *Class) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *sta
 		drop(c.drops, pkt, wire.DropBadFrame)
 		return
 	}
-	rules := c.rules.Load()
-	k := classify(eth, datagram(pkt), rules.bypass[classDHCP])
+	rules, b := c.rules.Load(), datagram(pkt)
+	k := decided(classify(eth, b, rules.bypass[classDHCP]), b, c.protects)
 	bypass, count := rules.bypass[k], &c.counts[k]
 	if k >= classLLDP {
 		if r := rules.etherRule(etherType(eth)); r != nil {

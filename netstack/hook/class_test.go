@@ -155,6 +155,47 @@ func TestR19_Classify(t *testing.T) {
 	}
 }
 
+// What a policy protects goes to the policies in a frame to a group as well, whatever the
+// classes say; what is for a group itself does not.
+func TestR19_R32_AFrameToAGroup(t *testing.T) {
+	for _, tt := range classFrames() {
+		if tt.class != classMulticast && tt.class != classBroadcast {
+			continue
+		}
+		_, dst, _ := addresses(tt.frame[14:])
+		own := tt.name == "unicast IP in a group's frame" || tt.name == "subnet broadcast"
+		asked := 0
+		name, bypass, handled := ClassOf(tt.frame, []ClassRule{{"multicast", true}, {"broadcast", true}}, Answer, func(b []byte) bool {
+			asked++
+			return bytes.Equal(b, tt.frame[14:])
+		})
+		if own != (name == Policy && handled && !bypass) || own != (asked > 0) {
+			t.Errorf("%s, to %v: %s, bypassed %v; the policies were asked %d times", tt.name, dst, name, bypass, asked)
+		}
+		for _, protected := range []bool{false, true} {
+			b := newBump(t, ClassRule{"multicast", true}, ClassRule{"broadcast", true})
+			for _, c := range b.classes {
+				c.protects = func([]byte) bool { return protected }
+			}
+			b.send(b.kern, tt.frame)
+			b.send(b.dev, tt.frame)
+			crossed := 2
+			if own && protected {
+				crossed = 0 // the one asks for its next hop, the other is dropped
+			}
+			n := 0
+			for _, f := range append(take(&b.fromLeft), take(&b.fromRight)...) {
+				if bytes.Equal(f, tt.frame) {
+					n++
+				}
+			}
+			if n != crossed {
+				t.Errorf("%s, protected %v: %d frames crossed, expected %d", tt.name, protected, n, crossed)
+			}
+		}
+	}
+}
+
 // crossing is how a bump deals with ARP and neighbour discovery that are to cross.
 var crossing = [2]Neighbors{Left: Cross, Right: CrossAndLearn}
 

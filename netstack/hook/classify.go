@@ -2,6 +2,7 @@ package hook
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -77,6 +78,20 @@ func isSTP(eth, b []byte) bool {
 	}
 	return false
 }
+
+// decided is the class k of the datagram b, or classNone if a policy protects it, which
+// protects says of those for one station.
+func decided(k class, b []byte, protects func([]byte) bool) class {
+	if k != classMulticast && k != classBroadcast || protects == nil {
+		return k
+	}
+	if _, dst, ok := addresses(b); !ok || dst.IsMulticast() || dst == limitedBroadcast || !protects(b) {
+		return k
+	}
+	return classNone
+}
+
+var limitedBroadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 func classifyIPv4(eth, b []byte, unicastDHCP bool) class {
 	if len(b) < header.IPv4MinimumSize || b[0]>>4 != 4 {

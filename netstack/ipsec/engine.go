@@ -438,6 +438,25 @@ func flowOf(f *sa.Flow, dir sa.Direction, in *wire.Info) *sa.Flow {
 	return f
 }
 
+// Protects says whether a policy protects a datagram from one side. It says so of fragments,
+// about which only the whole tells, and of what is malformed, too: hook.ClassOptions wants
+// to know what must not go past the engine.
+func (e *Engine) Protects(from hook.Side, datagram []byte) bool {
+	w := e.work()
+	defer e.done(w)
+	w.d.From, w.d.Bytes = from, datagram
+	if wire.Parse(datagram, &w.d.Info) != wire.DropNone || w.d.Info.IsFragment {
+		return true
+	}
+	var p *sa.Policy
+	if from == hook.Left {
+		p = e.outboundPolicy(w)
+	} else {
+		p = e.spd.Load().Lookup(sa.Inbound, flowOf(&w.flow, sa.Inbound, &w.d.Info))
+	}
+	return p != nil && p.Action == sa.Protect
+}
+
 // Incomplete returns how many datagrams the engine holds that it was given and has
 // neither passed on nor dropped: incomplete ones of fragments, and those that wait for
 // an SA.

@@ -447,6 +447,34 @@ func TestR43_ICMPErrorByTheEnclosedDatagram(t *testing.T) {
 	p.a.expectDrop(hook.Right, wire.DropICMPPolicy)
 }
 
+// What frames to a group must not take past the engine.
+func TestR19_R32_Protects(t *testing.T) {
+	p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Transport, false, false)
+	http := p.a.protect("http", addrA4, addrB4, "ab", "ba")
+	http.Selector.Proto, http.Selector.RemotePorts = wire.ProtoUDP, []sa.PortRange{{From: 80, To: 80}}
+	p.a.policies(http, &sa.Policy{Name: "dns", Action: sa.Bypass, Selector: sa.Selector{Proto: wire.ProtoUDP, RemotePorts: []sa.PortRange{{From: 53, To: 53}}}})
+	web, dns := udpTo(addrA4, addrB4, 4000, 80, 100), udpTo(addrA4, addrB4, 4000, 53, 100)
+	for _, x := range []struct {
+		name string
+		from hook.Side
+		b    []byte
+		want bool
+	}{
+		{"protected", hook.Left, web, true},
+		{"with link padding", hook.Left, append(bytes.Clone(web), 0, 0), true},
+		{"bypassed", hook.Left, dns, false},
+		{"no policy", hook.Left, udpTo(addrA4, addrB4, 4000, 81, 100), false},
+		{"the other direction", hook.Right, udpTo(addrB4, addrA4, 80, 4000, 100), true},
+		{"from the wrong side", hook.Right, web, false},
+		{"a later fragment", hook.Left, fragments(t, udpTo(addrA4, addrB4, 4000, 53, 3000), 1500)[1], true},
+		{"cut short", hook.Left, web[:60], true},
+	} {
+		if got := p.a.e.Protects(x.from, x.b); got != x.want {
+			t.Errorf("%s: %v", x.name, got)
+		}
+	}
+}
+
 func TestR27_OverlapAndTimeout(t *testing.T) {
 	s := newStation(t, macA, macB, addrA4)
 	s.policies(&sa.Policy{Name: "all", Action: sa.Bypass})
