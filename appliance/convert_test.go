@@ -40,9 +40,9 @@ policies:
 		selector string
 		populate sa.Populate
 	}{
-		{"local any remote any proto 135 mh-type 1,5-6", 0},
-		{"local any remote any proto 17 opaque", 0},
-		{"local 2001:db8::1 remote 2001:db8::2 proto 6", sa.PopulateLocal | sa.PopulateRemote | sa.PopulateLocalPorts | sa.PopulateRemotePorts},
+		{"local any remote any mh mh-type 1,5-6", 0},
+		{"local any remote any udp opaque", 0},
+		{"local 2001:db8::1 remote 2001:db8::2 tcp", sa.PopulateLocal | sa.PopulateRemote | sa.PopulateLocalPorts | sa.PopulateRemotePorts},
 		{"local 2001:db8::1 remote 2001:db8::2", sa.PopulateProto | sa.PopulateICMP | sa.PopulateMH},
 	} {
 		if p := list[i]; p.Selector.String() != want.selector || p.Populate != want.populate {

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
-	"strings"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -107,7 +106,7 @@ func (b *bump) report(s *Status) {
 
 func policyStatus(p *sa.Policy) PolicyStatus {
 	st := PolicyStatus{
-		Name: p.Name, Action: p.Action.String(), Direction: p.Directions.String(), Selector: selectorWords(&p.Selector),
+		Name: p.Name, Action: p.Action.String(), Direction: p.Directions.String(), Selector: p.Selector.String(),
 		Out: traffic(p.Traffic(sa.Outbound)), In: traffic(p.Traffic(sa.Inbound)),
 	}
 	if p.Populate != 0 {
@@ -120,11 +119,6 @@ func policyStatus(p *sa.Policy) PolicyStatus {
 		st.InSAs = append(st.InSAs, l.Name)
 	}
 	return st
-}
-
-// selectorWords are a selector's, with its protocol by name.
-func selectorWords(s *sa.Selector) string {
-	return strings.Replace(s.String(), fmt.Sprintf(" proto %d", s.Proto), " "+config.ProtocolName(s.Proto), 1)
 }
 
 func traffic(c *sa.Counters) Traffic {

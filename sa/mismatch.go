@@ -127,3 +127,12 @@ func ProtoName(proto uint8) string {
 	}
 	return fmt.Sprint(proto)
 }
+
+// protoWord is the name, or where there is none "proto" and the number.
+func protoWord(proto uint8) string {
+	name := ProtoName(proto)
+	if name[0] <= '9' {
+		return "proto " + name
+	}
+	return name
+}

@@ -31,19 +31,19 @@ func TestRFC4301_4_4_1_2_PopulateFromPacket(t *testing.T) {
 		flow     Flow
 		want     string // the narrowed selector; empty for discard
 	}{
-		{"nothing", nets, 0, tcp, "local 10.0.0.0/8 remote 10.0.0.0/8 proto 6 remote port 1-1000"},
-		{"local", nets, PopulateLocal, tcp, "local 10.0.0.1 remote 10.0.0.0/8 proto 6 remote port 1-1000"},
-		{"remote", nets, PopulateRemote, tcp, "local 10.0.0.0/8 remote 10.2.0.1 proto 6 remote port 1-1000"},
-		{"local port of any", nets, PopulateLocalPorts, tcp, "local 10.0.0.0/8 remote 10.0.0.0/8 proto 6 local port 4000 remote port 1-1000"},
-		{"remote port of a range", nets, PopulateRemotePorts, tcp, "local 10.0.0.0/8 remote 10.0.0.0/8 proto 6 remote port 80"},
+		{"nothing", nets, 0, tcp, "local 10.0.0.0/8 remote 10.0.0.0/8 tcp remote port 1-1000"},
+		{"local", nets, PopulateLocal, tcp, "local 10.0.0.1 remote 10.0.0.0/8 tcp remote port 1-1000"},
+		{"remote", nets, PopulateRemote, tcp, "local 10.0.0.0/8 remote 10.2.0.1 tcp remote port 1-1000"},
+		{"local port of any", nets, PopulateLocalPorts, tcp, "local 10.0.0.0/8 remote 10.0.0.0/8 tcp local port 4000 remote port 1-1000"},
+		{"remote port of a range", nets, PopulateRemotePorts, tcp, "local 10.0.0.0/8 remote 10.0.0.0/8 tcp remote port 80"},
 		{"remote port not available", Selector{Proto: 6}, PopulateRemotePorts, fragment, ""},
-		{"address of a fragment", Selector{Proto: 6}, PopulateRemote, fragment, "local any remote 10.2.0.1 proto 6"},
-		{"protocol of any", Selector{}, PopulateProto, tcp, "local any remote any proto 6"},
-		{"protocol and ports of any", Selector{}, PopulateProto | PopulateLocalPorts | PopulateRemotePorts, tcp, "local any remote any proto 6 local port 4000 remote port 80"},
-		{"protocol without ports", Selector{}, PopulateProto | PopulateRemotePorts, echo, "local any remote any proto 1"},
-		{"ICMP", Selector{Proto: 1}, PopulateICMP, echo, "local any remote any proto 1 type 8 code 3"},
-		{"mobility header", Selector{Proto: 135}, PopulateMH, binding, "local any remote any proto 135 mh-type 5"},
-		{"all", Selector{}, populateAll, tcp, "local 10.0.0.1 remote 10.2.0.1 proto 6 local port 4000 remote port 80"},
+		{"address of a fragment", Selector{Proto: 6}, PopulateRemote, fragment, "local any remote 10.2.0.1 tcp"},
+		{"protocol of any", Selector{}, PopulateProto, tcp, "local any remote any tcp"},
+		{"protocol and ports of any", Selector{}, PopulateProto | PopulateLocalPorts | PopulateRemotePorts, tcp, "local any remote any tcp local port 4000 remote port 80"},
+		{"protocol without ports", Selector{}, PopulateProto | PopulateRemotePorts, echo, "local any remote any icmp"},
+		{"ICMP", Selector{Proto: 1}, PopulateICMP, echo, "local any remote any icmp type 8 code 3"},
+		{"mobility header", Selector{Proto: 135}, PopulateMH, binding, "local any remote any mh mh-type 5"},
+		{"all", Selector{}, populateAll, tcp, "local 10.0.0.1 remote 10.2.0.1 tcp local port 4000 remote port 80"},
 	} {
 		p := &Policy{Name: "p", Selector: c.selector, Action: Protect, Populate: c.populate}
 		narrow, ok := p.Narrow(&c.flow)
@@ -86,7 +86,7 @@ func TestR32_EachPopulatedValueHasItsSAs(t *testing.T) {
 		t.Fatalf("entry has %v %v", entry.Out, entry.In)
 	}
 	if !l.NeedSA(entry, a) || len(asked) != 1 || asked[0].Lineage != l || asked[0].Policy != entry ||
-		asked[0].Selector.String() != "local any remote 10.2.0.1 proto 6 remote port 80" {
+		asked[0].Selector.String() != "local any remote 10.2.0.1 tcp remote port 80" {
 		t.Errorf("asked for %+v", asked)
 	}
 	again := *a

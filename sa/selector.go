@@ -63,18 +63,19 @@ type Flow struct {
 	HasPorts bool
 }
 
-// String returns for example "10.0.0.1:80 10.0.0.2:4711 proto 6".
+// String returns for example "10.0.0.1:80 10.0.0.2:4711 tcp".
 func (f *Flow) String() string {
+	proto := protoWord(f.Proto)
 	switch {
 	case !f.HasPorts:
-		return fmt.Sprintf("%v %v proto %d", f.Local, f.Remote, f.Proto)
+		return fmt.Sprintf("%v %v %s", f.Local, f.Remote, proto)
 	case f.Proto == protoMH:
-		return fmt.Sprintf("%v %v proto %d type %d", f.Local, f.Remote, f.Proto, f.MHType)
+		return fmt.Sprintf("%v %v %s type %d", f.Local, f.Remote, proto, f.MHType)
 	case isICMP(f.Proto):
-		return fmt.Sprintf("%v %v proto %d type %d code %d", f.Local, f.Remote, f.Proto, f.ICMPType, f.ICMPCode)
+		return fmt.Sprintf("%v %v %s type %d code %d", f.Local, f.Remote, proto, f.ICMPType, f.ICMPCode)
 	}
-	return fmt.Sprintf("%v %v proto %d",
-		netip.AddrPortFrom(f.Local, f.LocalPort), netip.AddrPortFrom(f.Remote, f.RemotePort), f.Proto)
+	return fmt.Sprintf("%v %v %s",
+		netip.AddrPortFrom(f.Local, f.LocalPort), netip.AddrPortFrom(f.Remote, f.RemotePort), proto)
 }
 
 // An AddrRange is all addresses from From to To, both included and of one family.
@@ -197,7 +198,7 @@ func (s *Selector) String() string {
 	var b strings.Builder
 	b.WriteString("local " + join(s.Local) + " remote " + join(s.Remote))
 	if s.Proto != AnyProto {
-		fmt.Fprintf(&b, " proto %d", s.Proto)
+		b.WriteString(" " + protoWord(s.Proto))
 	}
 	for _, part := range []struct{ word, list string }{
 		{" local port ", join(s.LocalPorts)}, {" remote port ", join(s.RemotePorts)},

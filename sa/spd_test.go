@@ -343,7 +343,7 @@ func TestR32_Words(t *testing.T) {
 		}
 	}
 	s := Selector{Remote: []AddrRange{AddrRangeFromPrefix(netip.MustParsePrefix("10.1.2.3/8"))}, Proto: 6, RemotePorts: []PortRange{{80, 80}, {8000, 8080}}}
-	if got, want := s.String(), "local any remote 10.0.0.0/8 proto 6 remote port 80,8000-8080"; got != want {
+	if got, want := s.String(), "local any remote 10.0.0.0/8 tcp remote port 80,8000-8080"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if got := fmt.Sprint(Outbound, Inbound, Discard, Bypass, Protect, Transport, Tunnel, BothDirections); got != "out in discard bypass protect transport tunnel both" {

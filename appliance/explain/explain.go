@@ -63,6 +63,9 @@ func (env *Environment) Explain(p *Packet) *Result {
 				outer += wire.UDPLen
 			}
 			room = ipsec.Sealed(s, outer, len(a.Inner), p.Inner.ipLen())
+			if s.Mode == sa.Transport && (p.Inner.Src != p.Src || p.Inner.Dst != p.Dst) {
+				r.Notes = append(r.Notes, fmt.Sprintf("SA %s is in transport mode: what it carries has the addresses of the packet, whatever is said of it", s.Name))
+			}
 		}
 		r.Notes = append(r.Notes, "the ICV is taken for right; only the packet itself can tell, as in a capture: --pcap FILE")
 	}

@@ -69,6 +69,7 @@ func TestR50_Answers(t *testing.T) {
 		{"esp-unknown", "host.yaml", "esp 192.0.2.9 > 10.0.0.5 spi 0x1234 seq 7", explain.Discard, explain.Dropped, "unknown_spi", ""},
 		{"esp-udp", "host.yaml", "esp 192.0.2.9:4500 > 10.0.0.5:4500 spi 0x1000 seq 7 in", explain.Discard, explain.Dropped, "clear_not_protected", "b"},
 		{"error", "host.yaml", "icmp 203.0.113.1 > 10.0.0.5 type 3 code 4 mtu 1400 about (tcp 10.0.0.5:22 > 203.0.113.9:4000) in", explain.Bypass, explain.Sent, "", "ssh"},
+		{"error-clear", "host.yaml", "icmp 203.0.113.1 > 10.0.0.5 about (udp 10.0.0.5:22 > 192.0.2.9:4000) in", explain.Discard, explain.Dropped, "icmp_policy", "b"},
 		{"fragment", "host.yaml", "udp 10.0.0.5:1234 > 192.0.2.9:53 len 1500 frag", explain.Undecided, explain.WaitsForFragments, "", ""},
 		{"arp", "host.yaml", "arp", explain.Undecided, explain.Taken, "", ""},
 		{"lldp", "host.yaml", "lldp", explain.Bypass, explain.Sent, "", ""},

@@ -31,10 +31,7 @@ func (r *reader) options(p *Packet, depth int) error {
 		if word == "" || !known {
 			r.n -= min(1, len(word)) // finish says what it is
 			if p.isICMP() && !seen["type"] {
-				p.ICMPType = 8
-				if p.six() {
-					p.ICMPType = 128
-				}
+				p.ICMPType = p.usualType()
 			}
 			if err := r.check(p, seen); err != nil {
 				return err
@@ -95,7 +92,9 @@ func (r *reader) option(p *Packet, word string, depth int) (err error) {
 			p.Offset = int(n)
 		}
 	case "carrying", "about":
-		if t := r.next(); t.text != "(" {
+		if t := r.next(); t.text != "(" && word == "about" {
+			return r.expected(t, exampleOf("about"), "( and the packet that the error is about")
+		} else if t.text != "(" {
 			return r.expected(t, "esp 192.0.2.9 > 10.0.0.5 spi 0x1000 seq 7 carrying (udp 10.2.0.1:53 > 10.1.0.1:1024)", "( and the packet inside")
 		}
 		if depth == maxDepth {
@@ -117,10 +116,12 @@ func (r *reader) check(p *Packet, seen map[string]bool) error {
 	switch {
 	case p.protected() && !seen["spi"]:
 		return r.expected(end, "esp 192.0.2.9 > 10.0.0.5 spi 0x1000 seq 7", "spi and its number")
+	case p.Inner != nil && p.isICMP() && !p.isError():
+		return r.expected(end, exampleOf("about"), "the type of an error before about, such as type 3, or of IPv6 type 1, and not type %d", p.ICMPType)
 	case p.Inner != nil && p.Inner.Frame != "":
 		return r.expected(end, "esp 192.0.2.9 > 10.0.0.5 spi 0x1000 carrying (udp 10.2.0.1:53 > 10.1.0.1:1024)", "a datagram inside, and not %s", p.Inner.Frame)
 	case p.Inner != nil && p.isICMP() && p.Inner.six() != p.six():
-		return r.expected(end, "icmp 203.0.113.1 > 10.0.0.5 type 3 code 4 mtu 1400 about (udp 10.0.0.5:1 > 192.0.2.9:2)", "an ICMP error about a datagram of its own family")
+		return r.expected(end, exampleOf("about"), "an ICMP error about a datagram of its own family")
 	case p.Inner != nil && p.Inner.Fragment:
 		return r.expected(end, example, "a whole datagram inside")
 	case p.Len != 0 && p.Len < need:
@@ -169,6 +170,8 @@ func exampleOf(word string) string {
 		return "udp 10.0.0.5:1024 > 192.0.2.9:53 len 1500 frag 1480"
 	case "type", "code", "mtu":
 		return "icmp 203.0.113.1 > 10.0.0.5 type 3 code 4 mtu 1400"
+	case "about":
+		return "icmp 203.0.113.1 > 10.0.0.5 type 3 code 4 mtu 1400 about (udp 10.0.0.5:1 > 192.0.2.9:2)"
 	case "spi", "seq":
 		return "esp 192.0.2.9 > 10.0.0.5 spi 0x1000 seq 7"
 	}

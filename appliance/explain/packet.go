@@ -56,6 +56,25 @@ func (p *Packet) isICMP() bool {
 	return p.Frame == "" && (p.Proto == wire.ProtoICMP || p.Proto == wire.ProtoICMPv6)
 }
 
+// usualType is that of an echo request, or where p is about another packet that of
+// destination unreachable.
+func (p *Packet) usualType() uint8 {
+	switch {
+	case p.Inner == nil && p.six():
+		return 128
+	case p.Inner == nil:
+		return 8
+	case p.six():
+		return 1
+	}
+	return 3
+}
+
+// isError says whether p is an ICMP error.
+func (p *Packet) isError() bool {
+	return wire.IsICMPError(&wire.Info{Proto: p.Proto, ICMPType: p.ICMPType, HasPorts: true})
+}
+
 // protected says whether p has an ESP or AH header.
 func (p *Packet) protected() bool {
 	return p.Frame == "" && (p.Proto == wire.ProtoESP || p.Proto == wire.ProtoAH)

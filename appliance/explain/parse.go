@@ -157,6 +157,9 @@ func (r *reader) packet(p *Packet, depth int) error {
 		if err != nil {
 			return err
 		}
+		if n == wire.EtherTypeIPv4 || n == wire.EtherTypeIPv6 {
+			return r.expected(r.tokens[r.n-1], example, "an EtherType other than that of IP, of which the packet itself is asked about")
+		}
 		p.EtherType = uint16(n)
 		return r.finish(p, depth, "")
 	}
@@ -194,21 +197,27 @@ func (r *reader) packet(p *Packet, depth int) error {
 
 // end reads an address, with its port where there must be or may be one.
 func (r *reader) end(t token, p *Packet) (netip.Addr, uint16, bool, error) {
+	const portless = "icmp 10.0.0.5 > 192.0.2.9 type 8"
 	ported := hasPorts(p.Proto)
-	if ap, err := netip.ParseAddrPort(t.text); err == nil && ap.Addr().Zone() == "" && !ap.Addr().Is4In6() {
-		if !ported && p.Proto != wire.ProtoESP {
-			return netip.Addr{}, 0, false, r.expected(t, "icmp 10.0.0.5 > 192.0.2.9 type 8", "an address without a port, for this protocol has none")
-		}
-		return ap.Addr(), ap.Port(), true, nil
+	ap, err := netip.ParseAddrPort(t.text)
+	a, withPort := ap.Addr(), err == nil
+	if !withPort {
+		a, err = netip.ParseAddr(t.text)
 	}
-	a, err := netip.ParseAddr(t.text)
+	known := err == nil
 	switch {
-	case err == nil && a.Zone() == "" && !a.Is4In6() && !ported:
-		return a, 0, false, nil
-	case ported:
-		return netip.Addr{}, 0, false, r.expected(t, example, "an address with its port, such as 192.0.2.9:443 or [2001:db8::9]:443")
+	case known && a.Zone() != "":
+		err = r.expected(t, example, "%v without a zone, for there is one interface", a.WithZone(""))
+	case known && a.Is4In6():
+		err = r.expected(t, example, "IPv4 written as %v", a.Unmap())
+	case withPort && !ported && p.Proto != wire.ProtoESP:
+		err = r.expected(t, portless, "an address without a port, for this protocol has none")
+	case ported && !withPort:
+		err = r.expected(t, example, "an address with its port, 0 to 65535, such as 192.0.2.9:443 or [2001:db8::9]:443")
+	case !known:
+		err = r.expected(t, portless, "an address, such as 192.0.2.9 or 2001:db8::9")
 	}
-	return netip.Addr{}, 0, false, r.expected(t, "icmp 10.0.0.5 > 192.0.2.9 type 8", "an address, such as 192.0.2.9 or 2001:db8::9")
+	return a, ap.Port(), withPort, err
 }
 
 // finish reads what may end a packet. options are the words that could have stood there.

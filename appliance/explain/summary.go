@@ -228,6 +228,13 @@ func (e *explanation) remedy() string {
 			return ""
 		}
 		return fmt.Sprintf("packets of at most %d octets fit; a host that does not heed the ICMP error needs mss_clamp or a lower MTU", r.Answer.MTU)
+	case wire.DropOwnAddressSpoof:
+		return "the wire brings a source address that is this host's own: if the host sends it, ask with out; if not, somebody has the same address"
+	case wire.DropICMPPolicy:
+		if e.side == hook.Left {
+			return "an ICMP error that quotes what came protected does not leave in the clear: a policy must protect it"
+		}
+		return "an ICMP error in the clear passes where a policy bypasses it or the packet that it is about, and tells a path MTU where that is ESP or AH sent not long ago; icmp_errors in the configuration may want more"
 	case wire.DropEncapMismatch:
 		return "both ends must agree on encap and its ports"
 	}

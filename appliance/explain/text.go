@@ -23,7 +23,7 @@ func (r *Result) Text() string {
 		b.WriteString(", by the configuration alone")
 	}
 	headline := strings.ToUpper(r.Verdict)
-	if r.Outcome != Sent && (r.Verdict == Protect || r.Verdict == Bypass) {
+	if r.Outcome != Sent && r.Outcome != Authenticated && (r.Verdict == Protect || r.Verdict == Bypass) {
 		headline += ", but " + r.Outcome
 	}
 	fmt.Fprintf(&b, "\n\n%s: %s.\n", headline, r.Summary)

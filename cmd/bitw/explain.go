@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -57,6 +58,10 @@ configuration FILE answers, and neither a running bitw nor root is needed; keys 
 		if f.pcap == "" {
 			if len(args) == 0 {
 				return usagef("explain needs a packet, such as 'icmp 10.0.0.5 > 192.0.2.9 type 8', or --pcap FILE")
+			}
+			var cut *explain.ParseError
+			if _, err := explain.Parse(args[0]); len(args) > 1 && errors.As(err, &cut) && cut.Found == "" {
+				return usagef("the packet is one argument: put quotes around it, without which the shell takes > for itself")
 			}
 			args = args[1:]
 		}

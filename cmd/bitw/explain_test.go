@@ -27,6 +27,7 @@ func TestR50_ExplainOffline(t *testing.T) {
 		{0, "tcp 192.0.2.1:1 > 198.51.100.1:22", "discard", "not 2 web (bypass): remote port 22, expected 80,443", ""},
 		{4, "tcp 192.0.2.1:1 > 198.51.100.1:22", "bypass", "DISCARD: no policy matches", "the verdict is discard, expected bypass"},
 		{4, "udp 192.0.2.2:1 > 192.0.2.1:2 in", "protect", "clear_not_protected", "expected protect"},
+		{0, "esp 192.0.2.2 > 192.0.2.1 spi 0x2001 seq 1 carrying (udp 192.0.2.9:1 > 192.0.2.1:2)", "protect", "it carries has the addresses of the packet", ""},
 		{2, "tcp 192.0.2.1 > 198.51.100.1:22", "bypass", "", "column 5: found \"192.0.2.1\", expected an address with its port"},
 	} {
 		t.Run(c.packet, func(t *testing.T) {

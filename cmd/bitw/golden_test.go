@@ -51,6 +51,7 @@ func TestR50_Golden(t *testing.T) {
 		{"explain-discard", 0, []string{"explain", "tcp 192.0.2.1:1234 > 198.51.100.9:22", "-c", path, "--offline"}},
 		{"explain-clear", 0, []string{"explain", "icmp 192.0.2.2 > 192.0.2.1 type 8", "--socket", socket}},
 		{"explain-esp", 0, []string{"explain", "esp 192.0.2.2 > 192.0.2.1 spi 0x2001 seq 7", "--socket", socket}},
+		{"explain-own", 0, []string{"explain", "udp 192.0.2.1:1 > 192.0.2.2:2 in", "--socket", socket}},
 		{"explain-spi", 0, []string{"explain", "esp 192.0.2.2 > 192.0.2.1 spi 0x2002 seq 7", "--socket", socket}},
 		{"explain-arp", 0, []string{"explain", "arp", "--socket", socket}},
 		{"explain-expect", 4, []string{"explain", "tcp 192.0.2.1:1234 > 198.51.100.9:22", "-c", path, "--offline", "--expect", "bypass"}},
