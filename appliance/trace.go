@@ -148,7 +148,7 @@ func (t *Trace) Close() TraceEnd {
 		t.watch = nil
 		t.unwatch()
 		t.lost.Add(t.missed.Swap(0) + uint64(len(t.full)))
-		t.a.tell(Event{Kind: TraceStopped, Level: "info", Text: fmt.Sprintf("a trace of %d packets was stopped", t.told.Load()), Filter: t.words, By: t.by})
+		t.a.tell(Event{Kind: TraceStopped, Level: "info", Text: "a trace of " + some(t.told.Load(), "packet") + " was stopped", Filter: t.words, By: t.by})
 	}
 	return TraceEnd{Packets: t.told.Load(), Missed: t.lost.Load()}
 }

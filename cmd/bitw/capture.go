@@ -68,12 +68,17 @@ IFACE) or behind a control socket (--socket PATH); with none of these, the only 
   bitw capture -w - not port 22 | wireshark -k -i -
   bitw capture -w eth0.pcapng --with-keys --count 1000`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			filter := strings.Join(args, " ")
-			size, err := f.check(filter)
+			text := strings.Join(args, " ")
+			filter, size, err := f.check(text)
 			if err != nil {
-				return p.filterHint(args, err)
+				return p.filterHint(args, err, "name it by --interface")
 			}
-			return p.runCapture(cmd.Context(), &f, filter, size)
+			c, err := p.meant(f.where)
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(p.err, unknownNames(cmd.Context(), c, filter))
+			return p.runCapture(cmd.Context(), c, &f, text, size)
 		},
 	}
 	keyAddress(cmd, &f.where)
@@ -97,45 +102,45 @@ IFACE) or behind a control socket (--socket PATH); with none of these, the only 
 // beside stands for the file beside the capture.
 const beside = "NAME.esp_sa"
 
-// check says what is wrong with the call, and returns the size of a file.
-func (f *captureFlags) check(filter string) (size int64, err error) {
+// check says what is wrong with the call, and returns the filter and the size of a file.
+func (f *captureFlags) check(text string) (filter *trace.Filter, size int64, err error) {
 	switch {
 	case f.file == "":
-		return 0, usagef("-w FILE is missing; -w - writes to standard output")
+		return nil, 0, usagef("-w FILE is missing; -w - writes to standard output")
 	case f.limit < 0:
-		return 0, usagef("--for is a time such as 30s, not %v", f.limit)
+		return nil, 0, usagef("--for is a time such as 30s, not %v", f.limit)
 	case f.snaplen != 0 && (f.snaplen < 14 || f.snaplen > pcapng.MaxSnaplen):
-		return 0, usagef("--snaplen is 14 to %d, not %d", pcapng.MaxSnaplen, f.snaplen)
+		return nil, 0, usagef("--snaplen is 14 to %d, not %d", pcapng.MaxSnaplen, f.snaplen)
 	case (f.files != 0) != (f.fileSize != ""):
-		return 0, usagef("--files and --file-size belong together")
+		return nil, 0, usagef("--files and --file-size belong together")
 	case f.files < 0:
-		return 0, usagef("--files is 1 or more, not %d", f.files)
+		return nil, 0, usagef("--files is 1 or more, not %d", f.files)
 	case f.files != 0 && f.file == "-":
-		return 0, usagef("--files is for files, and -w - is none")
+		return nil, 0, usagef("--files is for files, and -w - is none")
 	case f.keys == beside && f.file == "-":
-		return 0, usagef("with -w - say where the keys go: --with-keys=FILE")
+		return nil, 0, usagef("with -w - say where the keys go: --with-keys=FILE")
 	}
 	if f.keys == beside {
 		f.keys = keylog.Path(f.file)
 	}
 	if f.keys != "" && f.keys == f.file {
-		return 0, usagef("-w and --with-keys are one file, %s", f.file)
+		return nil, 0, usagef("-w and --with-keys are one file, %s", f.file)
 	}
 	for _, path := range []string{f.file, f.keys} {
-		if info, err := os.Stat(filepath.Dir(path)); path != "" && (err != nil || !info.IsDir()) {
-			return 0, usagef("there is no folder %s for %s", filepath.Dir(path), path)
+		if path == "" || path == "-" {
+			continue
+		}
+		if err := placeFor(path); err != nil {
+			return nil, 0, err
 		}
 	}
 	if f.fileSize != "" {
 		if size, err = parseSize(f.fileSize); err != nil {
-			return 0, err
+			return nil, 0, err
 		}
 	}
-	var e *trace.FilterError
-	if _, err := trace.ParseFilter(filter); errors.As(err, &e) {
-		return 0, usagef("%w\n  %s\n  %s^", err, filter, strings.Repeat(" ", e.Column-1))
-	}
-	return size, nil
+	filter, err = parseFilter(text)
+	return filter, size, err
 }
 
 // destination is the file as others find it, "" for standard output.
@@ -150,26 +155,22 @@ func (f *captureFlags) destination() string {
 	return path
 }
 
-// filterHint adds to what is wrong with a filter that an interface is named otherwise.
-func (p *program) filterHint(args []string, err error) error {
+// filterHint adds to what is wrong with a filter how an interface is named instead.
+func (p *program) filterHint(args []string, err error, how string) error {
 	if !errors.As(err, new(*trace.FilterError)) {
 		return err
 	}
 	for _, path := range p.socketPaths() {
 		if name := ifaceOf(path); len(args) > 0 && name == args[0] {
-			return usagef("%w\n%s is an interface: name it by --interface %s", err, name, name)
+			return usagef("%w\n%s is an interface: %s %s", err, name, how, name)
 		}
 	}
 	return err
 }
 
-func (p *program) runCapture(ctx context.Context, f *captureFlags, filter string, size int64) (err error) {
+func (p *program) runCapture(ctx context.Context, c *client.Client, f *captureFlags, filter string, size int64) (err error) {
 	if out, ok := p.out.(*os.File); f.file == "-" && ok && term.IsTerminal(int(out.Fd())) {
 		return usagef("-w - writes no text, and standard output is a terminal; pipe it: bitw capture -w - | wireshark -k -i -")
-	}
-	c, err := p.meant(f.where)
-	if err != nil {
-		return err
 	}
 	ignore := func(os.Signal) {}
 	ctx, stop := p.untilSignal(ctx, ignore, ignore)

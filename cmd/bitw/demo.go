@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -47,8 +46,8 @@ Exit status 0 only if all held.`,
 			if file == "" {
 				return usagef("-w needs the name of a file")
 			}
-			if info, err := os.Stat(filepath.Dir(file)); err != nil || !info.IsDir() {
-				return usagef("there is no folder %s for -w %s", filepath.Dir(file), file)
+			if err := placeFor(file); err != nil {
+				return err
 			}
 			ignore := func(os.Signal) {}
 			ctx, stop := p.untilSignal(cmd.Context(), ignore, ignore)

@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -242,6 +243,17 @@ func oneOf(flag, value string, allowed ...string) error {
 		}
 	}
 	return usagef("--%s is %s, not %q", flag, strings.Join(allowed, ", "), value)
+}
+
+// placeFor says why a file cannot be written: its folder is not there, or it is one itself.
+func placeFor(file string) error {
+	if info, err := os.Stat(filepath.Dir(file)); err != nil || !info.IsDir() {
+		return usagef("there is no folder %s for %s", filepath.Dir(file), file)
+	}
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		return usagef("%s is a folder; name a file in it", file)
+	}
+	return nil
 }
 
 // outputFlag adds -o.

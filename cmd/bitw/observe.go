@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -82,8 +81,8 @@ func (p *program) runObserve(ctx context.Context, iface string, f observeFlags) 
 		o.Config, o.Inside = cfg, cfg.Inside
 	}
 	if f.file != "" {
-		if info, err := os.Stat(filepath.Dir(f.file)); err != nil || !info.IsDir() {
-			return usagef("there is no folder %s for -w %s", filepath.Dir(f.file), f.file)
+		if err := placeFor(f.file); err != nil {
+			return err
 		}
 		w := &lateFile{path: f.file}
 		defer func() { err = errors.Join(err, w.Close()) }()

@@ -56,6 +56,11 @@ has; the last one has only "end".
 		if len(args) == 0 {
 			return usagef("trace needs a filter, such as 'tcp port 443', or all")
 		}
+		if text := strings.Join(args, " "); len(args) > 2 {
+			if _, err := trace.ParseFilter(text); err == nil {
+				return usagef("the filter is one argument: put quotes around it, '%s'", text)
+			}
+		}
 		return where(cmd, args[1:])
 	}
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
@@ -78,13 +83,15 @@ has; the last one has only "end".
 		if err := oneOf("output", f.output, "text", "json"); err != nil {
 			return err
 		}
-		if _, err := trace.ParseFilter(args[0]); err != nil {
-			return usageError{err}
+		filter, err := parseFilter(args[0])
+		if err != nil {
+			return p.filterHint(args, err, "it stands behind the filter: bitw trace all")
 		}
 		c, err := p.meant(f.where)
 		if err != nil {
 			return err
 		}
+		fmt.Fprint(p.err, unknownNames(cmd.Context(), c, filter))
 		return p.runTrace(cmd.Context(), c, args[0], f)
 	}
 	return cmd

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"bitw/appliance"
+	"bitw/config"
 	"bitw/netstack/link"
 )
 
@@ -68,7 +69,7 @@ func TestR50_TraceText(t *testing.T) {
 // A running bitw is traced and watched by the verbs.
 func TestR50_TraceAndMonitorOfRunning(t *testing.T) {
 	w := newWorld(t)
-	box := newLiveBox(t, w, appliance.Config{})
+	box := newLiveBox(t, w, appliance.Config{Policies: []config.Policy{{Name: "web", Action: config.Bypass}}})
 	stop := make(chan struct{})
 	defer close(stop)
 	go func() {
@@ -86,6 +87,8 @@ func TestR50_TraceAndMonitorOfRunning(t *testing.T) {
 		t.Errorf("%d lines", n)
 	}
 	w.call(t, 0, "  └─ drop      class_discard", "", "trace", "all", "eth9", "--tree", "-n", "1")
+	// A name that nobody has is told at once.
+	w.call(t, 0, "", "there is no policy \"wep\" now, did you mean \"web\"?\nthere is no security association \"nobody\" now\n0 packets", "trace", "rule wep or rule web sa nobody", "--for", "20ms")
 	// Nothing fits, and the time ends it.
 	w.call(t, 0, "", "\n0 packets", "trace", "tcp or in", "--for", "20ms")
 

@@ -19,7 +19,7 @@ const FilterGrammar = `A filter is words, all of which must fit:
   port N   sport N   dport N        also src port N, dst port N
   SRC[:PORT] > DST[:PORT]      both ends, any for either; IPv6 as [ADDR]:PORT
   len N   greater N   less N   octets of the datagram, N or more, N or less
-  df   type N                  must not be fragmented; of ICMP
+  df   frag [OFFSET]   type N       must not be fragmented; a fragment; of ICMP
   rule NAME    sa NAME    spi N
   drop         it was dropped; drop REASON for one reason, such as drop too_big
   not WORD …   what must not fit
@@ -28,7 +28,7 @@ A packet fits by what came or by what was in it once SAs were taken off.`
 
 // FilterWords are the words by which a filter's terms begin.
 func FilterWords() []string {
-	return strings.Fields("all out in tcp udp icmp icmpv6 esp ah sctp arp ip ip6 proto host net src dst port sport dport len greater less df type rule sa spi drop not and or")
+	return strings.Fields("all out in tcp udp icmp icmpv6 esp ah sctp arp ip ip6 proto host net src dst port sport dport len greater less df frag type rule sa spi drop not and or")
 }
 
 // maxFilter bounds the text of a filter.
@@ -40,6 +40,8 @@ type Filter struct {
 	any [][]term
 	// verdict says that a term asks what became of the packet.
 	verdict bool
+	// rules and sas are those that are asked for.
+	rules, sas []string
 }
 
 type term struct {
@@ -60,6 +62,9 @@ type FilterError struct {
 	Column int
 	// Message says what was expected and what was found.
 	Message string
+	// Word is one that is not known, and Known are those that could stand there.
+	Word  string
+	Known []string
 }
 
 func (e *FilterError) Error() string {
@@ -70,10 +75,10 @@ func (e *FilterError) Error() string {
 // The error is a *FilterError.
 func ParseFilter(text string) (*Filter, error) {
 	if len(text) > maxFilter {
-		return nil, &FilterError{maxFilter + 1, fmt.Sprintf("expected a filter of at most %d octets, found %d", maxFilter, len(text))}
+		return nil, &FilterError{Column: maxFilter + 1, Message: fmt.Sprintf("expected a filter of at most %d octets, found %d", maxFilter, len(text))}
 	}
-	p := &filterReader{text: text}
 	f := new(Filter)
+	p := &filterReader{text: text, filter: f}
 	everything := false
 	for {
 		terms, err := p.terms()
@@ -89,13 +94,21 @@ func ParseFilter(text string) (*Filter, error) {
 			break
 		}
 		if p.next(); !p.more() { // "or"
-			return nil, &FilterError{len(text) + 1, "expected words after or"}
+			return nil, &FilterError{Column: len(text) + 1, Message: "expected words after or"}
 		}
 	}
 	if everything {
 		return nil, nil
 	}
 	return f, nil
+}
+
+// Names are the rules and SAs for which f asks.
+func (f *Filter) Names() (rules, sas []string) {
+	if f == nil {
+		return nil, nil
+	}
+	return f.rules, f.sas
 }
 
 // Match says whether a trail whose packet has ended its way is one of the filter's.
@@ -142,9 +155,11 @@ func fit(terms []term, flow *Flow, left bool, t *Trail) bool {
 
 // filterReader reads the words of a filter.
 type filterReader struct {
-	text string
-	at   int // of what was not read
-	last int // of the word that was read last
+	text   string
+	at     int // of what was not read
+	last   int // of the word that was read last
+	drop   int // of the word that was read after the last drop, and is no reason
+	filter *Filter
 }
 
 // peek returns the next word and where it is, "" at the end.
@@ -173,7 +188,7 @@ func (p *filterReader) next() string {
 
 // errorf is about the word that was read last.
 func (p *filterReader) errorf(format string, args ...any) error {
-	return &FilterError{p.last + 1, fmt.Sprintf(format, args...)}
+	return &FilterError{Column: p.last + 1, Message: fmt.Sprintf(format, args...)}
 }
 
 // terms reads words up to an or, or the end.
@@ -212,7 +227,13 @@ func (p *filterReader) term() (t term, err error) {
 		return t, nil
 	}
 	switch word {
-	case "", "and", "all":
+	case "and":
+		if next, at := p.peek(); next == "" || next == "or" {
+			p.last = at
+			return t, p.errorf("expected a word after and")
+		}
+		return t, nil
+	case "", "all":
 		return t, nil
 	case "out", "in":
 		t.left = func(left bool) bool { return left == (word == "out") }
@@ -221,6 +242,16 @@ func (p *filterReader) term() (t term, err error) {
 		t.flow = func(f *Flow) bool { return f.EtherType == want }
 	case "df":
 		t.flow = func(f *Flow) bool { return f.DF }
+	case "frag":
+		offset := -1
+		if next, _ := p.peek(); next != "" && next[0] >= '0' && next[0] <= '9' && !strings.ContainsAny(next, ".:") {
+			n, err := p.number(word, 65535)
+			if err != nil {
+				return t, err
+			}
+			offset = int(n)
+		}
+		t.flow = func(f *Flow) bool { return f.Fragment && (offset < 0 || f.Offset == offset) }
 	case "len", "greater", "less":
 		n, err := p.number(word, 1<<32-1)
 		t.flow = func(f *Flow) bool {
@@ -265,21 +296,47 @@ func (p *filterReader) term() (t term, err error) {
 		if name == "" {
 			return t, p.errorf("expected a name after %s", word)
 		}
+		if word == "rule" {
+			p.filter.rules = append(p.filter.rules, name)
+		} else {
+			p.filter.sas = append(p.filter.sas, name)
+		}
 		t.trail = func(x *Trail) bool { return x.any(func(s *Step) bool { return s.has(word, name) }) }
 	case "drop":
 		t.trail = func(x *Trail) bool { return x.Reason != wire.DropNone }
-		next, _ := p.peek()
+		next, at := p.peek()
 		if reason, ok := wire.ParseDropReason(next); ok {
 			p.next()
 			t.trail = func(x *Trail) bool { return x.Reason == reason }
+		} else {
+			p.drop = at
 		}
 	default:
 		if next, _ := p.peek(); next == ">" {
 			return p.ends(word)
 		}
-		return t, p.errorf("%q is not known here; known are %s, and SRC > DST", word, strings.Join(FilterWords(), ", "))
+		return t, p.unknown(word)
 	}
 	return t, nil
+}
+
+// unknown is the error about a word.
+func (p *filterReader) unknown(word string) error {
+	e := &FilterError{Column: p.last + 1, Word: word, Known: FilterWords()}
+	if p.drop > 0 && p.drop == p.last {
+		reasons := wire.DropReasonNames()
+		e.Known = append(reasons, e.Known...)
+		e.Message = fmt.Sprintf("%q is no reason of a drop and no word of a filter; reasons are %s", word, strings.Join(reasons, ", "))
+		return e
+	}
+	e.Message = fmt.Sprintf("%q is not known here; known are %s, and SRC > DST", word, strings.Join(FilterWords(), ", "))
+	return e
+}
+
+// address reads one; that of IPv4 written in IPv6 is the one of IPv4.
+func address(word string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(word)
+	return a.Unmap(), err == nil && a.Zone() == ""
 }
 
 // port reads the number of a port; which is "port", "sport" or "dport".
@@ -334,12 +391,12 @@ func (p *filterReader) number(after string, most uint64) (uint64, error) {
 
 func (p *filterReader) prefix(after string) (netip.Prefix, error) {
 	w := p.next()
-	if a, err := netip.ParseAddr(w); err == nil && a.Zone() == "" {
+	if a, ok := address(w); ok {
 		return netip.PrefixFrom(a, a.BitLen()), nil
 	}
 	x, err := netip.ParsePrefix(w)
-	if err != nil {
-		return x, p.errorf("expected an address or prefix after %s, found %q", after, w)
+	if err != nil || x.Addr().Is4In6() {
+		return x, p.errorf("expected an address or prefix such as 192.0.2.0/24 or 2001:db8::9, without a zone, after %s, found %q", after, w)
 	}
 	return x.Masked(), nil
 }
@@ -367,10 +424,11 @@ func (p *filterReader) end(word string) (e end, err error) {
 	if word == "any" {
 		return e, nil
 	}
-	if x, err := netip.ParseAddrPort(word); err == nil {
-		return end{x.Addr(), x.Port(), true}, nil
+	if x, err := netip.ParseAddrPort(word); err == nil && x.Addr().Zone() == "" {
+		return end{x.Addr().Unmap(), x.Port(), true}, nil
 	}
-	if e.addr, err = netip.ParseAddr(strings.Trim(word, "[]")); err != nil || e.addr.Zone() != "" {
+	var ok bool
+	if e.addr, ok = address(strings.Trim(word, "[]")); !ok {
 		return e, p.errorf("expected an address, maybe with a port, or any, found %q", word)
 	}
 	return e, nil

@@ -151,13 +151,19 @@ func (f *Flow) String() string {
 	if f.DF {
 		b.WriteString(" df")
 	}
+	if f.Fragment {
+		b.WriteString(" frag")
+	}
+	if f.Offset > 0 {
+		fmt.Fprintf(&b, " %d", f.Offset)
+	}
 	return b.String()
 }
 
 func protocolText(p uint8) string {
 	switch p {
 	case wire.ProtoICMPv6:
-		return "icmp6"
+		return "icmpv6"
 	case wire.ProtoICMP:
 		return "icmp"
 	}

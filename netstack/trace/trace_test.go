@@ -3,6 +3,8 @@ package trace
 import (
 	"errors"
 	"net/netip"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,7 +87,7 @@ func TestR50_Filter(t *testing.T) {
 	x := example()
 	inner := example()
 	inner.Left = false
-	inner.Flow = Flow{Src: netip.MustParseAddr("2001:db8::1"), Dst: netip.MustParseAddr("2001:db8::2"), Proto: wire.ProtoESP, SPI: 0x77}
+	inner.Flow = Flow{Src: netip.MustParseAddr("2001:db8::1"), Dst: netip.MustParseAddr("2001:db8::2"), Proto: wire.ProtoESP, SPI: 0x77, Fragment: true, Offset: 1480}
 	inner.Inner, inner.HasInner = x.Flow, true
 	for _, c := range []struct {
 		text       string
@@ -137,6 +139,13 @@ func TestR50_Filter(t *testing.T) {
 		{"src net 192.0.2.0/25 src port 2000", false, false},
 		{"net 192.0.2.0/24", true, true},
 		{"arp", false, false},
+		{"host ::ffff:192.0.2.1", true, true},
+		{"[::ffff:192.0.2.1]:1000 > any", true, true},
+		{"frag", false, true},
+		{"frag 1480", false, true},
+		{"frag 0", false, false},
+		{"frag 192.0.2.1 > any", false, false},
+		{"not frag 2001:db8::1 > any", false, false},
 	} {
 		f, err := ParseFilter(c.text)
 		if err != nil {
@@ -168,6 +177,14 @@ func TestR50_Filter(t *testing.T) {
 		{"less x", 6, "after less"},
 		{"1.2.3.4 > x", 11, "or any"},
 		{"out x > 1.2.3.4", 5, "or any"},
+		{"udp and", 8, "after and"},
+		{"udp and or tcp", 9, "after and"},
+		{"frag 8x", 6, "after frag"},
+		{"host fe80::1%eth0", 6, "without a zone"},
+		{"net ::ffff:192.0.2.0/120", 5, "such as 192.0.2.0/24"},
+		{"drop icvv", 6, "no reason of a drop"},
+		{"drop 192.0.2.1", 6, "no reason of a drop"},
+		{"drop udp icvv", 10, "is not known here"},
 		{strings.Repeat("udp ", 300), 1025, "at most 1024"},
 	} {
 		var e *FilterError
@@ -207,6 +224,47 @@ func FuzzParseFilter(f *testing.F) {
 			g.MatchFrame(&Frame{Flow: x.Flow})
 		}
 	})
+}
+
+// What a filter asks for by name can be looked up, and a word that is not known be corrected.
+func TestR50_FilterNames(t *testing.T) {
+	f, err := ParseFilter("rule a drop or not sa b and sa c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, sas := f.Names()
+	if want := [][]string{{"a"}, {"b", "c"}}; !reflect.DeepEqual([][]string{rules, sas}, want) {
+		t.Errorf("%v and %v, want %v", rules, sas, want)
+	}
+	var e *FilterError
+	if _, err := ParseFilter("drop icvv"); !errors.As(err, &e) || e.Word != "icvv" || !slices.Contains(e.Known, "icv") || !slices.Contains(e.Known, "host") {
+		t.Errorf("%+v", e)
+	}
+}
+
+// Only the first fragment has an SPI or a type; what the others begin with is neither.
+func TestR50_FlowOfFragments(t *testing.T) {
+	for _, c := range []struct {
+		in   wire.Info
+		want string
+	}{
+		{wire.Info{Proto: wire.ProtoESP, IsFragment: true, MoreFragments: true}, "esp 192.0.2.1 > 192.0.2.2 spi 0x01020304 len 28 frag"},
+		{wire.Info{Proto: wire.ProtoESP, IsFragment: true, FragOffset: 1480}, "esp 192.0.2.1 > 192.0.2.2 len 28 frag 1480"},
+		{wire.Info{Proto: wire.ProtoAH, IsFragment: true, FragOffset: 8}, "ah 192.0.2.1 > 192.0.2.2 len 28 frag 8"},
+		{wire.Info{Proto: wire.ProtoICMPv6, IsFragment: true, FragOffset: 8}, "icmpv6 192.0.2.1 > 192.0.2.2 len 28 frag 8"},
+	} {
+		c.in.Src, c.in.Dst = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+		c.in.Version, c.in.HeaderLen, c.in.TotalLen = 4, 20, 28
+		var f Flow
+		f.SetInfo(&c.in, append(make([]byte, 20), 1, 2, 3, 4, 5, 6, 7, 8))
+		if got := f.String(); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+		filter, err := ParseFilter(f.String())
+		if err != nil || !filter.Match(&Trail{Flow: f}) {
+			t.Errorf("%q is no filter for it: %v", f.String(), err)
+		}
+	}
 }
 
 func TestR50_TrailText(t *testing.T) {

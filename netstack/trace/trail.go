@@ -72,6 +72,8 @@ type Flow struct {
 	SrcPort, DstPort uint16
 	ICMPType         uint8
 	HasPorts         bool
+	Fragment         bool   // one of several
+	Offset           int    // of the fragment, in octets; in one that is not the first neither ports nor SPI are
 	SPI              uint32 // of ESP and AH, host order
 	Len              int    // octets of the datagram
 	DF               bool
@@ -82,15 +84,18 @@ type Flow struct {
 func (f *Flow) SetInfo(in *wire.Info, b []byte) {
 	*f = Flow{
 		Src: in.Src, Dst: in.Dst, Proto: in.Proto, SrcPort: in.SrcPort, DstPort: in.DstPort, ICMPType: in.ICMPType,
-		HasPorts: in.HasPorts, Len: in.TotalLen, DF: in.DF && in.Version == 4, EtherType: wire.EtherTypeIPv4,
+		HasPorts: in.HasPorts, Fragment: in.IsFragment, Offset: in.FragOffset, Len: in.TotalLen, DF: in.DF && in.Version == 4, EtherType: wire.EtherTypeIPv4,
 	}
 	if in.Version == 6 {
 		f.EtherType = wire.EtherTypeIPv6
 	}
 	at := in.HeaderLen
-	if in.Proto == wire.ProtoAH {
+	switch {
+	case in.FragOffset > 0:
+		return
+	case in.Proto == wire.ProtoAH:
 		at += 4
-	} else if in.Proto != wire.ProtoESP {
+	case in.Proto != wire.ProtoESP:
 		return
 	}
 	if at+4 <= len(b) {

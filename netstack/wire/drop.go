@@ -1,6 +1,9 @@
 package wire
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // A DropReason says why a packet was not passed on. It is the one list that
 // counters, metrics, logs, traces, captures and errors take their words from.
@@ -126,6 +129,9 @@ func (r DropReason) String() string {
 	}
 	return "unknown"
 }
+
+// DropReasonNames are the names of all reasons.
+func DropReasonNames() []string { return slices.Clone(dropNames[DropNone+1:]) }
 
 // ParseDropReason finds the reason of that name; DropNone has none.
 func ParseDropReason(name string) (DropReason, bool) {
