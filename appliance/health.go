@@ -134,7 +134,7 @@ func (c *checkup) sa(x *SAStatus) {
 		c.say(Warning, about, "agree on another with the other end", "%s is discouraged (%s)", x.Algorithm, x.Weak)
 	}
 	if x.Key != "" && x.Key != "valid" {
-		c.say(Critical, about, "set the key", "its key is %s, so it drops everything", x.Key)
+		c.say(Critical, about, "set the key: bitw keys set "+x.Name, "its key is %s, so it drops everything", x.Key)
 	}
 	switch {
 	case x.Retiring: // its successor is at work

@@ -124,7 +124,7 @@ func setKey(b *bump, name, value string) error {
 		}
 		octets, err := hex.DecodeString(strings.NewReplacer(":", "", "_", "").Replace(strings.TrimPrefix(fields[0], "0x")))
 		if err != nil {
-			return keyError(errors.New("the key is not hexadecimal"))
+			return keyError(fmt.Errorf("expected a key of %d octets in hexadecimal, and found something else", n))
 		}
 		secrets[i] = config.NewSecret(octets)
 		defer secrets[i].Clear()

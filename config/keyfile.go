@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"path/filepath"
@@ -118,7 +119,12 @@ func (d *decoder) readKeyFile(n *node, kf *keyFile) {
 	}
 	data, mode, err := d.opt.ReadFile(kf.path)
 	if err != nil {
-		msg, hint := readFailure(fmt.Sprintf("key file %s", filepath.Clean(kf.path)), kf.path, err)
+		name := filepath.Clean(kf.path)
+		if base := filepath.Base(name); errors.Is(err, fs.ErrNotExist) && hideKeys(base) == hidden {
+			d.fail(n.place, "name a file; a key itself goes behind encryption_key: or integrity_key:", "key file %s does not exist", hidden).Err = err
+			return
+		}
+		msg, hint := readFailure("key file "+name, kf.path, err)
 		d.fail(n.place, hint, "%s", msg).Err = err
 		return
 	}

@@ -68,6 +68,8 @@ func TestHideKeys(t *testing.T) {
 		{`  - {key_file: a, encryption_key: 00}`, `  - {key_file: a, encryption_key: (hidden)`},
 		{`  crypt: 00112233445566778899aabbccddeeff # x`, `  crypt: (hidden) # x`},
 		{`      00 11 22 33 44 55 66 77 88`, `      (hidden)`},
+		{`  key_file: 00112233445566778899aabb`, `  key_file: (hidden)`},
+		{`  x00112233445566778899aabb: 00112233445566778899aabb`, `  x(hidden)`},
 		{`  local: 2001:0db8:0000:0000:0000:0000:0000:0001`, `  local: 2001:0db8:0000:0000:0000:0000:0000:0001`},
 		{`  mac: 02:00:00:00:00:09`, `  mac: 02:00:00:00:00:09`},
 	} {

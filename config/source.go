@@ -103,8 +103,9 @@ func (s *source) position(p place) Position {
 var (
 	// keyEntry is a key of the configuration that holds a key, or means to.
 	keyEntry = pattern(`(?i)([a-z_-]*(?:key|secret|password|psk)[a-z_-]*)["']?[ \t]*:[ \t]*`)
-	// hexRun is what a key looks like, wherever it was put by mistake.
-	hexRun = pattern(`[0-9a-fA-F](?:[0-9a-fA-FxX:_ ]*[0-9a-fA-F])?`)
+	// hexRun is what a key looks like, wherever it was put by mistake; before it the end of
+	// the name that it stands behind, which may look so too.
+	hexRun = pattern(`((?:[g-zG-Z_-][0-9a-fA-F]{1,3}: +)?)([0-9a-fA-F](?:[0-9a-fA-FxX:_ ]*[0-9a-fA-F])?)`)
 )
 
 // pattern is a regular expression that is compiled when it is first needed.
@@ -120,7 +121,9 @@ func hideKeys(l string) string {
 			break
 		}
 	}
-	return hexRun().ReplaceAllStringFunc(l, func(run string) string {
+	return hexRun().ReplaceAllStringFunc(l, func(found string) string {
+		parts := hexRun().FindStringSubmatch(found)
+		before, run := parts[1], parts[2]
 		digits := 0
 		for _, r := range run {
 			if r != ':' && r != '_' && r != ' ' {
@@ -128,12 +131,12 @@ func hideKeys(l string) string {
 			}
 		}
 		if digits < 16 {
-			return run
+			return found
 		}
 		if _, err := netip.ParseAddr(strings.TrimSpace(run)); err == nil {
-			return run
+			return found
 		}
-		return hidden
+		return before + hidden
 	})
 }
 

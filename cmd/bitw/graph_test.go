@@ -146,6 +146,8 @@ func TestR44_KeysAreListedAndChanged(t *testing.T) {
 		}
 	}
 	call(1, "", "bitw: key: to-b has another length", "00", "key: to-b has another length", "set", "to-b")
+	call(1, "", `key: no SA is called "to-bb"; did you mean "to-b"?`, "00", `key: no SA is called "to-bb"`, "set", "to-bb")
+	call(1, "", `key: no SA is called "other"; see bitw keys list`, "", `key: no SA is called "other"`, "clear", "other")
 	call(1, "", "no key came", "\n", "", "set", "to-b")
 	call(1, "", "a key is one line", "00\n11\n", "", "set", "to-b")
 	call(2, "", "set needs NAME", "", "", "set")

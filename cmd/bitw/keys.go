@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -12,6 +14,7 @@ import (
 
 	"bitw/appliance"
 	"bitw/appliance/client"
+	"bitw/config"
 )
 
 // maxKeyInput is the most octets of a key as text.
@@ -162,7 +165,12 @@ key; what is sent until it has it is dropped there.`,
 		Example: `  openssl rand -hex 20 | tee to-b.key | bitw keys set to-b
   bitw keys set km/md5/0x1001/192.0.2.2 --file md5.key
   echo 0x1001/0x1002 | bitw keys set km/sauser/192.0.2.1/192.0.2.2`,
-		Args: exactly("NAME"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 || len(args) == 1 && likeKey(args[0]) {
+				return usagef("set takes the NAME of a key alone; the key itself goes to standard input, or in a file by --file: others see what stands on the command line")
+			}
+			return exactly("NAME")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			value, err := p.keyInput(file)
 			if err != nil {
@@ -174,6 +182,11 @@ key; what is sent until it has it is dropped there.`,
 	keyAddress(cmd, &where)
 	cmd.Flags().StringVar(&file, "file", "", "read the key from this `FILE`")
 	return cmd
+}
+
+// likeKey says whether a name looks like a key that was given instead.
+func likeKey(name string) bool {
+	return len(name) >= 16 && strings.Trim(name, "0123456789abcdefABCDEFx:_") == ""
 }
 
 // keyInput reads a key from a file, or from standard input.
@@ -218,13 +231,31 @@ func (p *program) keysChange(change, short, long, example string) *cobra.Command
 	return cmd
 }
 
+// meantKey adds to an error about a key that is not there which one may be meant. Those of
+// a graph are made by being set.
+func meantKey(ctx context.Context, c *client.Client, name string, err error) error {
+	list, listErr := c.Keys(ctx, false)
+	names := make([]string, len(list))
+	for i := range list {
+		names[i] = list[i].Name
+	}
+	near := config.Nearest(name, names)
+	switch {
+	case listErr != nil || strings.Contains(name, "/") || slices.Contains(names, name):
+		return err
+	case near != "":
+		return fmt.Errorf("%w; did you mean %q?", err, near)
+	}
+	return fmt.Errorf("%w; see bitw keys list", err)
+}
+
 func (p *program) changeKey(cmd *cobra.Command, where address, r appliance.KeyRequest) error {
 	c, err := p.meant(where)
 	if err != nil {
 		return err
 	}
 	if err := c.ChangeKey(cmd.Context(), r); err != nil {
-		return err
+		return meantKey(cmd.Context(), c, r.Name, err)
 	}
 	now := map[string]string{"set": "valid", "invalidate": "invalid", "clear": "empty"}[r.Change]
 	_, err = fmt.Fprintf(p.out, "%s is %s now\n", r.Name, now)

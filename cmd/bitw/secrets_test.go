@@ -121,6 +121,7 @@ policies:
 		"brace.yaml":  {fmt.Sprintf("0x%x", keys["integrity"]), fmt.Sprintf("{0x%x: ", keys["integrity"])},
 		"typo.yaml":   {"encryption_key: 0x", "encryption_kye: 0x"},
 		"twice.yaml":  {"name: in, ", fmt.Sprintf("name: in, encryption_key: 0x%x, ", keys["cipher"])},
+		"asfile.yaml": {"key_file: eth0.keys", fmt.Sprintf("key_file: %x", keys["file"])},
 		"group.yaml":  {"interface: eth0", "interface: [eth0"},
 	}
 	for name, c := range wrong {
@@ -166,6 +167,9 @@ policies:
 	ask("", "status", "--socket", socket, "--check")
 	for _, stdin := range []string{fmt.Sprintf("%x\n", keys["later"]), fmt.Sprintf("%x\n", keys["later"][:19]), fmt.Sprintf("0x%xz", keys["later"]), string(keys["later"])} {
 		ask(stdin, "keys", "set", "out", "--socket", socket)
+	}
+	for _, args := range [][]string{{"out", fmt.Sprintf("%x", keys["later"])}, {fmt.Sprintf("0x%x", keys["later"])}} {
+		ask("", append([]string{"keys", "set", "--socket", socket}, args...)...)
 	}
 	ask("", "keys", "list", "--socket", socket)
 	// Packets that keys are at work for, of which every node tells the log too.

@@ -73,6 +73,9 @@ func TestUsageErrors(t *testing.T) {
 		{"trace tcp port 443", "put quotes around it, 'tcp port 443'"},
 		{"capture -w x --with-keys=/nowhere/at/all/k", "there is no folder /nowhere/at/all"},
 		{"capture -w x --socket y -c z", "give only one of them"},
+		{"keys set", "set needs NAME"},
+		{"keys set a 00112233445566778899aabbccddeeff", "others see what stands on the command line"},
+		{"keys set 00112233445566778899aabbccddeeff", "others see what stands on the command line"},
 		{"version 1", `version takes no argument "1"`},
 		{"man", "man needs DIR"},
 	} {

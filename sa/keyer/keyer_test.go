@@ -249,7 +249,7 @@ func TestR44_RefusedKeysChangeNothing(t *testing.T) {
 		{"length", "in", key(21, 'x'), "keys have 21 and 0 octets"},
 		{"empty", "in", sa.Secret{}, "the key is empty"},
 		{"nonce", "in", key(20, 'o'), `SA "out" and SA "in" have the same counter-mode key`},
-		{"name", "nobody", key(20, 'x'), `no SA "nobody"`},
+		{"name", "nobody", key(20, 'x'), `called "nobody"`},
 	} {
 		if err := u.SetKey(c.sa, c.enc, sa.Secret{}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", c.name, err, c.want)

@@ -146,7 +146,7 @@ func (u *SAUser) entry(name string) (*entry, error) {
 	case u.closed:
 		return nil, errors.New("sauser is closed")
 	case e == nil:
-		return nil, fmt.Errorf("sauser has no SA %q", name)
+		return nil, fmt.Errorf("no security association is called %q", name)
 	default:
 		return e, nil
 	}
