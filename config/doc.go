@@ -105,6 +105,9 @@
 // before policies are asked, that concerns few packets: what is cut within its TCP or UDP
 // header. Where memory for fragments is full, whoever takes most of it loses his oldest.
 //
+// An ICMP error of the host that quotes what had to come protected goes back protected by
+// the same policy, also where another one bypasses ICMP; it is dropped where that cannot be.
+//
 // A policy with populate: and the names of selectors, such as [remote, remote_ports],
 // asks a key manager for SAs of its own for each value of these that traffic brings
 // (RFC 4301 §4.4.1.2). It never uses the SAs that out and in name; where these have

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -389,4 +390,31 @@ func TestR19_R33_AFrameToAGroupIsNoWayRoundAPolicy(t *testing.T) {
 			t.Errorf("to %s: the host received %q in the clear", group, got)
 		}
 	}
+}
+
+// TestR43_AKernelsErrorQuotesNothingInTheClear: a datagram that came protected meets a port
+// that nobody has, and the kernel's error, which quotes it, goes back protected although
+// ICMP may pass in the clear.
+func TestR43_AKernelsErrorQuotesNothingInTheClear(t *testing.T) {
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	boxes(t, pair, &plan{
+		first: "  - {name: icmp, protocol: icmp, action: bypass}\n  - {name: icmp6, protocol: icmpv6, action: bypass}\n",
+		flows: []*flow{newFlow("v4", "transport", "aes128gcm16", 0x1004, a4, b4), newFlow("v6", "tunnel", "aes256-sha256", 0x1006, a6, b6)},
+	})
+	c := watchClear(pair, 0)
+	for _, to := range []netip.Addr{b4, b6} {
+		conn, err := pair.A.Dial(deadline(t, 10*time.Second), "udp", netip.AddrPortFrom(to, 5999).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte(netlab.Marker)); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := conn.Read(make([]byte, 100)); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("the sender to %v is told: %v", to, err)
+		}
+	}
+	allESP(t, c)
 }

@@ -79,9 +79,18 @@ func (j *judge) protects(dir sa.Direction, datagram []byte) bool {
 
 func (j *judge) outbound(p *packet) *opinion {
 	rule := j.db.SPD.Lookup(sa.Outbound, flowOf(sa.Outbound, &p.info))
-	if inner, ok := p.enclosed(); rule == nil && ok && inner.Src == p.info.Dst {
-		// An ICMP error goes by the policy of what it is about (RFC 4301 §6.1).
-		rule = j.db.SPD.Lookup(sa.Outbound, flowOf(sa.Inbound, &inner))
+	if inner, ok := p.enclosed(); ok && (rule == nil || rule.Action == sa.Bypass) {
+		// An ICMP error goes by the policy of what it is about (RFC 4301 §6.1), or if it
+		// quotes what came protected, or not at all.
+		came := j.db.SPD.Lookup(sa.Inbound, flowOf(sa.Inbound, &inner))
+		quotes := came != nil && came.Action == sa.Protect
+		back := j.db.SPD.Lookup(sa.Outbound, flowOf(sa.Inbound, &inner))
+		if inner.Src == p.info.Dst && (rule == nil || quotes && back != nil && back.Action == sa.Protect) {
+			rule = back
+		}
+		if quotes && rule != nil && rule.Action == sa.Bypass {
+			return &opinion{Verdict: discard(wire.DropICMPPolicy, rule.Name)}
+		}
 	}
 	o := &opinion{Verdict: verdictOf(rule)}
 	if o.Action != sa.Protect.String() {

@@ -28,6 +28,7 @@ security_associations:
   - {name: out-nat, direction: out, protocol: esp, mode: tunnel, spi: 0x1004, source: 192.0.2.1, destination: 192.0.2.4, algorithm: null-sha256, encap: yes, integrity_key: "200102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"}
   - {name: in-nat, direction: in, protocol: esp, mode: tunnel, spi: 0x2004, source: 192.0.2.4, destination: 192.0.2.1, algorithm: null-sha256, encap: yes, integrity_key: "300102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"}
 policies:
+  - {name: unreachable, remote: 203.0.113.0/25, protocol: icmp, icmp: {type: 3}, action: bypass}
   - {name: nat, remote: 203.0.113.0/24, action: protect, out: out-nat, in: in-nat}
   - {name: ike, protocol: udp, local_ports: [4500], remote_ports: [4500], action: bypass}
   - {name: b, local: 192.0.2.1, remote: 192.0.2.2, action: protect, out: [to-b], in: [from-b]}
@@ -177,6 +178,8 @@ func TestR03_Verdicts(t *testing.T) {
 		{"unknown SPI", in(datagram{remote: "192.0.2.2", proto: wire.ProtoESP, spi: 0x2009}), Verdict{Action: "discard", Reason: "unknown_spi"}},
 		{"ICMP error in", in(datagram{remote: "192.0.2.99", proto: wire.ProtoICMP, ports: [2]uint16{3, 1}, enclosed: about.ip()}), Verdict{Action: "bypass", Policy: "dns"}},
 		{"ICMP error out", datagram{remote: "192.0.2.7", proto: wire.ProtoICMP, ports: [2]uint16{3, 3}, enclosed: in(about).ip()}, Verdict{Action: "bypass", Policy: "dns"}},
+		{"ICMP error that quotes what came protected", datagram{remote: "203.0.113.7", proto: wire.ProtoICMP, ports: [2]uint16{3, 3}, enclosed: in(udp("203.0.113.7", 9)).ip()}, Verdict{Action: "protect", Policy: "nat", SAs: []string{"out-nat"}, Overhead: 56, OverheadLargest: 56, Fit: Fits, MaxInner: 1446}},
+		{"to another than it came from", datagram{remote: "203.0.113.7", proto: wire.ProtoICMP, ports: [2]uint16{3, 3}, enclosed: in(udp("203.0.113.9", 9)).ip()}, Verdict{Action: "discard", Policy: "unreachable", Reason: "icmp_policy"}},
 		{"ICMP error about nothing", in(datagram{remote: "192.0.2.99", proto: wire.ProtoICMP, ports: [2]uint16{3, 1}, enclosed: udp("192.0.2.7", 54).ip()}), Verdict{Action: "discard", Reason: "no_policy"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -447,6 +447,65 @@ func TestR43_ICMPErrorByTheEnclosedDatagram(t *testing.T) {
 	p.a.expectDrop(hook.Right, wire.DropICMPPolicy)
 }
 
+// What quotes something that came protected goes back protected, whatever policy lets ICMP
+// pass in the clear, or not at all.
+func TestR43_WhatQuotesProtectedIsProtected(t *testing.T) {
+	for _, six := range []bool{false, true} {
+		p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Tunnel, six, false)
+		a, b, proto, code := addrA4, addrB4, uint8(wire.ProtoICMP), uint8(3)
+		if six {
+			a, b, proto, code = addrA6, addrB6, wire.ProtoICMPv6, 4
+		}
+		clear := &sa.Policy{Name: "icmp", Action: sa.Bypass, Selector: sa.Selector{Proto: proto}}
+		dns := &sa.Policy{Name: "dns", Action: sa.Bypass, Selector: sa.Selector{Proto: wire.ProtoUDP, RemotePorts: []sa.PortRange{{From: 53, To: 53}}}}
+		p.a.policies(clear, p.a.protect("all", a, b, "ab", "ba"))
+		p.b.policies(clear, dns, p.b.protect("all", b, a, "ba", "ab"))
+		errorAbout := func(d []byte) []byte {
+			in := parse(t, d)
+			e, ok := wire.AppendUnreachable(nil, d, &in, code)
+			if !ok {
+				t.Fatal("no error about it")
+			}
+			return e
+		}
+		sent := errorAbout(udpTo(a, b, 4000, 5000, 100))
+		p.b.fromHost(sent, nil)
+		wired := p.b.right.take(t, macB, macA)
+		if len(wired) != 1 || parse(t, wired[0]).Proto != transform.ProtoESP {
+			t.Fatalf("the error left as %x", wired)
+		}
+		p.a.fromWire(wired...)
+		if got := p.a.left.take(t, macB, macA); len(got) != 1 || !bytes.Equal(got[0], sent) {
+			t.Errorf("the error did not arrive: %v", p.a.drops(hook.Right))
+		}
+		// About what came in the clear it goes in the clear.
+		sent = errorAbout(udpTo(a, b, 53, 5000, 100))
+		p.b.fromHost(sent, nil)
+		if got := p.b.right.take(t, macB, macA); len(got) != 1 || !bytes.Equal(got[0], sent) {
+			t.Errorf("about what came in the clear: %x", got)
+		}
+		// To another than who sent what it is about it does not go.
+		stray := errorAbout(udpTo(a, b, 4000, 5000, 100))
+		wire.SetDst(stray, map[bool]netip.Addr{false: netip.MustParseAddr("192.0.2.9"), true: netip.MustParseAddr("2001:db8::9")}[six])
+		if !six {
+			wire.UpdateIPv4Checksum(stray)
+		}
+		p.b.fromHost(stray, nil)
+		if got := p.b.right.take(t, "", ""); len(got) > 0 {
+			t.Errorf("to another station: %x", got)
+		}
+		p.b.expectDrop(hook.Left, wire.DropICMPPolicy)
+		// Where nothing goes back by an SA it does not go either.
+		only := p.b.protect("in", b, a, "ba", "ab")
+		only.Directions, only.Out = sa.OnlyInbound, nil
+		p.b.policies(clear, dns, only, &sa.Policy{Name: "out", Action: sa.Bypass, Directions: sa.OnlyOutbound})
+		p.b.fromHost(errorAbout(udpTo(a, b, 4000, 5000, 100)), nil)
+		if got := p.b.right.take(t, "", ""); len(got) > 0 {
+			t.Errorf("without a way back: %x", got)
+		}
+	}
+}
+
 // What frames to a group must not take past the engine.
 func TestR19_R32_Protects(t *testing.T) {
 	p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Transport, false, false)

@@ -205,7 +205,7 @@ func TestR13_R29_NoErrorWithoutAPolicy(t *testing.T) {
 	p.b.expectDrop(hook.Left, wire.DropNoPolicy)
 }
 
-// Where a policy bypasses ICMP, an error that quotes what came protected does not leave by it.
+// Where a policy bypasses ICMP, an error that quotes what came protected goes back by the SA.
 func TestR13_R29_NoErrorInTheClear(t *testing.T) {
 	for _, six := range []bool{false, true} {
 		p := newPair(t, "aes128gcm16", transform.ProtoESP, sa.Tunnel, six, false)
@@ -218,13 +218,18 @@ func TestR13_R29_NoErrorInTheClear(t *testing.T) {
 		icmp := &sa.Policy{Name: "icmp", Action: sa.Bypass, Selector: sa.Selector{Proto: wire.ProtoICMP}}
 		icmp6 := &sa.Policy{Name: "icmp6", Action: sa.Bypass, Selector: sa.Selector{Proto: wire.ProtoICMPv6}}
 		p.b.policies(icmp, icmp6, p.b.protect("all", b, a, "ba", "ab"))
-		p.a.fromHost(tcpTo(a, b, 2000, false), nil)
+		sent := tcpTo(a, b, 2000, false)
+		p.a.fromHost(bytes.Clone(sent), nil)
 		p.b.fromWire(p.a.right.take(t, macA, macB)...)
-		if back := p.b.right.take(t, "", ""); len(back) > 0 {
-			t.Errorf("%d frames back: %x", len(back), back[0])
+		back := p.b.right.take(t, "", "")
+		if len(back) != 1 || parse(t, back[0]).Proto != wire.ProtoESP {
+			t.Fatalf("%d frames back, expected the error by the SA: %x", len(back), back)
 		}
 		p.b.expectDrop(hook.Right, wire.DropTooBig)
-		p.b.expectDrop(hook.Left, wire.DropICMPPolicy)
+		p.a.fromWire(back...)
+		if got := p.a.left.take(t, "", ""); len(got) != 1 || tooBigIn(t, got[0], sent) != 1400 {
+			t.Errorf("the sender is told %x", got)
+		}
 	}
 }
 

@@ -83,15 +83,25 @@ func (e *Engine) outboundWhole(w *work, pkt *stack.PacketBuffer, set *fragmentSe
 	}
 }
 
-// outboundPolicy looks w.d up in the SPD. An ICMP error that no policy names
-// goes by the one for the datagram that it encloses (RFC 4301 §6.1).
+// outboundPolicy looks w.d up in the SPD. An ICMP error that no policy names goes by the
+// one for the datagram that it encloses (RFC 4301 §6.1). So does one that would pass in the
+// clear although it quotes what has to come protected; where nothing goes back protected it
+// is not to leave. The last question to the SPD is the one whose answer counts.
 func (e *Engine) outboundPolicy(w *work) *sa.Policy {
 	spd := e.spd.Load()
 	p := spd.Lookup(sa.Outbound, flowOf(&w.flow, sa.Outbound, &w.d.Info))
-	if p != nil || !e.forwarders.For(w.d.Info.Proto).Enclosed(&w.d, &w.inner) || w.inner.Src != w.d.Info.Dst {
+	if p != nil && p.Action != sa.Bypass || !e.forwarders.For(w.d.Info.Proto).Enclosed(&w.d, &w.inner) {
 		return p
 	}
-	return spd.Lookup(sa.Outbound, flowOf(&w.flow, sa.Inbound, &w.inner))
+	came := spd.Lookup(sa.Inbound, flowOf(&w.flow, sa.Inbound, &w.inner))
+	w.quotes = w.quotes || came != nil && came.Action == sa.Protect
+	if w.inner.Src == w.d.Info.Dst && (p == nil || w.quotes) {
+		back := spd.Lookup(sa.Outbound, flowOf(&w.flow, sa.Inbound, &w.inner))
+		if p == nil || back != nil && back.Action == sa.Protect {
+			return back
+		}
+	}
+	return spd.Lookup(sa.Outbound, flowOf(&w.flow, sa.Outbound, &w.d.Info))
 }
 
 // bypassOut sends what came from the left to the right as it is.
