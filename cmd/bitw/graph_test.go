@@ -152,6 +152,6 @@ func TestR44_KeysAreListedAndChanged(t *testing.T) {
 	call(1, "", "a key is one line", "00\n11\n", "", "set", "to-b")
 	call(2, "", "set needs NAME", "", "", "set")
 	call(2, "", "give only one of them", "", "", "clear", "to-b", "--socket", "x", "-c", "y")
-	call(2, "", `followed by list, set, invalidate or clear, not "shew"`, "", "", "shew")
-	call(2, "", "followed by list, set, invalidate or clear", "", "")
+	call(2, "", `followed by one of clear, invalidate, list, set, not "shew"`, "", "", "shew")
+	call(2, "", "followed by one of clear, invalidate, list, set", "", "")
 }

@@ -15,8 +15,9 @@ func (p *program) guard() *cobra.Command {
 		list bool
 	)
 	cmd := &cobra.Command{
-		Use:   "guard IFACE [-c FILE] | guard --list",
-		Short: "Keep an interface shut until it is cut",
+		Use:               "guard IFACE [-c FILE] | guard --list",
+		ValidArgsFunction: completeInterface,
+		Short:             "Keep an interface shut until it is cut",
 		Long: `guard has an nftables table keep an interface shut on which no bitw runs, also one that
 is not there yet: nothing passes until 'bitw up' has cut it, without a moment in the
 clear, or 'bitw recover' has given it back. The cut that 'bitw up' makes does not outlive

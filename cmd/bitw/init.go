@@ -19,8 +19,9 @@ import (
 func (p *program) initVerb() *cobra.Command {
 	var file, dir string
 	cmd := &cobra.Command{
-		Use:   "init [IFACE] [-f FILE]",
-		Short: "Write a first configuration for an interface",
+		Use:               "init [IFACE] [-f FILE]",
+		ValidArgsFunction: completeInterface,
+		Short:             "Write a first configuration for an interface",
 		Long: `init writes a configuration with comments for the interface IFACE, or where none is
 named for the one by which the default route goes, with the addresses that it has. All
 of its traffic is bypassed at first, so that nothing breaks when it is tried; the

@@ -36,15 +36,6 @@ same way.`,
   bitw keys set to-b --file to-b.key
   bitw keys invalidate to-b
   bitw keys clear to-b`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("keys is followed by list, set, invalidate or clear, not %q", args[0])
-			}
-			return nil
-		},
-		RunE: func(*cobra.Command, []string) error {
-			return usagef("keys is followed by list, set, invalidate or clear")
-		},
 	}
 	cmd.AddCommand(p.keysList(), p.keysSet(),
 		p.keysChange("invalidate", "Make a key invalid, and keep it",
@@ -54,6 +45,7 @@ same way.`,
 	for _, verb := range cmd.Commands() {
 		verb.DisableFlagsInUseLine = true
 	}
+	onlySubVerbs(cmd)
 	return cmd
 }
 

@@ -145,8 +145,6 @@ func (p *program) run(ctx context.Context, args []string) int {
 	p.args = args
 	root := p.command()
 	root.SetArgs(args)
-	root.SetOut(p.out)
-	root.SetErr(p.err)
 	called, err := root.ExecuteContextC(ctx)
 	var (
 		usage    usageError
@@ -182,7 +180,11 @@ keeps its name, addresses, routes and firewall rules, and programs on either sid
 need not know.
 
 What no policy matches is discarded. When bitw ends, the interface stays shut until it
-is back or 'bitw recover' is called, unless the configuration says on_failure: open.`,
+is back or 'bitw recover' is called, unless the configuration says on_failure: open.
+
+The exit status is 0 if all went well, 1 if it failed, 2 if it was called in a wrong way
+and 4 if an answer is not the one that was expected (explain --expect); status --check and
+netcheck have their own. What is wrong is told on standard error.`,
 		Example: `  bitw demo                      see it work, without root as well
   bitw init eth0                 write a first configuration
   bitw check -c bitw.yaml        is this configuration good?
@@ -198,19 +200,16 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 			if len(args) == 0 {
 				return nil
 			}
-			near := ""
-			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-				near = ", did you mean " + strings.Join(s, " or ") + "?"
-			}
-			return usagef("there is no verb %q%s", args[0], near)
+			return usagef("there is no verb %q%s", args[0], nearVerb(cmd, args[0]))
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return usagef("a verb is missing")
 		},
 	}
-	root.SuggestionsMinimumDistance = 2
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(flagError)
+	root.SetOut(p.out)
+	root.SetErr(p.err)
 	root.AddCommand(p.up(), p.initVerb(), p.check(), p.apply(), p.status(), p.saVerb(), p.policyVerb(), p.neigh(), p.route(), p.dropsVerb(), p.dashboard(), p.down(), p.recoverVerb(), p.guard(), p.demoVerb(), p.benchVerb(), p.tap(), p.observe(), p.graph(), p.keys(), p.schema(), p.version(), p.man())
 	root.AddCommand(p.netcheckVerb())
 	root.AddCommand(p.explain())
@@ -219,6 +218,7 @@ is back or 'bitw recover' is called, unless the configuration says on_failure: o
 	for _, verb := range root.Commands() {
 		verb.DisableFlagsInUseLine = true // their lines have what must be given
 	}
+	ownVerbs(root)
 	return root
 }
 

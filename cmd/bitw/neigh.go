@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -56,6 +57,15 @@ packets that get a tunnel's header.`,
 				}
 				return fmt.Sprintf("%d neighbours are forgotten", n), err
 			}))
+	where := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 && !slices.Contains(p.socketPaths(), p.defaultSocket(args[0])) {
+			if near := nearVerb(cmd, args[0]); near != "" {
+				return usagef("no bitw runs on %q%s", args[0], near)
+			}
+		}
+		return where(cmd, args)
+	}
 	for _, verb := range cmd.Commands() {
 		verb.DisableFlagsInUseLine = true
 	}

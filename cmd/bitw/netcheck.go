@@ -18,8 +18,9 @@ func (p *program) netcheckVerb() *cobra.Command {
 		timeout      time.Duration
 	)
 	cmd := &cobra.Command{
-		Use:   "netcheck (IFACE | -c FILE)",
-		Short: "Look whether machine, interface and paths are fit for bitw",
+		Use:               "netcheck (IFACE | -c FILE)",
+		ValidArgsFunction: completeInterface,
+		Short:             "Look whether machine, interface and paths are fit for bitw",
 		Long: `netcheck looks at privileges, kernel features, the interface and its offloads, who else
 has a hand in it (XDP, tcx, tc, nftables, IPsec of the kernel, an IKE daemon), and the
 clock. For a configuration with inside and outside it looks at both.

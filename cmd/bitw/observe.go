@@ -22,8 +22,9 @@ type observeFlags struct {
 func (p *program) observe() *cobra.Command {
 	var f observeFlags
 	cmd := &cobra.Command{
-		Use:   "observe IFACE [-c FILE]",
-		Short: "Watch an interface and tell what a configuration would do",
+		Use:               "observe IFACE [-c FILE]",
+		ValidArgsFunction: completeInterface,
+		Short:             "Watch an interface and tell what a configuration would do",
 		Long: `observe watches the traffic of a live interface undisturbed: all passes by itself, and
 bitw looks at copies. It shows the flows, both directions together, with packets and
 bytes, until Ctrl-C or for a time. On a terminal the table is drawn anew each second.

@@ -22,7 +22,7 @@ func TestObserveUsage(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"observe", "observe needs IFACE"},
 		{"observe eth0 eth1", `observe takes no argument "eth1"`},
-		{"observe eth0 --for soon", "invalid argument"},
+		{"observe eth0 --for soon", "--for is a time such as 10s or 5m"},
 		{"observe eth0 --for -1s", "--for is a time"},
 		{"observe eth0 --flows 0", "--flows is 1 or more"},
 		{"observe eth0 -o xml", `not "xml"`},

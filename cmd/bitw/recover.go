@@ -9,8 +9,9 @@ import (
 func (p *program) recoverVerb() *cobra.Command {
 	var release bool
 	cmd := &cobra.Command{
-		Use:   "recover IFACE [--release]",
-		Short: "Give back an interface that bitw left shut",
+		Use:               "recover IFACE [--release]",
+		ValidArgsFunction: completeInterface,
+		Short:             "Give back an interface that bitw left shut",
 		Long: `recover removes what a bitw that has ended left on an interface: eBPF programs, their
 pins, the taps and the nftables table that keeps an interface shut which is created
 anew, or that 'bitw guard' has made. IFACE may be the name that the interface had when it

@@ -67,6 +67,10 @@ func (p *program) socketPaths() []string {
 	return paths
 }
 
+func (p *program) defaultSocket(iface string) string {
+	return filepath.Join(p.sockets, filepath.Base(config.DefaultControl(iface)))
+}
+
 func ifaceOf(socket string) string { return strings.TrimSuffix(filepath.Base(socket), ".sock") }
 
 // path finds the control socket.
@@ -75,7 +79,7 @@ func (p *program) path(a address) (string, error) {
 	case a.socket != "":
 		return a.socket, nil
 	case a.iface != "":
-		return filepath.Join(p.sockets, filepath.Base(config.DefaultControl(a.iface))), nil
+		return p.defaultSocket(a.iface), nil
 	case a.config != "":
 		cfg, warnings, err := p.load(a.config)
 		if err != nil {

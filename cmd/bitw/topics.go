@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"embed"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -31,8 +33,10 @@ func topics() (list []*cobra.Command) {
 	return list
 }
 
-// writeTopics writes the manual pages of the topics.
+// writeTopics writes the manual pages of the topics, and names them and bitw.yaml(5) at the
+// end of that of root, where cobra has only the verbs.
 func writeTopics(root *cobra.Command, header *doc.GenManHeader, dir string) error {
+	var more strings.Builder
 	for _, cmd := range root.Commands() {
 		if !cmd.IsAdditionalHelpTopicCommand() {
 			continue
@@ -50,6 +54,13 @@ func writeTopics(root *cobra.Command, header *doc.GenManHeader, dir string) erro
 		if err != nil {
 			return fmt.Errorf("%s: %w", cmd.Name(), err)
 		}
+		fmt.Fprintf(&more, ", \\fBbitw-%s(8)\\fP", cmd.Name())
 	}
-	return nil
+	page := filepath.Join(dir, root.Name()+".8")
+	text, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	text = append(bytes.TrimRight(text, "\n"), more.String()+", \\fBbitw.yaml(5)\\fP\n"...)
+	return os.WriteFile(page, text, 0o644)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 )
@@ -12,6 +13,17 @@ func TestUsageErrors(t *testing.T) {
 		{"", "a verb is missing"},
 		{"stats", `there is no verb "stats", did you mean status?`},
 		{"frobnicate", `there is no verb "frobnicate"`},
+		{"help stats", `there is no help about "stats", did you mean status?`},
+		{"help keys lst", `there is no help about "keys lst", did you mean list?`},
+		{"completion", "completion is followed by one of bash, fish, powershell, zsh"},
+		{"completion tcsh", `not "tcsh"`},
+		{"completion bash x", `bash takes no argument "x"`},
+		{"keys", "keys is followed by one of clear, invalidate, list, set"},
+		{"keys lst", `not "lst", did you mean list?`},
+		{"neigh fluhs", `no bitw runs on "fluhs", did you mean flush?`},
+		{"up --takover", "unknown flag: --takover, did you mean --takeover?"},
+		{"monitor --last x", `--last is a number, not "x"`},
+		{"capture --count -1", `--count is a number, not below 0, not "-1"`},
 		{"--frob", "unknown flag: --frob"},
 		{"up", "-c FILE is missing"},
 		{"up FILE", `up takes no argument "FILE"`},
@@ -27,7 +39,7 @@ func TestUsageErrors(t *testing.T) {
 		{"status -o xml", `not "xml"`},
 		{"down a b", "down takes one interface, not 2"},
 		{"down --timeout 0s", "--timeout is a time above 0"},
-		{"down --timeout soon", "invalid argument"},
+		{"down --timeout soon", `--timeout is a time such as 10s or 5m, not "soon"`},
 		{"recover", "recover needs IFACE"},
 		{"recover eth0 eth1", `recover takes no argument "eth1"`},
 		{"demo --size 0", "is not a number of octets"},
@@ -99,17 +111,17 @@ func TestHelp(t *testing.T) {
 		if cmd.Name() == "help" || cmd.Name() == "completion" {
 			continue // cobra's own
 		}
+		for _, line := range strings.Split(cmd.Long, "\n") {
+			if utf8.RuneCountInString(line) > 90 || strings.Contains(line, "go doc ./") {
+				t.Errorf("%s: a line that is too long, or only right in the source: %q", cmd.Name(), line)
+			}
+		}
 		if cmd.IsAdditionalHelpTopicCommand() {
 			newWorld(t).call(t, 0, strings.TrimSpace(cmd.Long), "", "help", cmd.Name())
 			continue
 		}
 		if cmd.Short == "" || cmd.Long == "" || !strings.Contains(cmd.Example, "bitw "+cmd.Name()) {
 			t.Errorf("%s: Short, Long or Example is missing", cmd.Name())
-		}
-		for _, line := range strings.Split(cmd.Long, "\n") {
-			if len(line) > 90 {
-				t.Errorf("%s: a line of %d characters: %q", cmd.Name(), len(line), line)
-			}
 		}
 		w := newWorld(t)
 		w.call(t, 0, "Usage:\n  bitw "+cmd.Use+"\n", "", cmd.Name(), "--help")
@@ -133,6 +145,16 @@ func TestCompletion(t *testing.T) {
 	w.die(t, "eth0")
 	w.die(t, "eth1")
 	w.call(t, 0, "eth0\neth1\n", "", cobra.ShellCompRequestCmd, "status", "")
+	// An interface, and no file.
+	for _, verb := range []string{"guard", "init", "netcheck", "observe", "recover"} {
+		w = newWorld(t)
+		w.call(t, 0, ":4\n", "", cobra.ShellCompRequestCmd, verb, "no", "")
+		w = newWorld(t)
+		w.call(t, 0, ":4\n", "", cobra.ShellCompRequestCmd, verb, "")
+		if strings.Contains(w.out.String(), "lo\n") {
+			t.Errorf("%s: %q", verb, w.out.String())
+		}
+	}
 	w = newWorld(t)
 	w.call(t, 0, "tcx\n", "", cobra.ShellCompRequestCmd, "up", "--hook", "")
 }
@@ -145,6 +167,12 @@ func TestManualPages(t *testing.T) {
 		if text := read(t, dir+"/"+name); !strings.Contains(text, "EXAMPLE") {
 			t.Errorf("%s has no example", name)
 		}
+	}
+	if text := read(t, dir+"/bitw-trace.8"); !strings.Contains(text, ".EX\nall          every packet, as the empty filter\nout | in     the packet came") {
+		t.Errorf("bitw-trace.8 does not keep its table:\n%s", text)
+	}
+	if text := read(t, dir+"/bitw.8"); !strings.HasSuffix(strings.NewReplacer(`\fB`, "", `\fP`, "").Replace(text), ", bitw-version(8), bitw-algorithms(8), bitw-interface(8), bitw-limits(8), bitw-paths(8), bitw.yaml(5)\n") {
+		t.Errorf("bitw.8 does not name all pages:\n%s", text[max(0, len(text)-200):])
 	}
 	if text := read(t, dir+"/bitw-limits.8"); !strings.Contains(text, "does not outlive a reboot") {
 		t.Errorf("bitw-limits.8 does not have its text:\n%s", text)
