@@ -47,7 +47,7 @@ func image(a *Appliance) string {
 	var v struct {
 		Rules  []rule
 		SAs    []SAStatus
-		Routes []string
+		Routes []RouteStatus
 		MTU    int
 		Class  map[string]ClassStatus
 	}

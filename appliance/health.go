@@ -290,7 +290,7 @@ func (c *checkup) spi() string {
 func (c *checkup) silentHops() string {
 	var list []string
 	for _, n := range c.s.Neighbors {
-		if strings.EqualFold(n.State, "unreachable") || strings.EqualFold(n.State, "incomplete") {
+		if n.State == "unreachable" || n.State == "incomplete" {
 			list = append(list, n.Address)
 		}
 	}

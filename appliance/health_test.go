@@ -82,7 +82,7 @@ func TestR50_Health(t *testing.T) {
 		}, Warning, []string{"7 packets came by SA in", "icmp 192.0.2.2 > 192.0.2.1", "compare addresses, protocol and ports of both policies"}},
 		"silent next hop": {func(s *Status) {
 			drop(s, "unresolved", time.Second)
-			s.Neighbors = []NeighborStatus{{Address: "192.0.2.254", State: "Unreachable"}, {Address: "192.0.2.3", State: "Reachable"}}
+			s.Neighbors = []NeighborStatus{{Address: "192.0.2.254", State: "unreachable"}, {Address: "192.0.2.3", State: "reachable"}}
 		}, Warning, []string{"neighbour discovery: 192.0.2.254: is the other end up"}},
 		"modes differ": {func(s *Status) {
 			drop(s, "bad_next_header", time.Second)

@@ -48,7 +48,7 @@ func TestR24_NeighborsAtRunTime(t *testing.T) {
 			t.Errorf("%s: %v, expected %v", what, got, list)
 		}
 	}
-	const seven = "02:00:00:00:00:07 Static"
+	const seven = "02:00:00:00:00:07 static"
 	want("at first", map[string]string{"192.0.2.7": seven})
 	six := Neighbor{addr("2001:db8::9"), MAC{2, 0, 0, 0, 0, 6}}
 	for _, n := range []Neighbor{nine, six} {
@@ -56,7 +56,7 @@ func TestR24_NeighborsAtRunTime(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want("added", map[string]string{"192.0.2.7": seven, "192.0.2.9": "02:00:00:00:00:09 Static", "2001:db8::9": "02:00:00:00:00:06 Static"})
+	want("added", map[string]string{"192.0.2.7": seven, "192.0.2.9": "02:00:00:00:00:09 static", "2001:db8::9": "02:00:00:00:00:06 static"})
 	nine.MAC[5] = 10
 	if err := box.AddNeighbor(nine); err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func TestR24_NeighborsAtRunTime(t *testing.T) {
 	if n, err := box.FlushNeighbors(); n != 0 || err != nil {
 		t.Errorf("flushed %d, %v", n, err)
 	}
-	want("replaced, and static ones are not flushed", map[string]string{"192.0.2.7": seven, "192.0.2.9": "02:00:00:00:00:0a Static", "2001:db8::9": "02:00:00:00:00:06 Static"})
+	want("replaced, and static ones are not flushed", map[string]string{"192.0.2.7": seven, "192.0.2.9": "02:00:00:00:00:0a static", "2001:db8::9": "02:00:00:00:00:06 static"})
 	for _, a := range []string{"192.0.2.7", "2001:db8::9"} {
 		if err := box.DeleteNeighbor(addr(a)); err != nil {
 			t.Error(err)
@@ -73,13 +73,13 @@ func TestR24_NeighborsAtRunTime(t *testing.T) {
 	if err := box.DeleteNeighbor(addr("192.0.2.7")); !errors.Is(err, ErrNoNeighbor) {
 		t.Errorf("deleted twice: %v", err)
 	}
-	want("deleted", map[string]string{"192.0.2.9": "02:00:00:00:00:0a Static"})
+	want("deleted", map[string]string{"192.0.2.9": "02:00:00:00:00:0a static"})
 	// What is done when the host's Ethernet address changes.
 	b := box.bump.Load()
 	b.mu.Lock()
 	b.forgetNeighbors()
 	b.mu.Unlock()
-	want("after all were asked for anew", map[string]string{"192.0.2.9": "02:00:00:00:00:0a Static"})
+	want("after all were asked for anew", map[string]string{"192.0.2.9": "02:00:00:00:00:0a static"})
 	for _, n := range []Neighbor{
 		{}, {addr("224.0.0.1"), nine.MAC}, {addr("0.0.0.0"), nine.MAC}, {addr("fe80::1%eth0"), nine.MAC}, {addr("::ffff:192.0.2.1"), nine.MAC},
 		{addr("192.0.2.8"), MAC{1, 0, 0, 0, 0, 0}}, {addr("192.0.2.8"), MAC{0, 0, 0, 0, 0, 0}}, {addr("192.0.2.8"), MAC{2}},

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -50,6 +51,9 @@ func (b *bump) report(s *Status) {
 	if b.live.Load().MTU != 0 && s.MTU < host.mtu {
 		s.MTUFrom = "configuration"
 	}
+	if mtu := b.live.Load().MTU; mtu > host.mtu {
+		s.MTUConfigured = mtu
+	}
 	s.InsideMTU = host.inside.mtu
 	s.TookOver = b.device != nil && b.device.TookOver()
 	for _, p := range host.addresses {
@@ -82,7 +86,11 @@ func (b *bump) report(s *Status) {
 	s.AddressConflicts = b.conflicts()
 	s.Held = b.engine.Held()
 	for _, r := range b.engine.Routes().List() {
-		s.Routes = append(s.Routes, r.String())
+		route := RouteStatus{Destination: r.Destination.String(), MTU: r.MTU}
+		if r.Via.IsValid() {
+			route.Via = r.Via.String()
+		}
+		s.Routes = append(s.Routes, route)
 	}
 	for _, side := range []hook.Side{hook.Left, hook.Right} {
 		sum := make(map[string]uint64)
@@ -333,7 +341,7 @@ func (b *bump) neighborStatus() []NeighborStatus {
 			continue
 		}
 		for _, e := range entries {
-			list = append(list, NeighborStatus{Address: e.Addr.String(), MAC: e.LinkAddr.String(), State: e.State.String()})
+			list = append(list, NeighborStatus{Address: e.Addr.String(), MAC: e.LinkAddr.String(), State: strings.ToLower(e.State.String())})
 		}
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Address < list[j].Address })

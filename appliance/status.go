@@ -21,7 +21,8 @@ type Status struct {
 	// State is "starting", "active" or "stopped", and after SetTaps, or when the
 	// watchdog has found a side stalled, also "clear" or "severed" as Taps.Flow. It is
 	// "waiting for interface" while there is none.
-	State     string    `json:"state"`
+	State string `json:"state"`
+	// Since is when the appliance started.
 	Since     time.Time `json:"since"`
 	OnFailure string    `json:"on_failure"`
 	// Stalled are the sides, "left" or "right", whose frames make no progress; see
@@ -44,6 +45,8 @@ type Status struct {
 	MTU      int  `json:"mtu"`
 	// MTUFrom is "interface" or "configuration", whichever is smaller.
 	MTUFrom string `json:"mtu_from,omitempty"`
+	// MTUConfigured is what the configuration says, if that is more than the interface has.
+	MTUConfigured int `json:"mtu_configured,omitempty"`
 	// InsideMTU is the inside interface's, in the two-NIC form.
 	InsideMTU int            `json:"inside_mtu,omitempty"`
 	Addresses []string       `json:"addresses"`
@@ -56,7 +59,7 @@ type Status struct {
 	// Links has "left" and "right".
 	Links     map[string]LinkStatus `json:"links"`
 	Neighbors []NeighborStatus      `json:"neighbors"`
-	Routes    []string              `json:"routes"`
+	Routes    []RouteStatus         `json:"routes"`
 	// AllowInsecure is what the configuration allows of algorithms that should not be
 	// used, and InsecureSAs how many SAs make use of it.
 	AllowInsecure []string `json:"allow_insecure,omitempty"`
@@ -294,6 +297,26 @@ type LinkStatus struct {
 	UDPDatagramsIn    uint64 `json:"udp_datagrams_in,omitempty"`
 	UDPSuperframesOut uint64 `json:"udp_superframes_out,omitempty"`
 	UDPDatagramsOut   uint64 `json:"udp_datagrams_out,omitempty"`
+}
+
+// A RouteStatus is a route to the wire; Via is empty for a destination on the link, and MTU
+// 0 where it is the link's.
+type RouteStatus struct {
+	Destination string `json:"destination"`
+	Via         string `json:"via,omitempty"`
+	MTU         int    `json:"mtu,omitempty"`
+}
+
+// String returns for example "10.0.0.0/8 via 192.0.2.1".
+func (r RouteStatus) String() string {
+	text := r.Destination + " on link"
+	if r.Via != "" {
+		text = r.Destination + " via " + r.Via
+	}
+	if r.MTU != 0 {
+		text += fmt.Sprintf(" mtu %d", r.MTU)
+	}
+	return text
 }
 
 // A NeighborStatus is one neighbour on the wire.

@@ -110,7 +110,7 @@ func checkCharacters(s *source) bool {
 				s.fail(place{i + 1, column}, "save the file as UTF-8", "octet 0x%02x is not UTF-8", l[o]).Source = ""
 				return false
 			case r < ' ' && r != '\t', r == 0x7f, r == '\u0085', r == '\u2028', r == '\u2029':
-				s.fail(place{i + 1, column}, "", "control character %U", r).Source = ""
+				s.fail(place{i + 1, column}, "remove it", "control character %U", r).Source = ""
 				return false
 			}
 		}
@@ -245,6 +245,8 @@ func syntaxError(s *source, err error) {
 	hint := ""
 	if strings.ContainsRune(s.lines[at.line-1], '\t') {
 		hint = "indent with spaces, not tabs"
+	} else if y.GetMessage() == "value is not allowed in this context" {
+		hint = "indent it as the lines that it belongs to"
 	}
 	s.fail(at, hint, "%s", hideKeys(strings.NewReplacer("\t", `\t`, "\n", " ").Replace(y.GetMessage())))
 }

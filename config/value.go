@@ -126,7 +126,11 @@ func (s *source) bytes(n *node) uint64 {
 }
 
 func (s *source) duration(n *node) time.Duration {
-	const want = "a time such as 30m, 8h or 1h30m"
+	return s.time(n, "a time such as 30m, 8h or 1h30m")
+}
+
+// time reads a time, which is wanted in these words.
+func (s *source) time(n *node, want string) time.Duration {
 	t, ok := s.text(n, want)
 	if !ok {
 		return 0

@@ -12,7 +12,7 @@ func (d *decoder) watchdog(n *node) time.Duration {
 		return 0
 	}
 	before := len(d.errs)
-	v := d.duration(n)
+	v := d.time(n, "a time such as 5s, or off")
 	if v < minWatchdog && len(d.errs) == before {
 		d.fail(n.place, "", "expected %v or more, or off, found %s", minWatchdog, quote(n.text))
 	}

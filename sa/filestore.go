@@ -39,7 +39,7 @@ func NewFileStore(dir string) (*FileStore, error) {
 		return nil, fmt.Errorf("sequence number store: %w", err)
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("sequence number store: %s has mode %04o, want 0700", dir, mode)
+		return nil, fmt.Errorf("sequence number store: %s has mode %04o, want 0700: chmod 700 %[1]s", dir, mode)
 	}
 	return &FileStore{dir}, nil
 }

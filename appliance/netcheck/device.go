@@ -19,6 +19,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"bitw/netstack/ethtap"
 )
 
 // device is about the interface itself. It returns its MTU in octets, or 0 if there is
@@ -165,8 +167,11 @@ func (r *Report) company(name string) {
 		r.add("company", Warning, "what it sends or redirects goes past bitw; take it away with ip link set "+name+" xdp off, or see that it only passes and drops",
 			"the XDP program %s is attached to %s", programName(ebpf.ProgramID(a.Xdp.ProgId)), name)
 	}
-	if r.programs(name, a.Index) {
-		r.running = true
+	own := r.programs(name, a.Index)
+	r.running = r.running || own
+	if left, err := ethtap.Left(ethtap.Options{Interface: name}); err == nil && left {
+		r.add("company", Warning, "bitw up takes it over, bitw recover "+name+" gives it back without protection", "a bitw that has ended, or bitw guard, has left %s shut: nothing passes", name)
+	} else if own {
 		r.add("company", Good, "", "bitw has cut %s", name)
 	}
 	r.filters(name, l)

@@ -277,7 +277,7 @@ func TestR50_NetcheckCompany(t *testing.T) {
 	}
 
 	// bitw's own programs are no company, and what stands behind them goes past them.
-	device, err := ethtap.Open(ethtap.Options{Interface: "eth0", NetNS: pair.A.NetNSPath()})
+	device, err := ethtap.Open(ethtap.Options{Interface: "eth0", NetNS: pair.A.NetNSPath(), OnFailure: ethtap.FailShut})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,6 +292,18 @@ func TestR50_NetcheckCompany(t *testing.T) {
 	in(func() error { r = Run(t.Context(), Options{Interface: "eth0"}); return nil })
 	if !has(r, "company", Good, "bitw has cut eth0") || !has(r, "company", Warning, "stands behind bitw's at egress") {
 		t.Errorf("beside bitw: %+v", r.Lines)
+	}
+	if err := device.Release(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := ethtap.Recover(ethtap.Options{Interface: "eth0", NetNS: pair.A.NetNSPath()}); err != nil {
+			t.Error(err)
+		}
+	}()
+	in(func() error { r = Run(t.Context(), Options{Interface: "eth0"}); return nil })
+	if !has(r, "company", Warning, "has left eth0 shut: nothing passes") {
+		t.Errorf("behind a bitw that has ended: %+v", r.Lines)
 	}
 }
 

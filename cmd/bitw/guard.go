@@ -69,6 +69,9 @@ It refuses an interface on which bitw runs. It needs root.`,
 			if !whole {
 				fmt.Fprintln(p.err, "this kernel has no egress hook by name (Linux 6.16): IPv4 and IPv6 are dropped, ARP and other frames are not")
 			}
+			if _, err := p.findInterface(iface); err != nil {
+				fmt.Fprintf(p.err, "%s is not there now; it will be shut from its creation on\n", iface)
+			}
 			fmt.Fprintln(p.out, leftIn(iface, false))
 			return nil
 		},

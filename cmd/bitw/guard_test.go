@@ -19,7 +19,7 @@ func TestR07_Guard(t *testing.T) {
 		name, config, want string // no config is no -c
 		out, err           string
 	}{
-		{"by name", "", "eth9 ", "eth9 is shut, nothing passes", ""},
+		{"by name", "", "eth9 ", "eth9 is shut, nothing passes", "eth9 is not there now; it will be shut from its creation on\n"},
 		{"a good one", good, "eth0 ", shut, ""},
 		{"a wrong one", good + "wrong: [\n", "eth0 ", shut, ""},
 		{"two interfaces", two, "eth0 eth1", shut, ""},
@@ -35,6 +35,9 @@ func TestR07_Guard(t *testing.T) {
 				args = append(args, "-c", write(t, "bitw.yaml", x.config))
 			}
 			w.call(t, 0, x.out, x.err, args...)
+			if x.err == "" && strings.Contains(x.want, "eth0") && strings.Contains(w.err.String(), "not there") {
+				t.Errorf("eth0 is there: %s", w.err.String())
+			}
 			if got != x.want {
 				t.Errorf("shut were %q, expected %q", got, x.want)
 			}

@@ -69,6 +69,12 @@ func newWorld(t *testing.T) *world {
 		keepShut: func(string, string) (bool, error) { t.Error("guard was called"); return false, nil },
 		keptShut: func() ([]string, error) { return nil, nil },
 		isShut:   func(string) (bool, error) { return false, nil },
+		findInterface: func(name string) (*appliance.FoundInterface, error) {
+			if name == "eth0" {
+				return &appliance.FoundInterface{Name: name}, nil
+			}
+			return nil, os.ErrNotExist
+		},
 		demo: func(context.Context, demo.Options) (demo.Result, error) {
 			t.Error("the demo was called")
 			return demo.Result{}, nil

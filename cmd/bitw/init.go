@@ -67,7 +67,7 @@ func (p *program) runInit(name, file, dir string) error {
 	}
 	if file == "" {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return err
+			return notWritten(err)
 		}
 		file = filepath.Join(dir, found.Name+".yaml")
 	}
@@ -76,7 +76,7 @@ func (p *program) runInit(name, file, dir string) error {
 		return fmt.Errorf("%s is there already, and is left as it is; name another file with -f, or look at it with: bitw check -c %s", file, shellWord(file))
 	}
 	if err != nil {
-		return err
+		return notWritten(err)
 	}
 	_, err = io.WriteString(f, text)
 	if err = errors.Join(err, belongToFolder(f), f.Close()); err != nil {
@@ -88,6 +88,14 @@ func (p *program) runInit(name, file, dir string) error {
   bitw observe %[2]s -c %[1]s --for 1m
   timeout 120 bitw up --open-on-stop -c %[1]s
 `, shellWord(file), found.Name)
+	return err
+}
+
+// notWritten adds to why a file cannot be written what would do.
+func notWritten(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; run it as root, or name another file with -f, or - for standard output", err)
+	}
 	return err
 }
 
@@ -130,7 +138,7 @@ classes:                      # frames that no policy decides are discarded unle
 	}
 	fmt.Fprintf(&b, `# To protect the traffic with a peer, here %[2]s, take away the # below, on both hosts, with
 # out and in, local and remote the other way round there. A key for each direction:
-#   { echo "to-peer $(openssl rand -hex 20)"; echo "from-peer $(openssl rand -hex 20)"; } > %[4]s.keys; chmod 600 %[4]s.keys
+#   (umask 077; for sa in to-peer from-peer; do echo "$sa $(openssl rand -hex 20)"; done > %[4]s.keys)
 #security_associations:
 #  - {name: to-peer, direction: out, protocol: esp, mode: %[3]s, spi: 0x1001, source: "%[1]s", destination: "%[2]s", algorithm: aes128gcm16, key_file: %[4]s.keys}
 #  - {name: from-peer, direction: in, protocol: esp, mode: %[3]s, spi: 0x2001, source: "%[2]s", destination: "%[1]s", algorithm: aes128gcm16, key_file: %[4]s.keys}

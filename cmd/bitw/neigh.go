@@ -33,7 +33,7 @@ packets that get a tunnel's header.`,
 		table: func(w io.Writer, s *appliance.Status) {
 			fmt.Fprintln(w, "ADDRESS\tMAC\tSTATE")
 			for _, n := range s.Neighbors {
-				fmt.Fprintf(w, "%s\t%s\t%s\n", n.Address, n.MAC, strings.ToLower(n.State))
+				fmt.Fprintf(w, "%s\t%s\t%s\n", n.Address, n.MAC, n.State)
 			}
 		},
 	})

@@ -165,8 +165,8 @@ func (p *program) client(path string) (*client.Client, error) {
 		if info, statErr := os.Stat(path); statErr == nil && info.Mode()&fs.ModeSocket == 0 {
 			return nil, fmt.Errorf("%s is not a socket", path)
 		}
-		if shut := p.whetherShut(iface); shut != "" {
-			return nil, fmt.Errorf("nobody answers on %s, its process ended without being told to; %s", path, shut)
+		if shut, err := p.isShut(iface); iface != "" && err == nil {
+			return nil, fmt.Errorf("nobody answers on %s, its process ended without being told to; %s", path, leftIn(iface, !shut))
 		}
 		return nil, fmt.Errorf("nobody answers on %s, its process ended without being told to; "+
 			"the interface may be shut: bitw up -c FILE takes it over, bitw recover %s gives it back", path, cmp.Or(iface, "IFACE"))

@@ -55,6 +55,8 @@ clear), 3 if it cannot be told, as when none runs.
 			switch {
 			case f.watch && f.check, f.watch && f.output == "json":
 				return usagef("--watch is a table for people: give it without --check and -o json")
+			case !f.watch && (cmd.Flags().Changed("every") || cmd.Flags().Changed("for")):
+				return usagef("--every and --for are for --watch")
 			case f.every < 100*time.Millisecond:
 				return usagef("--every is 100ms or more, not %v", f.every)
 			case f.check:

@@ -71,7 +71,7 @@ func busy() *appliance.Status {
 			{Reason: "clear_not_protected", From: "right", Last: now, Source: "192.0.2.2:80", Destination: "192.0.2.1:5555", Protocol: "tcp", Policy: "b"},
 			{Reason: "icv", From: "right", Last: now.Add(-2 * time.Second), Source: "192.0.2.2", Destination: "192.0.2.1", Protocol: "esp", SPI: "0x00002001", SA: "from-b"},
 		},
-		Routes: []string{"192.0.2.0/24 on link", "0.0.0.0/0 via 192.0.2.254"},
+		Routes: []appliance.RouteStatus{{Destination: "192.0.2.0/24"}, {Destination: "0.0.0.0/0", Via: "192.0.2.254"}},
 		Health: []appliance.Finding{
 			{Severity: appliance.Critical, About: "SA from-b", Problem: "7 packets failed authentication", Remedy: "compare the keys of both ends"},
 			{Severity: appliance.Notice, About: "SA esp-to-b", Problem: "the path takes only 1400 octets", Remedy: "nothing"},
@@ -82,7 +82,7 @@ func busy() *appliance.Status {
 func TestStatusText(t *testing.T) {
 	for name, s := range map[string]*appliance.Status{
 		"busy.txt": busy(),
-		"idle.txt": {Interface: "eth1", State: "starting", Since: now, OnFailure: "open", Cut: "clsact", MTU: 9000},
+		"idle.txt": {Interface: "eth1", State: "starting", Since: now, OnFailure: "open", Cut: "clsact", MTU: 1500, MTUFrom: "interface", MTUConfigured: 9000},
 	} {
 		w := newWorld(t)
 		w.serve(t, s.Interface, s)
@@ -124,7 +124,7 @@ func TestStatusAddress(t *testing.T) {
 		{"by another name", []string{"eth0"}, nil, "eth1", 1, "", "none runs behind SOCKETS/eth1.sock"},
 		{"by socket", []string{"eth0", "eth1"}, nil, "--socket SOCKETS/eth1.sock", 0, "interface: eth1", ""},
 		{"by configuration", []string{"eth0", "eth1"}, nil, "-c CONFIG", 0, "interface: eth1", ""},
-		{"killed", nil, []string{"eth0"}, "eth0", 1, "", "bitw recover eth0 gives it back"},
+		{"killed", nil, []string{"eth0"}, "eth0", 1, "", "ended without being told to; eth0 carries its traffic without protection now"},
 		{"a file", nil, nil, "--socket CONFIG", 1, "", "is not a socket"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -141,6 +141,25 @@ func TestStatusAddress(t *testing.T) {
 			w.call(t, c.status, c.out, here.Replace(c.err), args...)
 		})
 	}
+}
+
+// What the configuration says, and the interface does not have, is told.
+func TestStatusOfLargeMTU(t *testing.T) {
+	w := newWorld(t)
+	newLiveBox(t, w, appliance.Config{MTU: 9000})
+	w.call(t, 0, "mtu: 1500, by the interface; the configuration says 9000, which is more than it has\n", "", "status")
+}
+
+// Where this user may not know what was left, both are told.
+func TestStatusOfKilled(t *testing.T) {
+	w := newWorld(t)
+	w.die(t, "eth0")
+	w.isShut = func(string) (bool, error) { return false, os.ErrPermission }
+	w.call(t, 1, "", "the interface may be shut: bitw up -c FILE takes it over, bitw recover eth0 gives it back", "status")
+	w = newWorld(t)
+	w.die(t, "eth0")
+	w.isShut = func(string) (bool, error) { return true, nil }
+	w.call(t, 1, "", "eth0 is shut, nothing passes; bitw up takes it over", "status")
 }
 
 func TestStatusOfSomethingElse(t *testing.T) {

@@ -25,7 +25,7 @@ func statusText(s *appliance.Status, now time.Time) string {
 	if s.Inside != "" {
 		t.line("inside", "%s", s.Inside)
 	}
-	t.line("state", "%s, since %s (%s)", s.State, s.Since.Format("2006-01-02 15:04:05 MST"), age(s.Since, now))
+	t.line("state", "%s, started %s (%s)", s.State, s.Since.Format("2006-01-02 15:04:05 MST"), age(s.Since, now))
 	cut := s.Cut + ", on failure " + s.OnFailure
 	if s.TookOver {
 		cut += ", taken over from a process that had left it shut"
@@ -45,6 +45,9 @@ func statusText(s *appliance.Status, now time.Time) string {
 	}
 	if s.InsideMTU != 0 {
 		mtu += fmt.Sprintf("; %d on the inside", s.InsideMTU)
+	}
+	if s.MTUConfigured != 0 {
+		mtu += fmt.Sprintf("; the configuration says %d, which is more than it has", s.MTUConfigured)
 	}
 	t.line("mtu", "%d%s", s.MTU, mtu)
 	for _, side := range slices.Sorted(maps.Keys(s.Links)) {
@@ -367,7 +370,7 @@ func (t *text) neighbors(list []appliance.NeighborStatus) {
 	t.WriteString("\nneighbors:\n")
 	w := tabwriter.NewWriter(t, 0, 0, 2, ' ', 0)
 	for _, n := range list {
-		fmt.Fprintf(w, "  %s\t%s\t%s\n", n.Address, n.MAC, strings.ToLower(n.State))
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", n.Address, n.MAC, n.State)
 	}
 	w.Flush()
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/sirupsen/logrus"
@@ -202,6 +203,9 @@ func (p *program) runUp(ctx context.Context, f upFlags) (err error) {
 			log.WithError(err).Warn("nobody waits for this process to be ready")
 		}
 		fmt.Fprintf(p.out, "%s is cut and protected; see what passes with: bitw status %s\n", cfg.Interface, f.which(cfg))
+		if !slices.ContainsFunc(cfg.Policies, func(x config.Policy) bool { return x.Action == config.Protect }) {
+			fmt.Fprintln(p.out, "no policy of it says protect: what passes goes in the clear")
+		}
 		err = <-ended
 	}
 	if closeErr := a.Close(); err == nil {

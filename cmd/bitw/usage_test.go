@@ -37,6 +37,8 @@ func TestUsageErrors(t *testing.T) {
 		{"status --socket x -c x", "give only one of them"},
 		{"status ./bitw.yaml", "a file goes after -c"},
 		{"status -o xml", `not "xml"`},
+		{"status --for 3s", "--every and --for are for --watch"},
+		{"status --every 2s", "--every and --for are for --watch"},
 		{"down a b", "down takes one interface, not 2"},
 		{"down --timeout 0s", "--timeout is a time above 0"},
 		{"down --timeout soon", `--timeout is a time such as 10s or 5m, not "soon"`},

@@ -74,7 +74,7 @@ func checkCapabilities() error {
 	if missing == nil {
 		return nil
 	}
-	return because(ErrPermission, "cutting an interface needs root or the capabilities CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF; missing %s: run it as root", strings.Join(missing, " and "))
+	return because(ErrPermission, "this needs root or the capabilities CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF; missing %s: run it as root", strings.Join(missing, " and "))
 }
 
 // kernelRelease is the running kernel's version for error texts.
