@@ -158,7 +158,7 @@ type Traffic struct {
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
 	// LastUse is the zero time if nothing passed yet.
-	LastUse time.Time         `json:"last_use"`
+	LastUse time.Time         `json:"last_use,omitzero"`
 	Drops   map[string]uint64 `json:"drops,omitempty"`
 	// Rate is of late; nil where that is not known yet.
 	Rate *Rate `json:"rate,omitempty"`

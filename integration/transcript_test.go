@@ -58,28 +58,29 @@ func readme(t testing.TB) []section {
 // elsewhere are commands of README.md that this transcript leaves out, by what they begin
 // with, and why.
 var elsewhere = map[string]string{
-	"go test":                     "that is what runs here",
-	"benchstat ":                  "compares what somebody has measured",
-	"sudo bitw bench":             "TestBench measures, for half a minute",
-	"sudo bitw up --graph":        "TestR45 composes real hosts by a graph",
-	"sudo bitw tap ":              "with what comes after it, below",
-	"sudo bitw observe ":          "before the interface is cut, below",
-	"sudo bitw up ":               "in a terminal of its own, below",
-	"sudo bitw keys invalidate ":  "with what comes after it, below",
-	"openssl rand -hex 20 | tee ": "with the other end, below",
-	"sudo bitw explain --pcap ":   "with a recorded packet, below",
-	"sudo systemctl ":             "needs a machine with systemd",
-	"systemctl ":                  "needs a machine with systemd",
-	"journalctl ":                 "needs a machine with systemd",
-	"sudo bitw init eth0":         "TestR50_Init writes a first configuration where there is none",
-	"sudo apt":                    "would change this machine",
-	"sudo dpkg":                   "would change this machine",
-	"sudo timeout 120 bitw up ":   "as bitw up, and two minutes",
-	"go run ":                     "builds what is not bitw",
-	"wireshark ":                  "is for eyes",
-	"sudo bitw capture -w - | ":   "so is this, and TestR50_Capture pipes to tshark",
-	"tshark ":                     "TestR49 and the demo's test read captures with it",
-	"go run ./cmd/bitw demo":      "first of all, below",
+	"go test":                             "that is what runs here",
+	"benchstat ":                          "compares what somebody has measured",
+	"sudo bitw bench":                     "TestBench measures, for half a minute",
+	"sudo bitw up --graph":                "TestR45 composes real hosts by a graph",
+	"sudo bitw tap ":                      "with what comes after it, below",
+	"sudo bitw observe ":                  "before the interface is cut, below",
+	"sudo bitw up ":                       "in a terminal of its own, below",
+	"sudo bitw keys invalidate ":          "with what comes after it, below",
+	"(umask 077; openssl rand -hex 20 > ": "with the other end, below",
+	"sudo bitw keys set ":                 "with the other end, below",
+	"sudo bitw explain --pcap ":           "with a recorded packet, below",
+	"sudo systemctl ":                     "needs a machine with systemd",
+	"systemctl ":                          "needs a machine with systemd",
+	"journalctl ":                         "needs a machine with systemd",
+	"sudo bitw init eth0":                 "TestR50_Init writes a first configuration where there is none",
+	"sudo apt":                            "would change this machine",
+	"sudo dpkg":                           "would change this machine",
+	"sudo timeout 120 bitw up ":           "as bitw up, and two minutes",
+	"go run ":                             "builds what is not bitw",
+	"wireshark ":                          "is for eyes",
+	"sudo bitw capture -w - | ":           "so is this, and TestR50_Capture pipes to tshark",
+	"tshark ":                             "TestR49 and the demo's test read captures with it",
+	"go run ./cmd/bitw demo":              "first of all, below",
 }
 
 // shapes is what has to be seen of commands of README.md, by what they begin with; a status
@@ -351,7 +352,9 @@ func TestR50_Readme(t *testing.T) {
 				}
 				w.a.must("sudo bitw tap eth0 active")
 				w.answered(t, "ping -c 1 -W 2 192.0.2.2", true)
-			case strings.HasPrefix(command, "openssl rand -hex 20 | tee "):
+			case strings.HasPrefix(command, "(umask 077; openssl rand -hex 20 > "):
+				w.a.must(command)
+			case strings.HasPrefix(command, "sudo bitw keys set "):
 				see(t, w.a, command)
 				w.answered(t, "ping -c 1 -W 1 192.0.2.2", false)
 				w.b.writes("a-to-b.key", w.a.must("cat a-to-b.key"))

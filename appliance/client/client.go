@@ -132,7 +132,7 @@ func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, pa
 		return fmt.Errorf("control socket %s: %s %s: the answer has more than %d octets", c.path, method, path, answerSize)
 	}
 	if err := json.Unmarshal(text, out); err != nil {
-		return fmt.Errorf("control socket %s: %s %s: not the answer that was expected: %w", c.path, method, path, err)
+		return fmt.Errorf("control socket %s: %s %s: not the answer that was expected, is it of another version? %w", c.path, method, path, err)
 	}
 	return nil
 }

@@ -154,7 +154,7 @@ command line, which others can see.
 
 Another key than before begins with new sequence numbers. The other end needs the same
 key; what is sent until it has it is dropped there.`,
-		Example: `  openssl rand -hex 20 | tee to-b.key | bitw keys set to-b
+		Example: `  (umask 077; openssl rand -hex 20 > to-b.key) && bitw keys set to-b --file to-b.key
   bitw keys set km/md5/0x1001/192.0.2.2 --file md5.key
   echo 0x1001/0x1002 | bitw keys set km/sauser/192.0.2.1/192.0.2.2`,
 		Args: func(cmd *cobra.Command, args []string) error {

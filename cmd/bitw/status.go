@@ -207,12 +207,14 @@ func (p *program) watchStatus(ctx context.Context, c *client.Client, f statusFla
 		case err != nil:
 			return err
 		}
-		table := watchText(s, last)
+		width, height := 0, 0
 		if live {
-			width, height, err := term.GetSize(int(screen.Fd()))
-			if err != nil || width <= 0 || height <= 0 {
+			if width, height, err = term.GetSize(int(screen.Fd())); err != nil || width <= 0 || height <= 0 {
 				width, height = 80, 24
 			}
+		}
+		table := watchText(s, last, width)
+		if live {
 			table = "\x1b[H\x1b[2J" + cutText(table, width, height-1)
 		} else {
 			table += "\n"

@@ -264,7 +264,7 @@ func TestR50_StatusWatch(t *testing.T) {
 	s.SAs[1].Packets = 0 // begun anew
 	last.SAs[1].Packets = 7
 	s.Drops["icv"] += 4
-	golden(t, "watch.txt", watchText(s, nil)+"\n"+watchText(s, last), "")
+	golden(t, "watch.txt", watchText(s, nil, 40)+"\n"+watchText(s, last, 0), "")
 	w := newWorld(t)
 	w.serve(t, "eth0", busy())
 	w.call(t, 0, "POLICY", "", "status", "--watch", "--every", "100ms", "--for", "350ms")

@@ -5,18 +5,27 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"bitw/appliance"
 )
 
-// watchText is the table of bitw status --watch. last is the one before, nil at first.
-func watchText(s, last *appliance.Status) string {
+// watchText is the table of bitw status --watch. last is the one before, nil at first. What
+// there is to do comes first, so that no terminal is too low for it, and in lines of at most
+// width characters, 0 for any.
+func watchText(s, last *appliance.Status, width int) string {
 	var t strings.Builder
 	over := time.Duration(0)
 	if last != nil {
 		over = s.Time.Sub(last.Time)
 	}
 	fmt.Fprintf(&t, "%s  %s  %s  mtu %d\n\n", s.Interface, s.State, s.Time.Format("15:04:05"), s.MTU)
+	for i, f := range s.Health {
+		t.WriteString(wrapped(f.Severity+": "+f.String(), width) + "\n")
+		if i == len(s.Health)-1 {
+			t.WriteString("\n")
+		}
+	}
 	w := tabwriter.NewWriter(&t, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "POLICY\tACTION\tOUT\tPACKETS/s\tIN\tPACKETS/s\tLAST IN\tDROPPED")
 	before := make(map[string]*appliance.PolicyStatus)
@@ -39,13 +48,28 @@ func watchText(s, last *appliance.Status) string {
 	w.Flush()
 	watchSAs(&t, s, last, over)
 	watchDrops(&t, s, last, over)
-	for i, f := range s.Health {
-		if i == 0 {
-			t.WriteString("\n")
-		}
-		t.WriteString(f.Severity + ": " + f.String() + "\n")
-	}
 	return t.String()
+}
+
+// wrapped breaks a line between words, those after the first indented.
+func wrapped(line string, width int) string {
+	var b strings.Builder
+	column := 0
+	for i, word := range strings.Fields(line) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+		case width > 0 && column+1+n > width:
+			b.WriteString("\n  ")
+			column = 2
+		default:
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += n
+	}
+	return b.String()
 }
 
 func watchSAs(t *strings.Builder, s, last *appliance.Status, over time.Duration) {
