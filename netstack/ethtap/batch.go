@@ -44,7 +44,7 @@ func (q *Queue) ReadBatch(frames [][]byte) (n int, err error) {
 			// Where others want the processor, who may be about to send more, being woken
 			// for each of their frames costs more than letting them go first.
 			yielded = true
-			_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+			yieldNow()
 			continue
 		}
 		q.reading.Store(true)
@@ -72,7 +72,7 @@ func (q *Queue) readTAP(frames [][]byte) (n int, err error) {
 	}
 	frames[0] = q.bufs[0][:size]
 	for n = 1; n < min(len(frames), len(q.bufs)); n++ {
-		size, err := unix.Read(q.fd, q.bufs[n])
+		size, err := readNow(q.fd, q.bufs[n])
 		if err != nil || size == 0 {
 			break // nothing there; what else there is the next Read finds
 		}
@@ -137,7 +137,7 @@ func (q *Queue) insteadOfBatch(frame []byte, why error) bool {
 	if frame[gsoType] != unix.VIRTIO_NET_HDR_GSO_NONE {
 		return false
 	}
-	if _, err := q.w.Write(frame); err != nil {
+	if _, err := q.write(frame); err != nil {
 		return false
 	}
 	d := q.tap.dev

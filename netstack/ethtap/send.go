@@ -8,7 +8,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -98,12 +97,8 @@ func newSendings() *sendings {
 	}
 	s.call = func(fd uintptr) {
 		for {
-			sent, _, e := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&s.msgs[0])), uintptr(s.n), unix.MSG_DONTWAIT, 0, 0)
-			s.sent, s.errno = 0, e
-			if e == 0 {
-				s.sent = int(sent)
-			}
-			if e != unix.EINTR && (e != unix.EAGAIN || !writable(int(fd))) {
+			s.sent, s.errno = sendNow(int(fd), s)
+			if s.errno != unix.EINTR && (s.errno != unix.EAGAIN || !writable(int(fd))) {
 				return
 			}
 		}

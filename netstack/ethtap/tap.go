@@ -67,6 +67,7 @@ type Queue struct {
 	raw     syscall.RawConn // of w
 	wakes   *waker          // of who waits for w
 	reads   sync.Pool       // of *tapRead
+	writes  sync.Pool       // of *tapWrite
 	// parked says that the reader waits for the end of a hold.
 	parked atomic.Bool
 }
@@ -86,6 +87,7 @@ func newTap(d *Device, t *tapDevice) (*Tap, error) {
 			return nil, fmt.Errorf("queue of %s: %w", *t.name.Load(), err)
 		}
 		q.reads.New = func() any { return newTapRead(q) }
+		q.writes.New = func() any { return newTapWrite() }
 		tap.queues = append(tap.queues, q)
 	}
 	return tap, nil
@@ -207,7 +209,7 @@ func newTapRead(q *Queue) *tapRead {
 		// At no moment has a reader a frame while reading is true.
 		q.reading.Store(false)
 		for {
-			r.n, r.err = unix.Read(r.fd, r.p)
+			r.n, r.err = readNow(r.fd, r.p)
 			if errors.Is(r.err, unix.EAGAIN) {
 				q.reading.Store(true)
 				if r.err = q.wakes.raw.Control(r.await); r.err == nil {
@@ -271,7 +273,7 @@ func (q *Queue) Write(p []byte) (int, error) {
 		}
 		return len(p), nil
 	}
-	n, err := q.w.Write(p)
+	n, err := q.write(p)
 	switch {
 	case err == nil:
 		t.frames.Add(1)
@@ -282,6 +284,37 @@ func (q *Queue) Write(p []byte) (int, error) {
 		return 0, fmt.Errorf("%w: write to %s: %w", ErrFrame, t.Name(), err)
 	}
 	return 0, fmt.Errorf("write to %s: %w", t.Name(), err)
+}
+
+// tapWrite is one write to a TAP.
+type tapWrite struct {
+	p   []byte
+	n   int
+	err error
+
+	try func(fd uintptr) // made once, since it would be allocated
+}
+
+func newTapWrite() *tapWrite {
+	w := new(tapWrite)
+	w.try = func(fd uintptr) { w.n, w.err = writeNow(int(fd), w.p) }
+	return w
+}
+
+// write writes a frame to the TAP.
+func (q *Queue) write(p []byte) (int, error) {
+	w := q.writes.Get().(*tapWrite)
+	defer q.writes.Put(w)
+	w.p = p
+	err := q.raw.Control(w.try)
+	w.p = nil
+	if err == nil {
+		err = w.err
+	}
+	if err != nil {
+		return 0, err
+	}
+	return w.n, nil
 }
 
 // Waiting tells whether frames wait in the queue to be read.

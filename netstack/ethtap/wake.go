@@ -3,18 +3,20 @@
 package ethtap
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/rawfile"
 )
 
-// Readers wait for frames by poll(2) on a thread of their own. The runtime's poller
-// would be woken for each frame that the kernel queues, even while the reader is busy.
+// Readers wait for frames by ppoll(2) on a thread of their own. The runtime's poller would
+// be woken for each frame that the kernel queues, even while the reader is busy, and looks
+// for others only when a thread has nothing else to do.
 
 // unpolled makes a file of fd, which does not block and which it owns, that the runtime
 // does not poll.
@@ -73,27 +75,68 @@ func setEvent(fd int, on bool) {
 	}
 }
 
-// A waiter is how one reader waits.
-type waiter struct{ scheduled time.Time }
+// A waiter is how one reader waits. For a while after a frame he stays awake, since more
+// may come, an answer above all: he looks at short intervals, between which neither the
+// runtime nor a processor of the machine, which sleeps lightly, counts him as idle. One that
+// sleeps deeply takes longer to wake up than a packet's whole way. Then he sleeps, and leaves
+// his processor of Go's to others at once.
+//
+// He stays awake less long each time that nothing came, until it would have paid again.
+type waiter struct {
+	scheduled time.Time
+	looks     int
+}
 
-// rescheduled is how often a reader that waits goes through Go's scheduler before. A system
-// call does not: of one who has not for 10 ms the runtime takes the processor away in the
-// next call that it finds him in, and looks every 20 µs from then on.
-const rescheduled = 5 * time.Millisecond
+const (
+	// maxLooks of lookTime each, and what a thread's timer slack adds (50 µs), is how long a
+	// reader stays awake at most.
+	maxLooks = 20
+	lookTime = 50 * time.Microsecond
+
+	// rescheduled is how often a reader who stays awake goes through Go's scheduler. From one
+	// who has not for 10 ms the runtime takes the processor away in the next system call that
+	// it knows of, and looks every 20 µs from then on.
+	rescheduled = 5 * time.Millisecond
+)
 
 // wait returns when fd, of a socket or a TAP, has something to read or an error, or the
-// eventfd wakes is set, and which of the two it was.
+// eventfd wakes is set, and which of the two it was; or neither.
 func (w *waiter) wait(fd, wakes int) (ready int16, woken bool, err error) {
-	if now := time.Now(); now.Sub(w.scheduled) > rescheduled {
-		w.scheduled = now
+	since := time.Now()
+	if since.Sub(w.scheduled) > rescheduled {
+		w.scheduled = since
 		runtime.Gosched()
 	}
-	fds := [...]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(wakes), Events: unix.POLLIN}}
-	if _, err := unix.Poll(fds[:], -1); err != nil {
-		if errors.Is(err, unix.EINTR) {
-			err = nil
-		}
-		return 0, false, err
+	fds := [...]rawfile.PollEvent{{FD: int32(fd), Events: unix.POLLIN}, {FD: int32(wakes), Events: unix.POLLIN}}
+	n := 0
+	for i := 0; i < w.looks && n == 0 && err == nil; i++ {
+		n, err = look(&fds)
 	}
-	return fds[0].Revents, fds[1].Revents != 0, nil
+	if n > 0 || err != nil {
+		w.looks = maxLooks
+	} else {
+		if _, errno := rawfile.BlockingPoll(&fds[0], len(fds), nil); errno != 0 && errno != unix.EINTR {
+			err = errno
+		}
+		w.scheduled = time.Now()
+		if w.looks /= 2; w.scheduled.Sub(since) < maxLooks*lookTime {
+			w.looks = maxLooks
+		}
+	}
+	return fds[0].Revents, fds[1].Revents != 0, err
+}
+
+// look polls for at most lookTime and returns how many are ready. The runtime is not told
+// of it; the signal by which it wants something ends the look.
+func look(fds *[2]rawfile.PollEvent) (int, error) {
+	limit := unix.NsecToTimespec(int64(lookTime))
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(fds)), uintptr(len(fds)), uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
+	switch errno {
+	case 0:
+		return int(n), nil
+	case unix.EINTR:
+		runtime.Gosched()
+		return 0, nil
+	}
+	return 0, errno
 }

@@ -4,8 +4,10 @@ package ethtap
 
 import (
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,7 +27,7 @@ func TestR11_ReadersAreScheduled(t *testing.T) {
 	for range trials {
 		var other atomic.Bool
 		go other.Store(true)
-		w := waiter{}
+		w := waiter{looks: maxLooks}
 		if _, _, err := w.wait(fd, fd); err != nil {
 			t.Fatal(err)
 		}
@@ -40,4 +42,81 @@ func TestR11_ReadersAreScheduled(t *testing.T) {
 	if had < trials/2 { // the scheduler need not take the other first
 		t.Errorf("others had their turn %d times of %d", had, trials)
 	}
+}
+
+// TestWaiterStaysAwake: a reader looks before he sleeps as long as that pays, and no more
+// when what he waits for comes later than that, again and again.
+func TestWaiterStaysAwake(t *testing.T) {
+	frames, err := newWaker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer frames.close()
+	idle, err := newWaker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.close()
+	var w waiter
+	wait := func() {
+		ready, woken, err := w.wait(int(frames.file.Fd()), int(idle.file.Fd()))
+		if err != nil || woken || ready != unix.POLLIN {
+			t.Fatalf("ready %#x, woken %v, %v", ready, woken, err)
+		}
+	}
+	frames.set(true)
+	until(t, "a reader who finds frames at once to stay awake", func() bool {
+		wait()
+		return w.looks == maxLooks
+	})
+	late := func() {
+		frames.set(false)
+		time.AfterFunc(20*time.Millisecond, func() { frames.set(true) })
+		wait()
+	}
+	for before := w.looks; w.looks > 0; before = w.looks {
+		if late(); w.looks >= before {
+			t.Fatalf("%d looks after %d that did not pay", w.looks, before)
+		}
+	}
+	if late(); w.looks != 0 {
+		t.Errorf("%d looks again", w.looks)
+	}
+}
+
+// TestWaitersLeaveTheProcessors: readers who wait, awake or asleep, keep neither the
+// collector nor others from running, though they are more than there are processors.
+func TestWaitersLeaveTheProcessors(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
+	stop, err := newWaker()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop.close()
+	var fds [2]*waker // one that never has a frame, and one that always does
+	for i := range fds {
+		if fds[i], err = newWaker(); err != nil {
+			t.Fatal(err)
+		}
+		defer fds[i].close()
+		fds[i].set(i == 1)
+	}
+	var readers sync.WaitGroup
+	for i := range 8 {
+		readers.Go(func() {
+			w := waiter{looks: maxLooks}
+			for woken := false; !woken; {
+				var err error
+				if _, woken, err = w.wait(int(fds[i%2].file.Fd()), int(stop.file.Fd())); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 20 {
+		runtime.GC()
+	}
+	stop.set(true)
+	readers.Wait()
 }
