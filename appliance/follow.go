@@ -142,7 +142,7 @@ func (b *bump) followDevice(now *hostState, name string) {
 }
 
 // keepCut is done once a second: it tries again to cut an interface that could not be
-// cut, and sees to it that the guard is there.
+// cut, and sees to it that programs and guard are there.
 func (b *bump) keepCut() {
 	if b.device == nil {
 		return
@@ -161,6 +161,13 @@ func (b *bump) keepCut() {
 		case b.answers() && !b.crossing.Load():
 			b.announceBox()
 		}
+	}
+	switch restored, err := b.device.CheckCut(); {
+	case errors.Is(err, ethtap.ErrClosed):
+	case err != nil:
+		b.tell(Event{Kind: InterfaceUncut, Level: "error", Text: "the programs of the cut were taken off by somebody, and cannot be put back; traffic passes in the clear", Error: err.Error()})
+	case restored:
+		b.tell(Event{Kind: InterfaceCut, Level: "error", Text: "the programs of the cut were taken off by somebody, and are back; traffic may have passed in the clear: does something delete or replace the clsact qdisc?"})
 	}
 	switch restored, err := b.device.CheckGuard(); {
 	case errors.Is(err, ethtap.ErrClosed):

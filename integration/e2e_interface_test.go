@@ -103,6 +103,61 @@ func (b *box) sequence(name string) uint64 {
 	return 0
 }
 
+// TestR07_TheCutIsPutBack takes the programs away from an interface that stays as it is, as
+// far as can be seen: bitw tells, and from then on all is protected again.
+func TestR07_TheCutIsPutBack(t *testing.T) {
+	for _, x := range []struct {
+		name, says string
+		away       func(t *testing.T, lab *netlab.Lab, pair *netlab.Pair)
+	}{
+		{"by deleting the qdisc", "are back", func(t *testing.T, _ *netlab.Lab, pair *netlab.Pair) {
+			qdisc := &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{
+				LinkIndex: eth(t, pair.A, "eth0").Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+			}}
+			if err := pair.A.Netlink().QdiscDel(qdisc); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"by a stay in another namespace", "created anew", func(t *testing.T, lab *netlab.Lab, pair *netlab.Pair) {
+			home, away := filepath.Base(pair.A.NetNSPath()), filepath.Base(lab.Host("away").NetNSPath())
+			commands := []string{"link set eth0 netns " + away, "netns exec " + away + " ip link set eth0 netns " + home, "link set eth0 up"}
+			for _, a := range netlab.DefaultA() {
+				commands = append(commands, "addr add "+a.String()+" dev eth0 nodad")
+			}
+			file := filepath.Join(t.TempDir(), "ip")
+			if err := os.WriteFile(file, []byte(strings.Join(commands, "\n")+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			index := eth(t, pair.A, "eth0").Attrs().Index
+			if _, err := pair.A.Run(deadline(t, 10*time.Second), "ip", "-batch", file); err != nil {
+				t.Fatal(err)
+			}
+			if now := eth(t, pair.A, "eth0").Attrs().Index; now != index {
+				t.Fatalf("the index is %d and was %d", now, index)
+			}
+		}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			lab := netlab.New(t)
+			pair := lab.Pair(netlab.PairOptions{})
+			p := protected()
+			a, b := newBox(t, pair.A, p.yaml(true)), newBox(t, pair.B, p.yaml(false))
+			a.up("--hook", "clsact")
+			b.up()
+			tattle(t, pair.A, b4)
+			tattle(t, pair.A, b6)
+			x.away(t, lab, pair)
+			eventually(t, "bitw says so", func() bool { return strings.Contains(a.out.String(), x.says) })
+			last := a.sequence("v4-ab")
+			eventually(t, "the interface is cut again", func() bool { return a.sequence("v4-ab") > last })
+			c := watchClear(pair, 128)
+			pings(t, pair.A, b4, netlab.PingOptions{Count: 5})
+			pings(t, pair.A, b6, netlab.PingOptions{Count: 5})
+			allESP(t, c)
+		})
+	}
+}
+
 // TestR07_CreatedAnewNothingLeavesInTheClear deletes the interface and creates it
 // again under traffic: bitw waits, cuts the new one and goes on with the same SAs.
 func TestR07_CreatedAnewNothingLeavesInTheClear(t *testing.T) {

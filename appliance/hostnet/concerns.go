@@ -38,6 +38,12 @@ func concerns(m syscall.NetlinkMessage, index int) bool {
 	return false
 }
 
+// ends tells that the interface with an index was deleted or left the namespace. A bridge
+// that lets a port go says so in its own family.
+func ends(m syscall.NetlinkMessage, index int) bool {
+	return m.Header.Type == unix.RTM_DELLINK && len(m.Data) >= 8 && m.Data[0] == unix.AF_UNSPEC && int(order.Uint32(m.Data[4:])) == index
+}
+
 // concerns tells whether news of a route may mean a change for a device. A route
 // that replaces another may take one away from the device without naming it.
 func (r route) concerns(index int, replaces bool) bool {

@@ -33,7 +33,8 @@ const (
 //
 // Notifications only tell when to read, never what, so a lost or reordered one
 // cannot leave a wrong picture behind; when the kernel had to drop some
-// (ENOBUFS) that too means reading.
+// (ENOBUFS) that too means reading. One alone tells more: that the interface came to
+// its end, for the one that is there when it is read may have the same index.
 type Watcher struct {
 	name    string
 	reader  *reader
@@ -42,6 +43,7 @@ type Watcher struct {
 
 	current atomic.Pointer[Interface]
 	index   atomic.Int64 // of the interface; 0 while it is gone
+	ended   atomic.Bool  // it was deleted, or left, since the last snapshot
 	fault   atomic.Pointer[error]
 
 	dirty   chan struct{} // holds one token while a snapshot is due
@@ -62,7 +64,7 @@ type subscription interface {
 // Initial before it returns, then once for every later snapshot that differs,
 // with the set of what differs, until ctx ends or Close is called. Calls never
 // overlap, and Current is already the snapshot handed over. Changes within about
-// 20 ms come as one.
+// 20 ms come as one, but that the interface is no more comes at once.
 //
 // errors.Is(err, ErrNoInterface) tells that there is no such interface; changed
 // has not been called then.
@@ -162,10 +164,13 @@ func (w *Watcher) receive() {
 			}
 			continue
 		}
+		index := int(w.index.Load())
 		for _, m := range messages {
-			if concerns(m, int(w.index.Load())) {
+			if ends(m, index) {
+				w.ended.Store(true)
+			}
+			if concerns(m, index) {
 				w.due()
-				break
 			}
 		}
 	}
@@ -195,14 +200,15 @@ func (w *Watcher) pause(d time.Duration) bool {
 func (w *Watcher) follow() {
 	defer w.running.Done()
 	defer w.reader.close()
-	wait := gather
+	wait, ended := gather, false
 	for {
 		select {
 		case <-w.done:
 			return
 		case <-w.dirty:
 		}
-		if !w.pause(wait) {
+		// Whoever cuts the interface must know at once that what he has cut is no more.
+		if !w.ended.Load() && !w.pause(wait) {
 			return
 		}
 		select { // what came during the wait is covered by the snapshot to come
@@ -210,6 +216,7 @@ func (w *Watcher) follow() {
 		default:
 		}
 		began := time.Now()
+		ended = w.ended.Swap(false) || ended
 		cur, err := w.snapshot()
 		if err != nil {
 			w.fault.Store(&err)
@@ -221,6 +228,10 @@ func (w *Watcher) follow() {
 		// With huge tables reading takes its time; let it take half at most.
 		wait = max(gather, time.Since(began))
 		event := difference(w.current.Load(), cur)
+		if ended && !cur.Gone {
+			event = Recreated
+		}
+		ended = false
 		if event == 0 {
 			continue
 		}

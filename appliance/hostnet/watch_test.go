@@ -141,6 +141,33 @@ func TestWatchRecreatedAtOnce(t *testing.T) {
 	}
 }
 
+// One that comes back at once may be as the former was, by its index too.
+func TestWatchRecreatedWithItsIndex(t *testing.T) {
+	s := newSpace(t)
+	w, l := watch(t, s)
+	index := w.Current().Index
+	other := newSpace(t)
+	other.ip("link del eth0")
+	for _, away := range [][]string{
+		{"link del eth0", fmt.Sprintf("link add eth0 index %d address 02:00:00:00:00:01 type veth peer name far", index)},
+		{"link set eth0 netns " + other.name, "netns exec " + other.name + " ip link set eth0 netns " + s.name},
+	} {
+		s.batch(away)
+		i, events := l.until("back by "+away[0], func(*Interface) bool { return true })
+		for events.Has(Gone) { // it was seen away
+			i, events = l.until("back by "+away[0], func(i *Interface) bool { return !i.Gone })
+		}
+		if i.Index != index || events != Recreated {
+			t.Errorf("%s: index %d, expected %d; events %v", away[0], i.Index, index, events)
+		}
+	}
+	// A bridge that lets it go tells so in the words of an end.
+	s.ip("link add br0 type bridge", "link set eth0 master br0", "link set eth0 nomaster", "link set eth0 mtu 1400")
+	if _, events := l.until("after the bridge", func(i *Interface) bool { return i.MTU == 1400 }); events.Has(Recreated) {
+		t.Errorf("events %v", events)
+	}
+}
+
 // What other interfaces do is not reported.
 func TestWatchIgnoresOthers(t *testing.T) {
 	s := newSpace(t)

@@ -40,7 +40,10 @@ func (d *Device) followSide(side, index int) error {
 	if index == 0 {
 		d.gone[side] = true
 		d.pause()
-		return nil
+		return d.InNamespace(func() error {
+			d.raiseGuard()
+			return nil
+		})
 	}
 	return d.InNamespace(func() error {
 		l, err := d.nl.LinkByIndex(index)
@@ -64,6 +67,36 @@ func (d *Device) followSide(side, index int) error {
 		d.pause()
 		return err
 	})
+}
+
+// CheckCut puts the programs back in their places that somebody has taken off, as he does
+// who deletes a qdisc, and tells whether there were any: what came since has passed by
+// itself. An interface that is gone, or another, is for Follow.
+func (d *Device) CheckCut() (restored bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return false, ErrClosed
+	case d.held.Load() != nil:
+		return false, nil
+	}
+	err = d.InNamespace(func() error {
+		missing := false
+		for i, p := range d.points() {
+			if d.isGone(p.ifindex) || !linkThere(d.nl, p.ifindex) {
+				return nil
+			}
+			missing = missing || !d.attached[i].holds(p.ifindex)
+		}
+		if !missing {
+			return nil
+		}
+		err := d.attachAgain()
+		restored = err == nil
+		return err
+	})
+	return restored, err
 }
 
 // pause keeps the programs from the taps while an interface is gone: one that went to

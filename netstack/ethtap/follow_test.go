@@ -504,6 +504,111 @@ func TestR07_OpenHasNoGuard(t *testing.T) {
 	wantClean(t, l.a)
 }
 
+// TestR07_TheIndexComesBack: an interface that was away may have the index by which the
+// guard knew it, without the programs.
+func TestR07_TheIndexComesBack(t *testing.T) {
+	hooks(t, func(t *testing.T, h Hook) {
+		for _, away := range []string{"deleted", "in another namespace"} {
+			t.Run(away, func(t *testing.T) {
+				l := newLab(t)
+				d := l.a.open(t, Options{Hook: h})
+				if kind, err := d.Guard(); kind == GuardNone {
+					missing(t, "no guard: %v", err)
+				}
+				set(t, d, Active, Active)
+				w, index := l.b.listen(t), l.a.index
+				back := func() { l.connectAs(t, index) }
+				if away == "deleted" {
+					l.disconnect(t)
+				} else {
+					c := newHost(t, labs.Add(1), "c", 1)
+					back = func() {
+						l.a.takes(t, c)
+						l.a.setUp(t)
+						l.a.knows(t, l.b)
+					}
+					c.takes(t, l.a)
+				}
+				if err := d.Follow(0); err != nil {
+					t.Fatal(err)
+				}
+				back()
+				if l.a.index != index {
+					t.Fatalf("the index is %d, expected %d", l.a.index, index)
+				}
+				x := tattle(t, l.a, l.b)
+				x.busy(t) // only the guard is there
+				if err := d.Follow(index); err != nil {
+					t.Fatal(err)
+				}
+				x.busy(t)
+				if n := w.secrets.Load(); n != 0 {
+					t.Errorf("%d frames leaked", n)
+				}
+				x.end()
+				startPump(t, d)
+				until(t, "room in the full queue", d.Kernel().idle)
+				passes(t, l)
+				if err := d.Close(); err != nil {
+					t.Fatal(err)
+				}
+				passes(t, l)
+				wantClean(t, l.a)
+			})
+		}
+	})
+}
+
+// TestR07_ProgramsComeBack takes them off as others do who have a use for the qdisc.
+func TestR07_ProgramsComeBack(t *testing.T) {
+	l := newLab(t)
+	d := l.a.open(t, Options{Hook: HookCLSACT})
+	set(t, d, Active, Active)
+	startPump(t, d)
+	for _, name := range []string{"eth0", d.Info().KernelTap, d.Info().WireTap} {
+		if restored, err := d.CheckCut(); restored || err != nil {
+			t.Fatalf("CheckCut: %v, %v; nothing was taken off", restored, err)
+		}
+		dev, err := l.a.nl.LinkByName(name)
+		if err == nil {
+			err = l.a.nl.QdiscDel(clsactQdisc(dev.Attrs().Index))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if restored, err := d.CheckCut(); !restored || err != nil {
+			t.Fatalf("CheckCut without the programs of %s: %v, %v", name, restored, err)
+		}
+		before := d.Wire().frames.Load()
+		passes(t, l)
+		if d.Wire().frames.Load() == before {
+			t.Errorf("nothing goes by the taps after the programs of %s were taken off", name)
+		}
+	}
+	l.disconnect(t)
+	if restored, err := d.CheckCut(); restored || err != nil {
+		t.Errorf("CheckCut without the interface: %v, %v", restored, err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.CheckCut(); !errors.Is(err, ErrClosed) {
+		t.Errorf("CheckCut of a closed device: %v", err)
+	}
+}
+
+// takes moves eth0 from another host's namespace.
+func (h *host) takes(t testing.TB, from *host) {
+	t.Helper()
+	eth, err := from.nl.LinkByName("eth0")
+	if err == nil {
+		err = from.nl.LinkSetNsFd(eth, int(h.ns.Fd()))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestR07_MovedToAnotherNamespace: the interface takes the programs with it, which let
 // nothing pass there, and is cut as before when it is back.
 func TestR07_MovedToAnotherNamespace(t *testing.T) {

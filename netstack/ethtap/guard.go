@@ -17,7 +17,9 @@ import (
 // by an interface of a guarded name with another index than the cut one. While the
 // cut is in place it does nothing. An interface that is deleted and created anew has
 // a new index and none of our programs; the guard keeps it shut from its creation
-// until it is cut. As a kernel object it outlives the process, as pins do. KeepShut
+// until it is cut. The former index is given only to who asks for it, or by clsact to one
+// that comes back from another namespace; once the device knows that the interface is gone
+// the guard lets no index pass. As a kernel object it outlives the process, as pins do. KeepShut
 // raises one that lets no index pass, before anything is cut.
 //
 // By the netdev family it sees every frame, ARP too, and before the device is up.
@@ -243,17 +245,21 @@ func (d *Device) raiseGuard() {
 		return
 	}
 	for side, g := range d.guarded() {
-		kind, err := setGuard(g.opened, slices.Compact([]string{g.opened, g.name}), g.index)
+		index := g.index
+		if d.gone[side] {
+			index = 0 // it may come back with the index that it had, without the programs
+		}
+		kind, err := setGuard(g.opened, slices.Compact([]string{g.opened, g.name}), index)
 		if err != nil {
 			kind = GuardNone
 		}
-		d.guard[side].Store(&guardState{kind, g.index, err})
+		d.guard[side].Store(&guardState{kind, index, err})
 	}
 }
 
 type guardState struct {
 	kind  GuardKind
-	index int // of the interface that may carry the name
+	index int // of the interface that may carry the name, 0 for none
 	err   error
 }
 

@@ -104,8 +104,14 @@ func (h *host) sweep(t testing.TB) {
 // connect makes the veth and sets up both ends, the receiving b first.
 func (l *lab) connect(t testing.TB) {
 	t.Helper()
+	l.connectAs(t, 0)
+}
+
+// connectAs is connect with an index for a's end; 0 leaves that to the kernel.
+func (l *lab) connectAs(t testing.TB, index int) {
+	t.Helper()
 	la := netlink.NewLinkAttrs()
-	la.Name = "eth0"
+	la.Name, la.Index = "eth0", index
 	if err := l.a.nl.LinkAdd(&netlink.Veth{LinkAttrs: la, PeerName: "eth0", PeerNamespace: netlink.NsFd(l.b.ns.Fd())}); err != nil {
 		missing(t, "make a veth: %v", err)
 	}
