@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"bitw/integration/netlab"
 )
 
@@ -32,11 +34,12 @@ for d in /etc "$2"; do
 	mount -t overlay overlay -o "lowerdir=$d,upperdir=$1$d/upper,workdir=$1$d/work" "$d"
 done
 for d in /run /var/lib /usr/local/sbin; do mount -t tmpfs tmpfs "$d"; done
-mount -t bpf bpf /sys/fs/bpf
 printf '#!/bin/sh\nexec "$@"\n' > /usr/local/sbin/sudo
 chmod 755 /usr/local/sbin/sudo
 echo ready
 exec sleep infinity`
+
+const bpffs = "/sys/fs/bpf"
 
 // overlays is the need of what own does.
 func overlays() netlab.Need {
@@ -63,6 +66,13 @@ func source(t testing.TB) string {
 
 func newPerson(t testing.TB, host *netlab.Host) *person {
 	t.Helper()
+	// bitw mounts this one itself, but not among mounts that others may not see.
+	var st unix.Statfs_t
+	if err := unix.Statfs(bpffs, &st); err == nil && st.Type != unix.BPF_FS_MAGIC {
+		if err := unix.Mount("bpf", bpffs, "bpf", 0, "mode=700"); err != nil {
+			t.Fatalf("mount a bpf filesystem at %s: %v", bpffs, err)
+		}
+	}
 	out := new(output)
 	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "bash", "-c", own, "bash", t.TempDir(), source(t))
 	cmd.Stdout, cmd.Stderr = out, out

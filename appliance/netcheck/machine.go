@@ -98,7 +98,7 @@ func (r *Report) kernel(forbid bool) {
 	if err := unix.Statfs("/sys/fs/bpf", &st); err == nil && uint32(st.Type) == unix.BPF_FS_MAGIC {
 		r.add("kernel", Good, "", "bpffs is mounted, so that the interface stays shut when bitw dies")
 	} else {
-		r.add("kernel", Bad, "mount -t bpf bpf /sys/fs/bpf", "no bpffs at /sys/fs/bpf, where what keeps the interface shut is pinned")
+		r.add("kernel", Warning, "mount -t bpf bpf /sys/fs/bpf; bitw up does so itself as root, but not among mounts of its own, such as those of ip netns exec", "no bpffs at /sys/fs/bpf, where what keeps the interface shut is pinned")
 	}
 	if dir, err := ethtap.DefaultCgroup(); err == nil {
 		r.add("kernel", Good, "", "cgroup2 is at %s, for forbid_bypass", dir)

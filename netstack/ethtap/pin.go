@@ -3,10 +3,12 @@
 package ethtap
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -94,16 +96,49 @@ func onBPF(dir string) (on bool, top string, err error) {
 // hostMounts refuses a mount namespace that may end with this process, because
 // its pins would end too and the interface would be open. "ip netns exec" makes
 // such a one. A service manager's has the bpf filesystem of process 1, if any.
-// Where process 1 cannot be looked at, the question stays open.
+// Where process 1 cannot be looked at, the processes that this one comes of are instead; where
+// they cannot either, the question stays open.
 func hostMounts(on bool, top string) error {
-	var own, first unix.Stat_t
-	if unix.Stat("/proc/self/ns/mnt", &own) != nil || unix.Stat("/proc/1/ns/mnt", &first) != nil || own.Ino == first.Ino {
+	var own, other unix.Stat_t
+	if unix.Stat("/proc/self/ns/mnt", &own) != nil {
 		return nil
 	}
-	if on && unix.Stat(top, &own) == nil && unix.Stat("/proc/1/root"+top, &first) == nil && own.Dev == first.Dev {
-		return nil
+	for _, pid := range append([]int{1}, ancestors()...) {
+		proc := "/proc/" + strconv.Itoa(pid)
+		switch {
+		case unix.Stat(proc+"/ns/mnt", &other) != nil:
+			continue
+		case own.Ino == other.Ino && pid == 1:
+			return nil
+		case own.Ino == other.Ino:
+			continue
+		}
+		var mine, its unix.Stat_t
+		if on && unix.Stat(top, &mine) == nil && unix.Stat(proc+"/root"+top, &its) == nil && mine.Dev == its.Dev {
+			return nil
+		}
+		return because(ErrOccupied, "failing shut needs pins that outlive the process, but this mount namespace is not that of process %d (ip netns exec makes its own) and has not its bpf filesystem: "+
+			"enter the network namespace with nsenter --net=/run/netns/NAME, or as a library give its path", pid)
 	}
-	return because(ErrOccupied, "failing shut needs pins that outlive the process, but this mount namespace is not that of process 1 (ip netns exec makes its own) and has not its bpf filesystem; give the namespace by its path instead")
+	return nil
+}
+
+// ancestors are the processes from which this one comes, the nearest first, without process 1.
+func ancestors() (pids []int) {
+	for pid := os.Getppid(); pid > 1; {
+		pids = append(pids, pid)
+		text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if err != nil {
+			break
+		}
+		// The name before them may have anything in it, but they have no parenthesis.
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if len(fields) < 2 {
+			break
+		}
+		pid, _ = strconv.Atoi(fields[1]) // 0 for what is none
+	}
+	return pids
 }
 
 // removePinDir removes the interface's directory with all that is in it, and
