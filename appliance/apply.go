@@ -122,6 +122,7 @@ func (a *Appliance) apply(by string, cfg Config, dry bool) ([]config.Change, err
 	a.trace.apply(before, &cfg)
 	a.trace.log.watch(b.watch)
 	resume()
+	b.decideAnew()
 	if err := b.setNeighbors(cfg.Neighbors == config.Relay); err != nil {
 		a.log.WithError(err).Warn("what the kernel knows of its neighbours is not all put right; it asks anew in time")
 	}
@@ -257,6 +258,15 @@ func (b *bump) exchange(cfg *Config, spd *sa.SPD, plan *keyer.Plan, changes []co
 	if slices.ContainsFunc(changes, func(c config.Change) bool { return c.Subject == config.NeighborEdit }) {
 		b.exchangeNeighbors(old)
 	}
+}
+
+// decideAnew has the engine look again at what it let pass in the clear and what waits for a
+// next hop, for the policies may have changed since.
+func (b *bump) decideAnew() {
+	ctx, cancel := context.WithTimeout(context.Background(), pauseLimit)
+	defer cancel()
+	b.awaitTurns(ctx) // who works on a frame may ask for a next hop yet
+	b.engine.Again(b.resolver.TakeBack(b.engine.Revoked))
 }
 
 // exchangeNeighbors replaces the static neighbours that were old's. b.mu is held.

@@ -1,9 +1,12 @@
 package appliance
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,10 +14,13 @@ import (
 	"testing"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 
 	"bitw/config"
+	"bitw/netstack/link"
 	"bitw/netstack/wire"
+	"bitw/sa"
 )
 
 // another is a configuration that differs from cfg in what can change at run time: the IPv4
@@ -281,5 +287,72 @@ func TestR50_ApplyNeedsARunningAppliance(t *testing.T) {
 	<-errc
 	if _, err := box.Apply(cfg, false); err == nil || !strings.Contains(err.Error(), "nothing was changed") {
 		t.Errorf("applied to a stopped appliance: %v", err)
+	}
+}
+
+// TestR32_R50_WhatWaitsIsDecidedAnew: a datagram that may pass in the clear waits for the
+// Ethernet address of its next hop, and no longer may when that is found.
+func TestR32_R50_WhatWaitsIsDecidedAnew(t *testing.T) {
+	protect := protectAll(t)
+	protect.SAs, protect.Policies = protect.SAs[:2], protect.Policies[:1]
+	bypass := config.Config{Policies: []config.Policy{{Name: "all", Action: config.Bypass}}}
+	discard := config.Config{Policies: []config.Policy{{Name: "all", Action: config.Discard}}}
+	for _, x := range []struct {
+		name string
+		next config.Config
+		want map[uint8]int // datagrams on the wire, by protocol
+	}{
+		{"protect", protect, map[uint8]int{wire.ProtoESP: 3}},
+		{"discard", discard, map[uint8]int{}},
+		{"bypass", bypass, map[uint8]int{wire.ProtoUDP: 3}},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			log := &wireLog{}
+			mac, peer := net.HardwareAddr{2, 0, 0, 0, 0, 10}, net.HardwareAddr{2, 0, 0, 0, 0, 11}
+			host, inner := link.Pipe(link.PipeOptions{})
+			outer, far := link.Pipe(link.PipeOptions{Wiretap: func(_ *link.PipeEnd, frame []byte) { log.see(frame) }})
+			h := newMemoryHost(t, host, mac, "192.0.2.1", "2001:db8::1")
+			box, err := New(bypass, WithSequenceStore(sa.NewMemoryStore()), WithLinks(inner, outer, Host{
+				MAC: mac, Addresses: []netip.Prefix{netip.PrefixFrom(h.v4, 24)},
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() { done <- box.Run(context.Background()) }()
+			<-box.Ready()
+			defer func() {
+				_ = box.Close()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			}()
+			local, proto := h.full(false, 0)
+			c, err := gonet.DialUDP(h.stack, &local, &tcpip.FullAddress{NIC: 1, Addr: addressOf(netip.MustParseAddr("192.0.2.2")), Port: 9}, proto)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			for range 3 {
+				if _, err := c.Write([]byte("clear")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			waitFor(t, "the datagrams wait", func() bool { return box.bump.Load().resolver.Waiting() == 3 })
+			if _, err := box.Apply(x.next, false); err != nil {
+				t.Fatal(err)
+			}
+			answer := append(make([]byte, wire.VirtioNetLen), mac...)
+			answer = append(append(answer, peer...), 8, 6, 0, 1, 8, 0, 6, 4, 0, 2)
+			answer = append(append(append(answer, peer...), 192, 0, 2, 2), mac...)
+			answer = append(answer, 192, 0, 2, 1)
+			if n, err := far.WriteFrames([][]byte{answer}); n != 1 || err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, "nothing waits", func() bool { return box.bump.Load().resolver.Waiting() == 0 })
+			if got := log.protocols(); !maps.Equal(got, x.want) {
+				t.Errorf("on the wire, by protocol: %v; expected %v; drops %s", got, x.want, dropsOf(box))
+			}
+		})
 	}
 }

@@ -2,7 +2,9 @@ package hook
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -203,6 +205,36 @@ func TestR22_WaitingPacketsLeave(t *testing.T) {
 				t.Errorf("Lookup = %q, %v", mac, ok)
 			}
 		})
+	}
+}
+
+// What is taken back does not leave when its next hop answers, and what is left does, in
+// its order.
+func TestR22_WaitingPacketsTakenBack(t *testing.T) {
+	b := newBump(t)
+	numbered := func(n uint16) []byte {
+		return ethernet(macHost, macHost, 0x0800, ipv4To(peer4, wire.ProtoUDP, udpBytes(n, 2000)))
+	}
+	number := func(datagram []byte) uint16 { return binary.BigEndian.Uint16(datagram[20:]) }
+	for n := range uint16(6) {
+		b.send(b.kern, numbered(n))
+	}
+	var taken []uint16
+	for _, pkt := range b.resolver.TakeBack(func(pkt *stack.PacketBuffer) bool { return number(datagram(pkt))%2 == 1 }) {
+		taken = append(taken, number(datagram(pkt)))
+		pkt.DecRef()
+	}
+	if want := []uint16{1, 3, 5}; !slices.Equal(taken, want) || b.resolver.Waiting() != 3 {
+		t.Errorf("taken back: %d, expected %d; %d wait", taken, want, b.resolver.Waiting())
+	}
+	take(&b.fromRight)
+	b.send(b.dev, arpFrame(macHost, 2, macPeer, peer4, macHost, host4))
+	var left []uint16
+	for _, f := range take(&b.fromRight) {
+		left = append(left, number(f[ethernetLen:]))
+	}
+	if want := []uint16{0, 2, 4}; !slices.Equal(left, want) || b.resolver.octets != 0 {
+		t.Errorf("left: %d, expected %d; %d octets wait", left, want, b.resolver.octets)
 	}
 }
 

@@ -341,6 +341,25 @@ func (r *Resolver) takeWaiting(h *nextHop) []*stack.PacketBuffer {
 	return list
 }
 
+// TakeBack returns the packets, of those that wait, of which yes says so, in the order in
+// which they came to each next hop. They wait no more, and their references are the caller's.
+func (r *Resolver) TakeBack(yes func(*stack.PacketBuffer) bool) (taken []*stack.PacketBuffer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range *r.hops.Load() {
+		for _, pkt := range r.takeWaiting(h) {
+			if yes(pkt) {
+				taken = append(taken, pkt)
+				continue
+			}
+			h.waiting.put(pkt)
+			r.octets += pkt.MemSize()
+			pkt.DecRef() // put has one of its own
+		}
+	}
+	return taken
+}
+
 func (r *Resolver) output(pkt *stack.PacketBuffer, mac tcpip.LinkAddress) {
 	if r.o.Output != nil {
 		r.o.Output(pkt, mac)

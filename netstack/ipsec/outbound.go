@@ -119,6 +119,9 @@ func (e *Engine) bypassOut(w *work, p *sa.Policy, pkt *stack.PacketBuffer, set *
 		e.dropped(w, hook.Left, reason, p, nil)
 		return
 	}
+	for _, pkt := range w.out.AsSlice() {
+		pkt.NetworkPacketInfo.IsForwardedPacket = true // for Revoked
+	}
 	octets := len(w.d.Bytes)
 	hop.kept = hop.named && e.hosts != nil
 	e.turned(w, hook.Right, octets)

@@ -9,6 +9,7 @@ import (
 
 	"bitw/netstack/hook"
 	"bitw/netstack/wire"
+	"bitw/sa"
 )
 
 const (
@@ -70,6 +71,33 @@ func (u *unresolved) expire(now, age int64) {
 		if now-list[len(list)-1].since > age {
 			delete(u.hops, hop)
 		}
+	}
+}
+
+// Revoked says of a packet that waits for a next hop that the policies no longer let it pass in
+// the clear, as they did when it came: Again is for it. Of fragments it is said as well,
+// about which only the whole tells.
+func (e *Engine) Revoked(pkt *stack.PacketBuffer) bool {
+	if !pkt.NetworkPacketInfo.IsForwardedPacket {
+		return false
+	}
+	w := e.work()
+	defer e.done(w)
+	if w.read(pkt, hook.Left) != wire.DropNone || w.d.Info.IsFragment {
+		return true
+	}
+	p := e.outboundPolicy(w)
+	return p == nil || p.Action != sa.Bypass || w.quotes
+}
+
+// Again takes packets of the host that have waited for a next hop, and decides about them as
+// if they came now. It takes their references.
+func (e *Engine) Again(pkts []*stack.PacketBuffer) {
+	for _, pkt := range pkts {
+		w := e.work()
+		e.outboundPacket(w, pkt)
+		e.done(w)
+		pkt.DecRef()
 	}
 }
 
