@@ -107,6 +107,8 @@ func follow[T any](ctx context.Context, p *program, begin func(context.Context) 
 		switch {
 		case errors.Is(err, io.EOF), cut.Err() != nil:
 			return nil
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return errors.New("bitw has ended without being told to, or has cut this off; bitw status tells which")
 		case err != nil:
 			return err
 		}

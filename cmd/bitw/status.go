@@ -62,12 +62,20 @@ clear), 3 if it cannot be told, as when none runs.
 			case f.check:
 				return p.checkStatus(cmd.Context(), where, f.output)
 			}
-			c, err := p.find(where)
+			path, err := p.path(where)
+			if err != nil {
+				return err
+			}
+			c, err := p.client(path)
 			if err != nil {
 				return err
 			}
 			if f.watch {
-				return p.watchStatus(cmd.Context(), c, f)
+				err := p.watchStatus(cmd.Context(), c, f)
+				if _, gone := p.client(path); err != nil && gone != nil {
+					return gone
+				}
+				return err
 			}
 			s, err := c.Status(cmd.Context())
 			if err != nil {

@@ -2,6 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -141,6 +144,37 @@ func TestStatusAddress(t *testing.T) {
 			w.call(t, c.status, c.out, here.Replace(c.err), args...)
 		})
 	}
+}
+
+// A bitw that ends is told of as if it had been asked only then.
+func TestStatusWatchToTheEnd(t *testing.T) {
+	w := newWorld(t)
+	c := w.serve(t, "eth0", &appliance.Status{Interface: "eth0"})
+	w.isShut = func(string) (bool, error) { return true, nil }
+	status := make(chan int, 1)
+	go func() { status <- w.run(t.Context(), []string{"status", "--watch", "--every", "100ms"}) }()
+	eventually(t, &w.out, "eth0")
+	c.server.Close()
+	if got := <-status; got != 1 || !strings.Contains(w.err.String(), "and eth0 is shut, nothing passes; bitw up takes it over") {
+		t.Errorf("status %d: %s", got, w.err.String())
+	}
+}
+
+// One that is killed, or cuts a trace off, is told of too.
+func TestR50_TraceCutOff(t *testing.T) {
+	w := newWorld(t)
+	l, err := net.Listen("unix", filepath.Join(w.sockets, "eth0.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, `{"event":"state","text":"state active"}`)
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})}
+	defer server.Close()
+	go func() { _ = server.Serve(l) }()
+	w.call(t, 1, "state active", "bitw: bitw has ended without being told to, or has cut this off; bitw status tells which\n", "monitor")
 }
 
 // What the configuration says, and the interface does not have, is told.
