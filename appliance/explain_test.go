@@ -252,6 +252,44 @@ func probeConfig(t *rapid.T) config.Config {
 	return cfg
 }
 
+// A recorded packet that has passed here is explained as it was then, whatever its sequence
+// number is now, and one that was changed on its way fails authentication as ever.
+func TestR50_ARecordedPacketThatHasPassed(t *testing.T) {
+	cfg := protectAll(t)
+	p := newMemoryPair(t, cfg, mirror(cfg))
+	p.transfer(t, false, 300_000)
+	asked := 0
+	for _, f := range p.wire.frames {
+		var in wire.Info
+		frame := f[link.HeaderLen-wire.EthernetLen:]
+		if wire.Parse(f[link.HeaderLen:], &in) != wire.DropNone || in.Proto != wire.ProtoESP || in.Dst != p.b.v4 {
+			continue
+		}
+		asked++
+		before := p.boxB.Status().Drops
+		r, err := p.boxB.Explain(Question{Frame: frame})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Verdict != explain.Protect || r.Outcome != explain.Sent || len(r.Notes) != 1 || len(r.SAs) != 1 || !r.SAs[0].Usable {
+			t.Fatalf("packet %d: %s", asked, r.Text())
+		}
+		frame[len(frame)-1] ^= 1
+		if r, err = p.boxB.Explain(Question{Frame: frame}); err != nil || r.Reason != "icv" {
+			t.Fatalf("changed packet %d: %v, %s", asked, err, r.Text())
+		}
+		if after := p.boxB.Status().Drops; fmt.Sprint(after) != fmt.Sprint(before) {
+			t.Fatalf("drops were %v and are %v", before, after)
+		}
+		if asked == 20 { // the first are left of the window now
+			break
+		}
+	}
+	if asked < 20 {
+		t.Errorf("%d packets on the wire", asked)
+	}
+}
+
 // What an explanation says of a frame is what then is seen of it: by which policy, why it
 // is dropped, what comes out and how long that is. In words it is the same.
 func TestR50_WhatIsExplainedHappens(t *testing.T) {

@@ -16,6 +16,10 @@ type Shadow struct {
 	sad       *SAD
 	transform func(*SA) transform.Transform
 
+	// Again has the copies take sequence numbers that their SAs have taken. It is set
+	// before the first is made.
+	Again bool
+
 	policies map[*Policy]*Policy
 	lineages map[*Lineage]*Lineage
 	sas      map[*SA]*SA
@@ -158,6 +162,9 @@ func (sh *Shadow) SA(s *SA) *SA {
 	s.seq.copyTo(&c.seq)
 	if s.replay != nil {
 		c.replay = s.replay.copy()
+		if sh.Again {
+			c.replay.forget(s.ESN)
+		}
 	}
 	if c.Transform != nil && sh.transform != nil {
 		c.Transform = sh.transform(s)
@@ -186,4 +193,15 @@ func (w *replayWindow) copy() *replayWindow {
 		c.ring[i].Store(w.ring[i].Load())
 	}
 	return c
+}
+
+// forget has w take what it has seen; with extended sequence numbers only in the window, by
+// which their upper half is found.
+func (w *replayWindow) forget(esn bool) {
+	for i := range w.ring {
+		w.ring[i].Store(0)
+	}
+	if !esn {
+		w.top.Store(0)
+	}
 }

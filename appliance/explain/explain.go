@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -74,7 +75,8 @@ func (env *Environment) Explain(p *Packet) *Result {
 	return r
 }
 
-// ExplainFrame says it of an Ethernet frame that was recorded. direction is Out, In, or
+// ExplainFrame says it of an Ethernet frame that was recorded: that its sequence number was
+// here before is noted, and not held against it. direction is Out, In, or
 // empty where the addresses tell.
 func (env *Environment) ExplainFrame(frame []byte, direction string) *Result {
 	var in wire.Info
@@ -104,8 +106,18 @@ func (env *Environment) ExplainFrame(frame []byte, direction string) *Result {
 		// The machine at which it was recorded may have been another.
 		a.Src, a.Dst = env.stations(dir, in.Src, in.Dst)
 	}
+	a.Again = r.Direction == In && env.hadBefore(a)
 	env.datagram(r, a)
+	if a.Again && r.Reason != wire.DropReplayOld.String() {
+		r.Notes = append(r.Notes, "its SA has had this sequence number, as it has of what was recorded when it passed here; the answer is that for the first time")
+	}
 	return r
+}
+
+// hadBefore says whether an SA has had the sequence number of a datagram from the wire.
+func (env *Environment) hadBefore(a ipsec.Arrival) bool {
+	drops := env.Engine.Rehearse(a, hook.Right).Drops
+	return slices.Contains(drops, wire.DropReplay) || slices.Contains(drops, wire.DropReplayOld)
 }
 
 func (env *Environment) result(packet, dir string) *Result {

@@ -41,9 +41,10 @@ nothing is sent, and no counter, sequence number or replay window changes.
 
 ` + explain.Grammar + `
 
---pcap FILE asks about a recorded packet instead, from pcap or pcapng. With --offline the
-configuration FILE answers, and neither a running bitw nor root is needed; keys are. With
---expect the exit status is 4 where policy says something else, for tests of policies.
+--pcap FILE asks about a recorded packet instead, from pcap or pcapng; that an SA has had
+it already is noted, and not held against it. With --offline the configuration FILE
+answers, and neither a running bitw nor root is needed; keys are. With --expect the exit
+status is 4 where policy says something else, for tests of policies.
 
 ` + addressing,
 		Example: `  bitw explain 'tcp 10.0.0.5:1234 > 192.0.2.9:443 len 1500 df'

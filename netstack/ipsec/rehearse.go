@@ -24,6 +24,9 @@ type Arrival struct {
 	// then: the whole datagram that was protected, or nil if that is not known.
 	Authentic bool
 	Inner     []byte
+	// Again says that the datagram was here before, and that its sequence number is to be
+	// taken for new nevertheless.
+	Again bool
 }
 
 // A Written is a frame that would be written to a link.
@@ -90,6 +93,7 @@ func (e *Engine) Rehearse(a Arrival, from hook.Side) *Rehearsal {
 		}
 		return s.Transform
 	})
+	shadow.Again = a.Again
 	var links [2]*listener
 	x := New(Config{
 		SAD: shadow.SAD(), SPD: shadow.SPD(), Routes: e.Routes(), HostMAC: e.hostMAC(), WireMAC: e.wireMAC(),
