@@ -55,7 +55,7 @@ func (a *Appliance) addNeighbor(by string, n Neighbor) error {
 		return err
 	}
 	switch {
-	case !n.Address.IsValid() || n.Address.Zone() != "" || n.Address.IsMulticast() || n.Address.IsUnspecified() || n.Address.Is4In6():
+	case !n.Address.IsValid() || n.Address.Zone() != "" || n.Address.IsMulticast() || n.Address.IsUnspecified() || n.Address.IsLoopback() || n.Address.Is4In6() || n.Address == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return badRequest("expected the address of one station, found %q", n.Address)
 	case b.own(n.Address):
 		return badRequest("%v is this host's own address", n.Address)

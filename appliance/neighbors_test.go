@@ -81,7 +81,7 @@ func TestR24_NeighborsAtRunTime(t *testing.T) {
 	b.mu.Unlock()
 	want("after all were asked for anew", map[string]string{"192.0.2.9": "02:00:00:00:00:0a static"})
 	for _, n := range []Neighbor{
-		{}, {addr("224.0.0.1"), nine.MAC}, {addr("0.0.0.0"), nine.MAC}, {addr("fe80::1%eth0"), nine.MAC}, {addr("::ffff:192.0.2.1"), nine.MAC},
+		{}, {addr("224.0.0.1"), nine.MAC}, {addr("0.0.0.0"), nine.MAC}, {addr("127.0.0.1"), nine.MAC}, {addr("::1"), nine.MAC}, {addr("255.255.255.255"), nine.MAC}, {addr("fe80::1%eth0"), nine.MAC}, {addr("::ffff:192.0.2.1"), nine.MAC},
 		{addr("192.0.2.8"), MAC{1, 0, 0, 0, 0, 0}}, {addr("192.0.2.8"), MAC{0, 0, 0, 0, 0, 0}}, {addr("192.0.2.8"), MAC{2}},
 	} {
 		if err := box.AddNeighbor(n); err == nil {

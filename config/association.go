@@ -137,7 +137,7 @@ func (d *decoder) ends(f *fields, what, sourceKey, destinationKey string) (sourc
 			return a
 		}
 		a, ok := d.address(n)
-		if ok && (a.IsUnspecified() || a.IsMulticast()) {
+		if ok && !isStation(a) {
 			d.fail(n.place, "", "an SA goes from one host to another, found %s %s", key, a)
 			return netip.Addr{}
 		}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -227,7 +228,7 @@ func (d *decoder) staticNeighbors(n *node) {
 			if v.Address, ok = d.address(a); ok {
 				if before, twice := seen[v.Address]; twice {
 					d.fail(a.place, "remove one of them", "neighbor %s is already in line %d", v.Address, before.line)
-				} else if v.Address.IsMulticast() || v.Address.IsUnspecified() {
+				} else if !isStation(v.Address) {
 					d.fail(a.place, "", "a neighbor has one address of its own, found %s", v.Address)
 				}
 				seen[v.Address] = a.place
@@ -239,8 +240,8 @@ func (d *decoder) staticNeighbors(n *node) {
 				switch {
 				case err != nil || len(mac) != 6:
 					d.fail(m.place, "", "expected an Ethernet address such as 02:00:00:00:00:09, found %s", quote(t))
-				case mac[0]&1 != 0:
-					d.fail(m.place, "", "Ethernet address %s is a group's, expected that of one station", mac)
+				case mac[0]&1 != 0 || bytes.Equal(mac, make([]byte, 6)):
+					d.fail(m.place, "", "Ethernet address %s is a group's or nobody's, expected that of one station", mac)
 				}
 				v.MAC = mac
 			}
@@ -268,7 +269,11 @@ func (d *decoder) routes(n *node) {
 		}
 		if v := f.by["via"]; v != nil {
 			var ok bool
-			if r.Via, ok = d.address(v); ok && known && r.Via.BitLen() != r.Destination.Addr().BitLen() {
+			r.Via, ok = d.address(v)
+			switch {
+			case ok && !isStation(r.Via):
+				d.fail(v.place, "", "a next hop has one address of its own, found %s", r.Via)
+			case ok && known && r.Via.BitLen() != r.Destination.Addr().BitLen():
 				d.fail(v.place, "", "next hop %s is %s, destination %s is %s", r.Via, family(r.Via), r.Destination, family(r.Destination.Addr()))
 			}
 		}

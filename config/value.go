@@ -143,6 +143,11 @@ func (s *source) time(n *node, want string) time.Duration {
 	return v
 }
 
+// isStation says whether a can be the address of one host on a wire.
+func isStation(a netip.Addr) bool {
+	return !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback() && a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
 // address reads one IP address without zone.
 func (s *source) address(n *node) (netip.Addr, bool) {
 	t, ok := s.text(n, "an IP address")

@@ -92,7 +92,7 @@ func (p *program) neighChange(name, short, long, example string, names []string,
 		)
 		if len(args) > 0 {
 			if n.Address, err = netip.ParseAddr(args[0]); err != nil || n.Address.Zone() != "" {
-				return usagef("expected an address such as 192.0.2.9, found %q", args[0])
+				return usagef("expected an address such as 192.0.2.9 or fe80::9, without a zone, found %q", args[0])
 			}
 		}
 		if len(args) > 1 {
