@@ -45,7 +45,7 @@ func (d *decoder) limits(f *fields) {
 	if n == nil {
 		return
 	}
-	a := d.fields(n, "an acquire", acquireKeyNames...)
+	a := d.fields(n, "the limits of acquire", acquireKeyNames...)
 	if a == nil {
 		return
 	}

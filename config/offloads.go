@@ -61,7 +61,7 @@ func (d *decoder) offloads(f *fields) {
 		}
 		return
 	}
-	m := d.fields(n, "an offloads", offloadKeyNames...)
+	m := d.fields(n, "the offloads", offloadKeyNames...)
 	if m == nil {
 		return
 	}

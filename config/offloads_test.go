@@ -30,7 +30,7 @@ func TestOffloadKeys(t *testing.T) {
 		"offloads: maybe":             "expected true or false",
 		"offloads: {tso: no}":         "unknown key",
 		"offloads: {ring: sometimes}": "expected true or false",
-		"offloads: [ring]":            "expected an offloads",
+		"offloads: [ring]":            "expected the offloads",
 	} {
 		_, _, err := Parse("bitw.yaml", []byte("interface: eth0\n"+keys+"\npolicies: []\n"), testOptions(nil))
 		if err == nil || !strings.Contains(err.Error(), want) {

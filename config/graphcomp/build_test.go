@@ -158,7 +158,7 @@ func TestR44_WrongKeysHaveFileAndLine(t *testing.T) {
 		{"full map", "km/md5", "kmparams 8 16 16\n" + many(17), "/g/km/md5:18:18: key of 0x00001010/192.0.2.2: km/md5: the map is full: kmparams allows 16 keys"},
 		{"twice", "km/crypt", "0x1001/192.0.2.2 0011223344556677\n00001001c0000202 0011223344556677", "/g/km/crypt:2:1: 0x00001001/192.0.2.2 has a key in line 1 already"},
 		{"state", "km/crypt", "0x1001/192.0.2.2 0011223344556677 void", "unknown state of a key"},
-		{"words", "km/crypt", "0x1001/192.0.2.2", "a line with 1 words"},
+		{"words", "km/crypt", "0x1001/192.0.2.2", "expected 2 or 3 words, found 1"},
 		{"readable", "km/crypt", "644|mode|", "/g/km/crypt: a file of keys with mode 0644"},
 		{"writable", "km/sauser", "666|mode|", "group or others may change this file"},
 		{"no slot", "km/sauser", "192.0.2.1/192.0.2.2 0x1009", "/g/km/sauser:1:21: SPI 0x00001009 to 192.0.2.2 has no valid slot"},

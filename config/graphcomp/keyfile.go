@@ -186,7 +186,7 @@ func (s *source) keyMap(n *Node, lines [][]word) (*KeyMap, [][]word) {
 func (s *source) key(m *KeyMap, l []word) {
 	const form = "a line is: ADDRESS KEY [valid|invalid|empty]"
 	if len(l) < 2 || len(l) > 3 {
-		s.fail(l[0], form, "a line with %d words", len(l))
+		s.fail(l[0], form, "expected 2 or 3 words, found %d", len(l))
 		return
 	}
 	address, err := Octets(l[0].text)
