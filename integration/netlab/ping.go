@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -20,9 +21,9 @@ import (
 // PingOptions are the properties of a Ping.
 type PingOptions struct {
 	Count    int           // echo requests; 0 is 1
-	Interval time.Duration // from request to request; 0: each waits for the last one's answer
+	Interval time.Duration // from request to request at least; 0: each waits for the last one's answer
 	Size     int           // octets of data; 0 is 56
-	Timeout  time.Duration // for an answer; 0 is 1 s
+	Timeout  time.Duration // for an answer; 0 is 10 s
 	// DontFragment has every request go whole or not at all. One that is
 	// longer than the path's MTU, as far as that is known, is not sent and
 	// counts in TooBig.
@@ -53,7 +54,7 @@ func Ping(ctx context.Context, host *Host, to netip.Addr, o PingOptions) (PingRe
 		o.Size = 56
 	}
 	if o.Timeout == 0 {
-		o.Timeout = time.Second
+		o.Timeout = 10 * time.Second
 	}
 	p := &pinger{o: o, to: to, sent: make(map[int]time.Time)}
 	err := host.Do(func() (err error) { p.conn, err = pingSocket(to.Is6(), o.DontFragment); return err })
@@ -95,7 +96,7 @@ func pingSocket(six, dontFragment bool) (net.PacketConn, error) {
 	if err := unix.SetsockoptInt(fd, level, option, value); err != nil {
 		return nil, fmt.Errorf("ping socket: %w", err)
 	}
-	// Who comes late on a busy machine sends all that is due at once.
+	// Who comes late on a busy machine finds all answers at once.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)
 	if err := unix.Bind(fd, any); err != nil {
 		return nil, fmt.Errorf("ping socket: %w", err)
@@ -104,31 +105,43 @@ func pingSocket(six, dontFragment bool) (net.PacketConn, error) {
 }
 
 type pinger struct {
-	o      PingOptions
-	to     netip.Addr
-	conn   net.PacketConn
-	data   []byte
-	sent   map[int]time.Time // by sequence number; zero once answered
-	result PingResult
+	o       PingOptions
+	to      netip.Addr
+	conn    net.PacketConn
+	data    []byte
+	sent    map[int]time.Time // by sequence number; zero once answered
+	givenUp int               // requests that nothing waits for any more
+	result  PingResult
 }
 
+// maxUnanswered is how many requests wait for their answers at a time: no queue on the way is
+// to overflow because somebody does not get a processor for a while.
+const maxUnanswered = 256
+
 func (p *pinger) run(ctx context.Context) error {
-	next := time.Now()
 	for seq := range p.o.Count {
 		if err := p.request(seq & 0xffff); err != nil {
 			return err
 		}
-		until := time.Now().Add(p.o.Timeout)
+		most := 0
 		if p.o.Interval > 0 {
-			next = next.Add(p.o.Interval)
-			until = next
+			if err := p.collect(ctx, time.Now().Add(p.o.Interval), math.MinInt); err != nil {
+				return err
+			}
+			most = maxUnanswered - 1
 		}
-		if err := p.collect(ctx, until, p.o.Interval == 0); err != nil {
+		if err := p.collect(ctx, time.Now().Add(p.o.Timeout), most); err != nil {
 			return err
 		}
+		if p.unanswered() > most {
+			p.givenUp += p.unanswered()
+		}
 	}
-	return p.collect(ctx, time.Now().Add(p.o.Timeout), true)
+	return p.collect(ctx, time.Now().Add(p.o.Timeout), 0)
 }
+
+// unanswered is how many requests wait for an answer.
+func (p *pinger) unanswered() int { return p.result.Sent - p.result.Received - p.givenUp }
 
 func (p *pinger) request(seq int) error {
 	message := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{Seq: seq, Data: p.data}}
@@ -165,10 +178,10 @@ func unreachable(err error) bool {
 	return false
 }
 
-// collect takes answers until that time, or until there is none to wait for.
-func (p *pinger) collect(ctx context.Context, until time.Time, untilAll bool) error {
+// collect takes answers until that time, or until no more than so many requests wait for one.
+func (p *pinger) collect(ctx context.Context, until time.Time, most int) error {
 	buffer := make([]byte, 1<<16)
-	for !untilAll || p.result.Received < p.result.Sent {
+	for p.unanswered() > most {
 		if err := p.conn.SetReadDeadline(until); err != nil {
 			return err
 		}

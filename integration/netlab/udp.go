@@ -15,7 +15,7 @@ type UDPOptions struct {
 	Addr    netip.Addr    // the server's address, one of to's
 	Port    uint16        // the server's port; 0 is the kernel's choice
 	Sizes   []int         // of the datagrams, in octets without headers: 0 to 65,507 (IPv6: 65,527)
-	Timeout time.Duration // for each answer; 0 is 2 s
+	Timeout time.Duration // for each answer; 0 is 10 s
 }
 
 // UDPResult tells how the datagrams of a UDPEcho fared.
@@ -30,7 +30,7 @@ type UDPResult struct {
 // not an error, but a wrong answer is.
 func UDPEcho(ctx context.Context, from, to *Host, o UDPOptions) (UDPResult, error) {
 	if o.Timeout == 0 {
-		o.Timeout = 2 * time.Second
+		o.Timeout = 10 * time.Second
 	}
 	fail := func(r UDPResult, err error) (UDPResult, error) {
 		return r, fmt.Errorf("netlab: UDP from %s to %s: %w", from.name, to.name, err)

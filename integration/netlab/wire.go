@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -165,7 +166,32 @@ func (h *Host) Plug(w *Wire, card string, o CardOptions) error {
 	if err := h.setUp(card); err != nil {
 		return err
 	}
+	for _, end := range []struct {
+		n    *Namespace
+		name string
+	}{{&h.Namespace, card}, {&w.Namespace, port}} {
+		if err := end.n.awaitUp(end.name); err != nil {
+			return err
+		}
+	}
 	return h.AddAddrs(card, o.Addrs...)
+}
+
+// awaitUp waits until the kernel has noticed that a device has a link, which it does some time
+// after both ends are up. Before that the bridge drops what comes in by the device.
+func (n *Namespace) awaitUp(name string) error {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		link, err := n.nl.LinkByName(name)
+		if err != nil {
+			return fmt.Errorf("netlab: no device %s in %s: %w", name, n.name, err)
+		}
+		if link.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("netlab: %s in %s does not come up: %v", name, n.name, link.Attrs().OperState)
+		}
+	}
 }
 
 // AddAddrs gives a device of the host more addresses; they are usable at once.
