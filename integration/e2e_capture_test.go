@@ -77,7 +77,7 @@ func said(t *testing.T, text string) (inside, outside int) {
 func frames(t *testing.T, o tshark.Options, comment string) (all, with []tshark.Packet) {
 	t.Helper()
 	o.Fields = []string{"frame.interface_name", "frame.comment", "frame.protocols", "frame.cap_len", "ip.proto"}
-	all, err := tshark.Read(deadline(t, 60*time.Second), o)
+	all, err := tshark.Read(deadline(t, patience), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestR50_CaptureOpensDecrypted(t *testing.T) {
 		}
 	}
 	o := tshark.Options{File: file, KeyFile: keys}
-	v, err := tshark.Verify(deadline(t, 60*time.Second), o)
+	v, err := tshark.Verify(deadline(t, patience), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,10 +167,10 @@ func TestR50_CaptureOpensDecrypted(t *testing.T) {
 	commented(t, all, inside, outside)
 	// TCP, whose segments are cut and joined on the way.
 	c = a.capture(t, nil, "-w", file)
-	if _, err := netlab.HTTPTransfer(deadline(t, 60*time.Second), pair.A, pair.B, a4, 200<<10); err != nil {
+	if _, err := netlab.HTTPTransfer(deadline(t, 5*patience), pair.A, pair.B, a4, 200<<10); err != nil {
 		t.Error(err)
 	}
-	if _, err := netlab.HTTPTransfer(deadline(t, 60*time.Second), pair.B, pair.A, b6, 200<<10); err != nil {
+	if _, err := netlab.HTTPTransfer(deadline(t, 5*patience), pair.B, pair.A, b6, 200<<10); err != nil {
 		t.Error(err)
 	}
 	inside, outside = said(t, c.end())
@@ -238,7 +238,7 @@ func TestR50_CaptureAcrossKeys(t *testing.T) {
 	}
 	// The way back keeps its key.
 	for keys, good := range map[string]int{first: 20 + 50, second: 30 + 50, both: 20 + 50} {
-		v, err := tshark.Verify(deadline(t, 60*time.Second), tshark.Options{File: file, KeyFile: keys})
+		v, err := tshark.Verify(deadline(t, patience), tshark.Options{File: file, KeyFile: keys})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -321,7 +321,7 @@ func TestR50_CaptureRingAndPipe(t *testing.T) {
 	eventually(t, "tshark reads", func() bool {
 		return strings.Contains(liveErr.String(), "Ctrl-C ends it") && strings.Contains(liveErr.String(), "Capturing on")
 	})
-	if _, err := netlab.HTTPTransfer(deadline(t, 60*time.Second), pair.A, pair.B, a4, 4<<20); err != nil {
+	if _, err := netlab.HTTPTransfer(deadline(t, 5*patience), pair.A, pair.B, a4, 4<<20); err != nil {
 		t.Error(err)
 	}
 	for end := time.Now().Add(60 * time.Second); ; {
@@ -374,7 +374,7 @@ func TestR50_CaptureSlowReader(t *testing.T) {
 	defer r.Close()
 	c := a.capture(t, w, "-w", "-")
 	_ = w.Close()
-	if _, err := netlab.HTTPTransfer(deadline(t, 60*time.Second), pair.A, pair.B, a4, 30<<20); err != nil {
+	if _, err := netlab.HTTPTransfer(deadline(t, 5*patience), pair.A, pair.B, a4, 30<<20); err != nil {
 		t.Error(err)
 	}
 	pings(t, pair.A, b4, netlab.PingOptions{Count: 100, Interval: time.Millisecond})

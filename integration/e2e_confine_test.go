@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -143,7 +142,7 @@ func TestR07_EachCapabilityIsNeeded(t *testing.T) {
 	before := links(t, pair.A)
 	for c, name := range needed {
 		out := new(output)
-		cmd := exec.CommandContext(deadline(t, 30*time.Second), bitwPath(t), "up", "-c", a.file)
+		cmd := exec.CommandContext(deadline(t, patience), bitwPath(t), "up", "-c", a.file)
 		cmd.Stdout, cmd.Stderr = out, out
 		proc, err := pair.A.StartPrepared(cmd, func() error { return only(needed, c) })
 		if err != nil {

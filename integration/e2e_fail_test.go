@@ -53,7 +53,7 @@ func TestR07_R40_KilledNothingLeavesInTheClear(t *testing.T) {
 		}
 	}
 	bulk := make(chan error, 1)
-	ctx := deadline(t, 40*time.Second)
+	ctx := deadline(t, 5*patience)
 	go func() {
 		_, err := netlab.TCPBulk(ctx, pair.A, pair.B, b4, 100<<20)
 		bulk <- err

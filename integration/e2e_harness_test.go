@@ -78,6 +78,9 @@ func bitwPath(t testing.TB) string {
 	return path
 }
 
+// patience is how long a test waits for what must happen; nothing is measured by it.
+const patience = time.Minute
+
 func deadline(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	t.Cleanup(cancel)
@@ -242,7 +245,7 @@ func (b *box) up(args ...string) {
 		b.t.Fatal(err)
 	}
 	b.proc = proc
-	for end := time.Now().Add(20 * time.Second); !strings.Contains(b.out.String(), "is cut and protected"); {
+	for end := time.Now().Add(patience); !strings.Contains(b.out.String(), "is cut and protected"); {
 		select {
 		case <-proc.Done():
 			b.t.Fatalf("bitw up on %s ended: %v\n%s", b.host.Name(), proc.Wait(), b.out)
@@ -286,7 +289,7 @@ func (b *box) which() []string {
 // run runs a verb of bitw in the host's namespace to its end.
 func (b *box) run(args ...string) (stdout, stderr string, err error) {
 	b.t.Helper()
-	cmd := exec.CommandContext(deadline(b.t, 30*time.Second), bitwPath(b.t), args...)
+	cmd := exec.CommandContext(deadline(b.t, patience), bitwPath(b.t), args...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	proc, err := b.host.Start(cmd)
@@ -363,7 +366,7 @@ func boxes(t testing.TB, pair *netlab.Pair, p *plan) (a, b *box) {
 func forgetPathMTUs(t testing.TB, h *netlab.Host) {
 	t.Helper()
 	for _, family := range []string{"-4", "-6"} {
-		if _, err := h.Run(deadline(t, 10*time.Second), "ip", family, "route", "flush", "cache"); err != nil {
+		if _, err := h.Run(deadline(t, patience), "ip", family, "route", "flush", "cache"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -399,7 +402,7 @@ func allESP(t testing.TB, c *netlab.Capture) netlab.Counts {
 // pings expects every ping to be answered.
 func pings(t testing.TB, from *netlab.Host, to netip.Addr, o netlab.PingOptions) {
 	t.Helper()
-	r, err := netlab.Ping(deadline(t, 60*time.Second), from, to, o)
+	r, err := netlab.Ping(deadline(t, patience), from, to, o)
 	if err != nil || r.Lost > 0 || r.Duplicates > 0 || r.TooBig > 0 {
 		t.Errorf("ping from %s to %v: %v, %v", from.Name(), to, r, err)
 	}
@@ -408,16 +411,29 @@ func pings(t testing.TB, from *netlab.Host, to netip.Addr, o netlab.PingOptions)
 // silent expects no ping to be answered.
 func silent(t testing.TB, from *netlab.Host, to netip.Addr) {
 	t.Helper()
-	r, err := netlab.Ping(deadline(t, 20*time.Second), from, to, netlab.PingOptions{Count: 3, Interval: 20 * time.Millisecond, Timeout: 200 * time.Millisecond})
+	r, err := netlab.Ping(deadline(t, patience), from, to, netlab.PingOptions{Count: 3, Interval: 20 * time.Millisecond, Timeout: 200 * time.Millisecond})
 	if err != nil || r.Received > 0 {
 		t.Errorf("ping from %s to %v: %v, %v; expected no answer", from.Name(), to, r, err)
 	}
 }
 
+// answers says whether one ping is answered soon.
+func answers(t testing.TB, from *netlab.Host, to netip.Addr) bool {
+	t.Helper()
+	r, err := netlab.Ping(deadline(t, patience), from, to, netlab.PingOptions{Timeout: 200 * time.Millisecond})
+	return err == nil && r.Received == 1
+}
+
+// reaches waits until pings are answered.
+func reaches(t testing.TB, from *netlab.Host, to netip.Addr) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%s has an answer from %v", from.Name(), to), func() bool { return answers(t, from, to) })
+}
+
 // eventually waits for something to become true.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain: %s", what)
 		}
@@ -429,7 +445,7 @@ func links(t testing.TB, h *netlab.Host) string {
 	t.Helper()
 	var all []string
 	for _, args := range [][]string{{"-br", "link"}, {"-br", "addr"}, {"route"}, {"-6", "route"}} {
-		out, err := h.Run(deadline(t, 10*time.Second), "ip", args...)
+		out, err := h.Run(deadline(t, patience), "ip", args...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -86,7 +86,7 @@ func TestR38_TransformsOf1995BetweenKernels(t *testing.T) {
 			b.up()
 			capture := pair.Wire.Capture(netlab.CaptureOptions{Watch: []netlab.Match{netlab.Containing([]byte(netlab.Marker))}, SnapLen: 128})
 			for _, e := range list {
-				ctx := deadline(t, 60*time.Second)
+				ctx := deadline(t, 5*patience)
 				if _, err := netlab.HTTPTransfer(ctx, pair.A, pair.B, e.a, 2<<20); err != nil {
 					t.Error(err)
 				}

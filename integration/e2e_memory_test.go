@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"bitw/integration/netlab"
 )
@@ -35,10 +34,10 @@ func TestMemory(t *testing.T) {
 	}
 	const size, rounds = 64 << 20, 4
 	for range rounds {
-		if _, err := netlab.HTTPTransfer(deadline(t, 2*time.Minute), pair.A, pair.B, a4, size); err != nil {
+		if _, err := netlab.HTTPTransfer(deadline(t, 5*patience), pair.A, pair.B, a4, size); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := netlab.HTTPTransfer(deadline(t, 2*time.Minute), pair.B, pair.A, b4, size); err != nil {
+		if _, err := netlab.HTTPTransfer(deadline(t, 5*patience), pair.B, pair.A, b4, size); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 // learned is the path MTU that a kernel knows, 0 when none.
 func learned(t testing.TB, h *netlab.Host, to netip.Addr) int {
 	t.Helper()
-	out, err := h.Run(deadline(t, 10*time.Second), "ip", "route", "get", to.String())
+	out, err := h.Run(deadline(t, patience), "ip", "route", "get", to.String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,33 +53,34 @@ func TestR29_PathMTU(t *testing.T) {
 			defer a.giveBack()
 			c := watchClear(pair, 0)
 			// A connection that begins without knowledge of the path must not stall.
-			if _, err := netlab.HTTPTransfer(deadline(t, 15*time.Second), pair.A, pair.B, from, 2<<20); err != nil {
+			if _, err := netlab.HTTPTransfer(deadline(t, patience), pair.A, pair.B, from, 2<<20); err != nil {
 				t.Error(err)
 			}
 			forgetPathMTUs(t, pair.A)
 
-			ping := func(size int) netlab.PingResult {
+			ping := func(size int, timeout time.Duration) netlab.PingResult {
 				t.Helper()
-				r, err := netlab.Ping(deadline(t, 10*time.Second), pair.A, to, netlab.PingOptions{Size: size - header, DontFragment: true, Timeout: 300 * time.Millisecond})
+				r, err := netlab.Ping(deadline(t, patience), pair.A, to, netlab.PingOptions{Size: size - header, DontFragment: true, Timeout: timeout})
 				if err != nil {
 					t.Fatal(err)
 				}
 				return r
 			}
 			before := a.status()
-			if r := ping(1500); r.Received != 0 || r.Lost != 1 {
+			if r := ping(1500, 300*time.Millisecond); r.Received != 0 || r.Lost != 1 {
 				t.Errorf("a ping of 1500 octets: %v; expected it lost, and the host told", r)
 			}
+			eventually(t, "the host is told", func() bool { return learned(t, pair.A, to) != 0 })
 			if got := learned(t, pair.A, to); got != test.mtu {
 				t.Errorf("the host learned a path MTU of %d; expected %d", got, test.mtu)
 			}
 			if d := a.drops(before); d["too_big"] != 1 {
 				t.Errorf("drops %v; expected one for too_big", d)
 			}
-			if r := ping(test.mtu + 1); r.TooBig != 1 {
+			if r := ping(test.mtu+1, 0); r.TooBig != 1 {
 				t.Errorf("a ping of %d octets: %v; expected that the kernel refuses it", test.mtu+1, r)
 			}
-			if r := ping(test.mtu); r.Received != 1 {
+			if r := ping(test.mtu, 0); r.Received != 1 {
 				t.Errorf("a ping of %d octets: %v; expected an answer", test.mtu, r)
 			}
 			allESP(t, c)

@@ -57,7 +57,7 @@ func TestR26_R27_R35_AllTrafficIsESPOnTheWire(t *testing.T) {
 			}{{a4, b4, p.mb4}, {a6, b6, p.mb6}}
 			for _, e := range ends {
 				began := time.Now()
-				ctx := deadline(t, 100*time.Second)
+				ctx := deadline(t, 5*patience)
 				if _, err := netlab.HTTPTransfer(ctx, pair.A, pair.B, e.a, e.mb<<20); err != nil {
 					t.Error(err)
 				}
@@ -109,15 +109,17 @@ func datagrams(t *testing.T, pair *netlab.Pair, a, b netip.Addr) {
 		at       netip.Addr
 	}{{pair.A, pair.B, b}, {pair.B, pair.A, a}} {
 		// The kernel sends a datagram that fits its own MTU whole or not at all. The
-		// first one that does not fit any more is lost, and teaches it the path's.
+		// first one that does not fit any more is lost, and teaches it the path's: the
+		// asking host's, and then the answering one's.
 		learn := 1472
 		if way.at.Is6() {
 			learn = 1452
 		}
-		ctx := deadline(t, 60*time.Second)
-		for range 2 { // the asking and the answering host
-			_, _ = netlab.UDPEcho(ctx, way.from, way.to, netlab.UDPOptions{Addr: way.at, Sizes: []int{learn}, Timeout: 200 * time.Millisecond})
-		}
+		ctx := deadline(t, 5*patience)
+		eventually(t, "both hosts have learned the path MTU", func() bool {
+			r, err := netlab.UDPEcho(ctx, way.from, way.to, netlab.UDPOptions{Addr: way.at, Sizes: []int{learn}, Timeout: 200 * time.Millisecond})
+			return err == nil && r.Received == 1
+		})
 		r, err := netlab.UDPEcho(ctx, way.from, way.to, netlab.UDPOptions{Addr: way.at, Sizes: sizes})
 		if err != nil || len(r.Lost) > 0 || r.Received != len(sizes) {
 			t.Errorf("UDP from %s to %v: %+v, %v", way.from.Name(), way.at, r, err)
@@ -145,7 +147,7 @@ func decrypts(t *testing.T, c *netlab.Capture, flows ...*flow) {
 			sas = append(sas, s)
 		}
 	}
-	v, err := tshark.Verify(deadline(t, 60*time.Second), tshark.Options{File: file, SAs: sas})
+	v, err := tshark.Verify(deadline(t, patience), tshark.Options{File: file, SAs: sas})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"bitw/appliance"
 	"bitw/integration/netlab"
@@ -28,7 +27,7 @@ type verb struct {
 func (b *box) begin(args ...string) *verb {
 	b.t.Helper()
 	v := &verb{t: b.t}
-	cmd := exec.CommandContext(deadline(b.t, time.Minute), bitwPath(b.t), args...)
+	cmd := exec.CommandContext(deadline(b.t, 5*patience), bitwPath(b.t), args...)
 	cmd.Stdout, cmd.Stderr = &v.out, &v.err
 	var err error
 	if v.proc, err = b.host.Start(cmd); err != nil {
@@ -74,7 +73,7 @@ func TestR50_TraceAcrossKernels(t *testing.T) {
 	b.up()
 	pings(t, pair.A, b4, netlab.PingOptions{})
 	ping := func(to string) func() {
-		return func() { _, _ = pair.A.Run(deadline(t, 10*time.Second), "ping", "-c", "1", "-W", "0.1", to) }
+		return func() { _, _ = pair.A.Run(deadline(t, patience), "ping", "-c", "1", "-W", "0.1", to) }
 	}
 
 	out := a.begin("trace", "icmp 192.0.2.1 > 192.0.2.2 len 84 out", "-c", a.file, "--tree", "-n", "1")
@@ -132,7 +131,7 @@ func TestR50_TraceSlowReader(t *testing.T) {
 	if err := v.proc.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := netlab.HTTPTransfer(deadline(t, 60*time.Second), pair.A, pair.B, a4, 50<<20); err != nil {
+	if _, err := netlab.HTTPTransfer(deadline(t, 5*patience), pair.A, pair.B, a4, 50<<20); err != nil {
 		t.Error(err)
 	}
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGCONT} {
@@ -215,7 +214,7 @@ func TestR50_Monitor(t *testing.T) {
 	told("the SA with another key", func(ev *appliance.Event) bool { return ev.Kind == appliance.SAReplaced && ev.SA == "g-ab" })
 	told("the key", func(ev *appliance.Event) bool { return ev.Kind == appliance.KeyChanged && ev.Key == "g-ab" })
 
-	if _, err := pair.A.Run(deadline(t, 10*time.Second), "ip", "link", "set", "eth0", "mtu", "1450"); err != nil {
+	if _, err := pair.A.Run(deadline(t, patience), "ip", "link", "set", "eth0", "mtu", "1450"); err != nil {
 		t.Fatal(err)
 	}
 	told("the interface's MTU", func(ev *appliance.Event) bool {
@@ -255,9 +254,7 @@ func TestR50_Monitor(t *testing.T) {
 
 	// The log has the same under the same names.
 	for _, words := range []string{"event=path-mtu", "event=taps", "event=configuration-refused", "path_mtu=1300"} {
-		if !strings.Contains(a.out.String(), words) {
-			t.Errorf("the log lacks %s", words)
-		}
+		eventually(t, "the log has "+words, func() bool { return strings.Contains(a.out.String(), words) })
 	}
 	text, _, err := a.run("monitor", "-c", a.file, "--once")
 	if err != nil || !strings.Contains(text, "path-mtu: a path MTU was learned (sa=f-ab direction=out spi=0x00001001 ") {

@@ -100,7 +100,7 @@ const linkRoutes = "routes: [{destination: 192.0.2.0/24}, {destination: \"2001:d
 
 func bulk(t testing.TB, from, to *netlab.Host, at netip.Addr) {
 	t.Helper()
-	if _, err := netlab.TCPBulk(deadline(t, 60*time.Second), from, to, at, 20<<20); err != nil {
+	if _, err := netlab.TCPBulk(deadline(t, 5*patience), from, to, at, 20<<20); err != nil {
 		t.Errorf("TCP from %s to %v: %v", from.Name(), at, err)
 	}
 }
@@ -324,9 +324,7 @@ func TestR13_R12_NICsCreatedAnew(t *testing.T) {
 				}
 				s.moves("through the " + nic.card + " that was made anew")
 				eventually(t, nic.card+" was made anew and the state is active", func() bool { return x.status().State == "active" })
-				if !strings.Contains(x.out.String(), "the interface is gone") {
-					t.Errorf("the log does not say that %s is gone:\n%s", nic.card, x.out)
-				}
+				eventually(t, "the log says that "+nic.card+" is gone", func() bool { return strings.Contains(x.out.String(), "the interface is gone") })
 			}
 			for _, names := range [][2]string{{"eth1", "lan0"}, {"lan0", "eth1"}} {
 				l, err := n.x.Netlink().LinkByName(names[0])
@@ -421,7 +419,7 @@ func TestR13_R48_NothingInTheClearAtTheStart(t *testing.T) {
 		n := newBetween(t, netlab.DefaultA())
 		p := &plan{flows: []*flow{newFlow("v4", "transport", "aes128gcm16", 0x1004, a4, b4)}}
 		x := n.box(t, p, "protected: [192.0.2.1, \"2001:db8::1\"]\non_failure: "+onFailure+"\n"+linkRoutes)
-		if _, err := n.A.Run(deadline(t, 10*time.Second), "ip", "neigh", "replace", b4.String(), "lladdr", net.HardwareAddr(mac(t, n.B)).String(), "dev", "eth0", "nud", "permanent"); err != nil {
+		if _, err := n.A.Run(deadline(t, patience), "ip", "neigh", "replace", b4.String(), "lladdr", net.HardwareAddr(mac(t, n.B)).String(), "dev", "eth0", "nud", "permanent"); err != nil {
 			t.Fatal(err)
 		}
 		pc, err := n.A.ListenPacket(t.Context(), "udp", netip.AddrPortFrom(a4, 0).String())
@@ -484,6 +482,7 @@ func TestR13_LinkIsMirrored(t *testing.T) {
 	eventually(t, "the inside goes down with the outside", not(in))
 	set(n.Wire, "port-x", true)
 	eventually(t, "the inside comes back", in)
+	reaches(t, n.A, b4) // the inside wire has noticed, too
 	pings(t, n.A, b4, netlab.PingOptions{Count: 3})
 	set(n.inside, "port-x-eth1", false)
 	eventually(t, "the outside goes down with the inside", not(out))

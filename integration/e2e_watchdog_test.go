@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -89,7 +90,9 @@ func TestR47_Watchdog(t *testing.T) {
 	for _, onFailure := range []string{"shut", "open"} {
 		t.Run(onFailure, func(t *testing.T) {
 			pair := netlab.New(t).Pair(netlab.PairOptions{})
-			p := &plan{settings: "watchdog: 250ms\non_failure: " + onFailure + "\n"}
+			// Long enough for a reader that does not get a processor for a while.
+			const watchdog = 2 * time.Second
+			p := &plan{settings: fmt.Sprintf("watchdog: %v\non_failure: %s\n", watchdog, onFailure)}
 			state := "clear"
 			if onFailure == "shut" {
 				state = "severed"
@@ -116,14 +119,14 @@ func TestR47_Watchdog(t *testing.T) {
 			// A reader at the gate of a Closed tap is not stalled, nor is one with nothing to do.
 			set := func(state string) {
 				t.Helper()
-				ctx := deadline(t, 10*time.Second)
+				ctx := deadline(t, patience)
 				if _, err := box.SetTaps(ctx, appliance.TapRequest{Kernel: state, Wire: "active", Clear: true}); err != nil {
 					t.Fatal(err)
 				}
 			}
 			set("closed")
 			silent(t, pair.B, a4)
-			time.Sleep(600 * time.Millisecond)
+			time.Sleep(3 * watchdog / 2)
 			if s := box.Status(); len(s.Stalled) > 0 || s.State != "severed" {
 				t.Errorf("one tap is Closed by hand: the appliance is %s, stalled are %v", s.State, s.Stalled)
 			}

@@ -101,7 +101,7 @@ func (p *person) shell(ctx context.Context, command string) *exec.Cmd {
 // types runs a command to its end. It returns all that was to be seen.
 func (p *person) types(command string) (seen string, status int) {
 	p.t.Helper()
-	return p.typesFor(3*time.Minute, command)
+	return p.typesFor(10*patience, command)
 }
 
 func (p *person) typesFor(limit time.Duration, command string) (seen string, status int) {
@@ -141,7 +141,7 @@ func (p *person) terminal(command, until string) (*netlab.Process, *output) {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	for end := time.Now().Add(time.Minute); !strings.Contains(out.String(), until); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); !strings.Contains(out.String(), until); time.Sleep(10 * time.Millisecond) {
 		select {
 		case <-proc.Done():
 			p.t.Fatalf("%s# %s\nended: %v\n%s", p.host.Name(), command, proc.Wait(), out)
@@ -158,7 +158,7 @@ func (p *person) terminal(command, until string) (*netlab.Process, *output) {
 // writes writes a file of the host, which others may not read.
 func (p *person) writes(path, text string) {
 	p.t.Helper()
-	cmd := p.shell(deadline(p.t, time.Minute), "cat > "+path+" && chmod 600 "+path)
+	cmd := p.shell(deadline(p.t, patience), "cat > "+path+" && chmod 600 "+path)
 	cmd.Stdin = strings.NewReader(text)
 	proc, err := p.host.Start(cmd)
 	if err == nil {

@@ -170,7 +170,7 @@ func (w *tour) install(t testing.TB, s *section) {
 	}
 	w.keys = w.a.must("cat /etc/bitw/eth0.keys")
 	// The other host gets program and keys from this one.
-	program := w.a.shell(deadline(t, time.Minute), "cat /usr/local/sbin/bitw")
+	program := w.a.shell(deadline(t, patience), "cat /usr/local/sbin/bitw")
 	var octets bytes.Buffer
 	program.Stdout = &octets
 	proc, err := w.pair.A.Start(program)
@@ -234,12 +234,18 @@ func (w *tour) fresh() {
 	}
 }
 
-// answered expects pings from host A to be answered, or none of them.
+// answered expects pings from host A to be answered, if need be when they are sent once
+// more, or none of them.
 func (w *tour) answered(t testing.TB, command string, want bool) {
 	t.Helper()
-	seen, _ := w.a.types(command)
-	if got := !strings.Contains(seen, " 0 received"); got != want {
-		t.Errorf("%s: answered %v, expected %v:\n%s", command, got, want, seen)
+	for end := time.Now().Add(patience); ; {
+		seen, _ := w.a.types(command)
+		if got := !strings.Contains(seen, " 0 received"); got == want {
+			return
+		} else if got || time.Now().After(end) {
+			t.Errorf("%s: answered %v, expected %v:\n%s", command, got, want, seen)
+			return
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,11 @@ type question struct {
 	names   []string
 }
 
+// lacks says whether an answer does not name all.
+func (q *question) lacks(seen string) bool {
+	return slices.ContainsFunc(q.names, func(name string) bool { return !strings.Contains(seen, name) })
+}
+
 // A turn is a way to go wrong. After it and again, all is well.
 type turn struct {
 	name string
@@ -35,7 +41,6 @@ type turn struct {
 const (
 	statusAsked = "sudo bitw status"
 	lost        = "ping -c 2 -W 1 192.0.2.2"
-	patience    = time.Minute
 )
 
 // restarted begins both hosts anew, the second with a configuration of its own.
@@ -89,6 +94,10 @@ func TestR50_WrongTurns(t *testing.T) {
 			for _, q := range x.asks {
 				p := w.people()[q.who]
 				seen, status := p.types(q.command)
+				// What has just been sent may not have been counted yet.
+				for end := time.Now().Add(patience); q.lacks(seen) && time.Now().Before(end); {
+					seen, status = p.types(q.command)
+				}
 				if q.status >= 0 && status != q.status {
 					t.Errorf("%s# %s: exit status %d, expected %d", p.host.Name(), q.command, status, q.status)
 				}
@@ -162,7 +171,11 @@ var turns = []turn{
 		mend: func(t *testing.T, w *tour, answers []string) {
 			w.applied(w.yaml[0]+suggested(t, answers[0]), w.yaml[1])
 			w.answered(t, "ping -c 2 -W 1 192.0.2.3", false)
-			seen, _ := w.b.types(statusAsked)
+			var seen string
+			eventually(t, "host B suggests a policy", func() bool {
+				seen, _ = w.b.types(statusAsked)
+				return strings.Contains(seen, "{name: NAME")
+			})
 			w.applied(w.yaml[0]+suggested(t, answers[0]), w.yaml[1]+suggested(t, seen))
 			w.answered(t, "ping -c 2 -W 1 192.0.2.3", true)
 			w.b.must("ip addr del 192.0.2.3/24 dev eth0")
