@@ -119,9 +119,13 @@ func TestR50_ApplyUnderLoad(t *testing.T) {
 				t.Fatal(err)
 			}
 			b[i].applyFile(b[i].file+".bad", 1, "")
-			is := b[i].status()
-			if is.packets("peer") <= was[i].packets("peer") || is.packets("probes") < was[i].packets("probes") {
-				t.Errorf("after %d, rule peer counts %d packets, and had %d", done, is.packets("peer"), was[i].packets("peer"))
+			var is boxStatus
+			eventually(t, fmt.Sprintf("rule peer counts on after %d configurations", done), func() bool {
+				is = b[i].status()
+				return is.packets("peer") > was[i].packets("peer")
+			})
+			if is.packets("probes") < was[i].packets("probes") {
+				t.Errorf("after %d, rule probes counts %d packets, and had %d", done, is.packets("probes"), was[i].packets("probes"))
 			}
 			was[i] = is
 		}

@@ -5,5 +5,7 @@
 // the wire for anything in the clear.
 //
 // Nothing asserts a time. Where a bound is a time ("at most 50 ms"), it is asserted in
-// datagrams of one a millisecond. At the end a table tells what every event has cost.
+// datagrams of one a millisecond. Once nothing has come for long there are fewer: a queue
+// that overflows because somebody does not get a processor is no fault of bitw. At the end
+// a table tells what every event has cost.
 package chaos

@@ -14,8 +14,15 @@ import (
 	"bitw/integration/netlab"
 )
 
-// probePort is the port of both ends of the probes.
-const probePort = 7001
+const (
+	// probePort is the port of both ends of the probes.
+	probePort = 7001
+	// catchUp is for how long a sender that was held up sends what it did not.
+	catchUp = 50 * time.Millisecond
+	// manyUnder is how many probes may be under way before there are fewer: of the queues
+	// on the way the shortest holds 1000 frames.
+	manyUnder = 400
+)
 
 // cost is what happened to the probes of one direction in a span of numbers.
 type cost struct {
@@ -85,24 +92,34 @@ func socket(t testing.TB, h *netlab.Host, addr netip.Addr) *net.UDPConn {
 }
 
 // send sends the number of probes that the clock demands: what the scheduler held up
-// is sent at once, so that a number stands for a millisecond.
+// for a moment is sent at once, so that a number stands for a millisecond. Of many
+// that are under way it sends one in ten milliseconds.
 func (p *probes) send() {
 	to := p.to.LocalAddr().(*net.UDPAddr).AddrPort()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	var b []byte
-	start := time.Now()
+	var due time.Duration
+	then := time.Now()
 	for seq := 0; ; {
 		select {
 		case <-p.stop:
 			return
 		case <-tick.C:
 		}
-		for due := int(time.Since(start) / time.Millisecond); seq < due; seq++ {
+		pace := time.Millisecond
+		if p.underWay() > manyUnder {
+			pace *= 10
+		}
+		now := time.Now()
+		due = min(due+now.Sub(then), catchUp)
+		then = now
+		for ; due >= pace; due -= pace {
 			p.mu.Lock()
 			p.got = append(p.got, 0)
 			p.mu.Unlock()
 			b = probe(b, seq)
+			seq++
 			// One that the kernel refuses, its interface being down, is lost.
 			_, _ = p.from.WriteToUDPAddrPort(b, to)
 		}
@@ -146,6 +163,20 @@ func (p *probes) end() {
 		close(p.stop)
 	}
 	p.wg.Wait()
+}
+
+// underWay is how many have been sent since the last one that came.
+func (p *probes) underWay() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.got) - 1 - p.last
+}
+
+// past says whether some came that were sent after that number.
+func (p *probes) past(seq int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.last >= seq+20
 }
 
 // now is the number of the next probe.

@@ -13,13 +13,48 @@ import (
 func both(yaml string) [2]string { return [2]string{yaml, yaml} }
 
 const (
-	// crash is how many probes, one a millisecond, a crash under "open" may cost.
+	// crash is how many probes, one a millisecond, a crash under "open" may cost beyond
+	// those that were sent before the kernel had ended the process: how long it takes for
+	// that, all else that goes on on the machine is part of.
 	crash = 50
-	// crashes is how often each side is killed. What a crash costs is how long the kernel
-	// takes to end a process and to detach its programs, and all else that goes on
-	// on the machine is part of that: the middle one of an odd number has to do.
+	// crashes is how often each side is killed. For the kernel to detach the programs is
+	// part of that, too: the middle one of an odd number has to do.
 	crashes = 3
 )
+
+// crashed kills bitw, and returns what that cost each direction by the measure of crash.
+func crashed(tr *traffic, b *box, what string) (lost [2]int) {
+	s := tr.begin()
+	var ending [2]int
+	for k, p := range tr.probes {
+		ending[k] = -p.now()
+	}
+	b.proc.Kill()
+	for k, p := range tr.probes {
+		ending[k] += p.now()
+	}
+	time.Sleep(300 * time.Millisecond)
+	for k, c := range s.end(what) {
+		lost[k] = max(0, c.lost-ending[k])
+	}
+	return lost
+}
+
+// atMostMiddle checks that the middle one of what crashes cost each direction is no more
+// than crash.
+func atMostMiddle(t testing.TB, what string, lost [][2]int) {
+	t.Helper()
+	for k, way := range []string{"A to B", "B to A"} {
+		var of []int
+		for _, l := range lost {
+			of = append(of, l[k])
+		}
+		slices.Sort(of)
+		if of[len(of)/2] > crash {
+			t.Errorf("%s %d times: so many probes from %s, one a millisecond, were lost once the process had ended: %v; expected at most %d", what, len(of), way, of, crash)
+		}
+	}
+}
 
 // TestR48_CleanStopAndStart ends bitw and starts it again, which no frame may notice
 // where the policy lets everything pass.
@@ -92,25 +127,15 @@ func TestR07_KilledOpen(t *testing.T) {
 	b := boxes(t, pair, "open", both(bypass))
 	tr := start(t, pair)
 	for i, name := range []string{"A", "B"} {
-		var lost [2][]int
+		var lost [][2]int
 		for range crashes {
-			s := tr.begin()
-			b[i].proc.Kill()
-			time.Sleep(300 * time.Millisecond)
-			for k, c := range s.end("bypass, open: killed on " + name) {
-				lost[k] = append(lost[k], c.lost)
-			}
+			lost = append(lost, crashed(tr, b[i], "bypass, open: killed on "+name))
 			tr.flows("after a crash on " + name)
-			s = tr.begin()
+			s := tr.begin()
 			b[i].up()
 			atMost(t, "start on "+name, s.end("bypass, open: started on "+name), 0)
 		}
-		for k, way := range []string{"A to B", "B to A"} {
-			slices.Sort(lost[k])
-			if lost[k][crashes/2] > crash {
-				t.Errorf("killed on %s %d times: so many probes from %s, one a millisecond, were lost: %v; expected at most %d", name, crashes, way, lost[k], crash)
-			}
-		}
+		atMostMiddle(t, "killed on "+name, lost)
 	}
 	tr.flows("after all that")
 	tr.finish()

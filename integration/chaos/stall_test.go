@@ -81,7 +81,7 @@ func TestR10_StalledReader(t *testing.T) {
 	}
 	copyFrames(t, &pumps, dev.Kernel(), dev.Wire())
 	tr.flows("after the reader is back")
-	// A queue holds 1000 frames, and those of half a second are fewer.
+	// A queue holds 1000 frames, and those under way are fewer.
 	atMost(t, "a reader stalled", s.end("copied: reader of the kernel's tap stalled for 500 ms"), 0)
 	if err := dev.Close(); err != nil {
 		t.Error(err)

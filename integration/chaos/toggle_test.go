@@ -20,7 +20,8 @@ const (
 	// toggles is how often the taps go to Active and back.
 	toggles = 50
 	// qdiscGone is how many probes, one a millisecond, the kernel may drop while it
-	// removes a qdisc, which on a busy machine waits for others: an RCU grace period.
+	// removes a qdisc, or as many as are sent while it does: on a busy machine that waits
+	// for others, for an RCU grace period.
 	qdiscGone = 50
 )
 
@@ -88,6 +89,7 @@ func toggle(t *testing.T, pair *netlab.Pair, tr *traffic, name string, o ethtap.
 	}
 	raw.finish()
 	s = tr.begin()
+	before := tr.probes[0].now()
 	if err := dev.Close(); err != nil {
 		t.Error(err)
 	}
@@ -95,7 +97,7 @@ func toggle(t *testing.T, pair *netlab.Pair, tr *traffic, name string, o ethtap.
 	// The kernel stops a device for a moment when its clsact qdisc goes.
 	lost := 0
 	if o.Hook == ethtap.HookCLSACT {
-		lost = qdiscGone
+		lost = max(qdiscGone, tr.probes[0].now()-before)
 	}
 	atMost(t, "end of the cut", s.end("copied, "+name+": the cut taken away"), lost)
 	tr.finish()
@@ -122,9 +124,14 @@ func copyFrames(t testing.TB, wg *sync.WaitGroup, from, to *ethtap.Tap) {
 // an EtherType for local experiments (IEEE 802, 88B5), of all lengths from 60 to 1514.
 type frames struct {
 	t    testing.TB
+	fd   int // B's socket
 	stop chan struct{}
 	sent chan int
-	fd   int
+	done chan struct{} // nothing more is received
+
+	mu                sync.Mutex
+	came              map[int]int // by number: how often
+	last, late, wrong int
 }
 
 const experimental = 0x88b5
@@ -142,7 +149,7 @@ func frame(seq int) []byte {
 
 func startFrames(t testing.TB, pair *netlab.Pair) *frames {
 	t.Helper()
-	f := &frames{t: t, stop: make(chan struct{}), sent: make(chan int, 1)}
+	f := &frames{t: t, stop: make(chan struct{}), sent: make(chan int, 1), done: make(chan struct{}), came: make(map[int]int), last: -1}
 	var fds, index [2]int
 	var macs [2][]byte
 	for i, h := range []*netlab.Host{pair.A, pair.B} {
@@ -176,6 +183,9 @@ func startFrames(t testing.TB, pair *netlab.Pair) *frames {
 				return
 			case <-tick.C:
 			}
+			if seq-f.arrived() >= manyUnder {
+				continue
+			}
 			if err := unix.Sendto(fds[0], append(header[:12:12], frame(seq)...), 0, &unix.SockaddrLinklayer{Ifindex: index[0]}); err != nil {
 				t.Errorf("sending frame %d: %v", seq, err)
 				return
@@ -184,7 +194,53 @@ func startFrames(t testing.TB, pair *netlab.Pair) *frames {
 		}
 	}()
 	_ = unix.SetsockoptTimeval(f.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000})
+	ended := make(chan struct{})
+	go f.receive(ended)
+	t.Cleanup(func() {
+		close(ended)
+		<-f.done
+	})
 	return f
+}
+
+// receive takes what comes until the test has ended.
+func (f *frames) receive(ended <-chan struct{}) {
+	defer close(f.done)
+	b := make([]byte, 2048)
+	for {
+		select {
+		case <-ended:
+			return
+		default:
+		}
+		n, _, err := unix.Recvfrom(f.fd, b, 0)
+		if err != nil {
+			continue // nothing for a while
+		}
+		f.mu.Lock()
+		seq := -1
+		if n >= 22 {
+			seq = int(binary.BigEndian.Uint64(b[14:]))
+		}
+		switch {
+		case seq < 0 || !bytes.Equal(b[12:n], frame(seq)):
+			f.wrong++
+		case seq < f.last:
+			f.late++
+			fallthrough
+		default:
+			f.came[seq]++
+			f.last = max(f.last, seq)
+		}
+		f.mu.Unlock()
+	}
+}
+
+// arrived is how many of the frames came.
+func (f *frames) arrived() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.came)
 }
 
 // finish ends the sending and checks that B got every frame once, as it was, in order.
@@ -192,34 +248,17 @@ func (f *frames) finish() {
 	f.t.Helper()
 	close(f.stop)
 	sent := <-f.sent
-	b := make([]byte, 2048)
-	came := make([]int, sent)
-	last, late, wrong := -1, 0, 0
-	for {
-		n, _, err := unix.Recvfrom(f.fd, b, 0)
-		if err != nil {
-			break // nothing more for a while
-		}
-		seq := sent
-		if n >= 22 {
-			seq = int(binary.BigEndian.Uint64(b[14:]))
-		}
-		if seq >= sent || !bytes.Equal(b[12:n], frame(seq)) {
-			wrong++
-			continue
-		}
-		came[seq]++
-		if seq < last {
-			late++
-		}
-		last = max(last, seq)
+	for end := time.Now().Add(patience); f.arrived() < sent && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
 	}
-	lost, twice := 0, 0
-	for _, n := range came {
-		lost += max(0, 1-n)
-		twice += max(0, n-1)
+	time.Sleep(100 * time.Millisecond) // for what comes twice
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	twice := 0
+	for _, n := range f.came {
+		twice += n - 1
 	}
-	if lost+twice+wrong+late > 0 || sent == 0 {
-		f.t.Errorf("of %d frames %d were lost, %d came twice, %d came otherwise than sent, %d after later ones", sent, lost, twice, wrong, late)
+	if lost := sent - len(f.came); lost != 0 || twice+f.wrong+f.late > 0 || sent == 0 {
+		f.t.Errorf("of %d frames %d were lost, %d came twice, %d came otherwise than sent, %d after later ones", sent, lost, twice, f.wrong, f.late)
 	}
 }

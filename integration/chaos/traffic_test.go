@@ -156,14 +156,17 @@ func (s span) end(what string) [2]cost {
 	for i, p := range s.tr.probes {
 		to[i] = p.now()
 	}
-	// On a busy machine what is late is not lost: nothing more may have come for a while.
+	// On a busy machine what is late is not lost: later ones have come, and nothing more
+	// for a while.
 	const look, calm = 10 * time.Millisecond, 25
 	var c [2]cost
+	began := time.Now()
 	for quiet := 0; quiet < calm; quiet++ {
 		time.Sleep(look)
 		for i, p := range s.tr.probes {
 			was := c[i]
-			if c[i] = p.cost(s.from[i], to[i]); c[i] != was {
+			c[i] = p.cost(s.from[i], to[i])
+			if c[i] != was || c[i].lost > 0 && !p.past(to[i]) && time.Since(began) < patience {
 				quiet = 0
 			}
 		}
