@@ -28,7 +28,7 @@ cp "$packages"/*.deb run/packages/
 mkdir -p etc/systemd/system/bitw@.service.d etc/systemd/system/bitw-guard@.service.d etc/systemd/system/idle.target.wants
 printf '[Unit]\nDefaultDependencies=no\n' >etc/systemd/system/idle.target
 # There is neither a journal here nor udev, and a test does not wait for long.
-printf '[Service]\nStandardOutput=append:/run/log\nStandardError=append:/run/log\nWatchdogSec=2s\n' >etc/systemd/system/bitw@.service.d/test.conf
+printf '[Service]\nStandardOutput=append:/run/log\nStandardError=append:/run/log\nWatchdogSec=5s\n' >etc/systemd/system/bitw@.service.d/test.conf
 printf '[Service]\nStandardOutput=append:/run/log\nStandardError=append:/run/log\n' >etc/systemd/system/bitw-guard@.service.d/test.conf
 mkdir -p etc/systemd/system/sys-subsystem-net-devices-eth0.device.d
 printf '[Unit]\nJobTimeoutSec=1s\n' >etc/systemd/system/sys-subsystem-net-devices-eth0.device.d/test.conf

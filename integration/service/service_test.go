@@ -28,11 +28,23 @@ func pings(t testing.TB, from *netlab.Host, count int) (lost int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	r, err := netlab.Ping(ctx, from, b4, netlab.PingOptions{Count: count, Interval: 5 * time.Millisecond, Timeout: time.Second})
+	r, err := netlab.Ping(ctx, from, b4, netlab.PingOptions{Count: count, Interval: 5 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r.Lost
+}
+
+// silent checks that no ping is answered.
+func silent(t testing.TB, from *netlab.Host, when string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	// The kernel may say that it could not send.
+	r, err := netlab.Ping(ctx, from, b4, netlab.PingOptions{Count: 3, Timeout: time.Second})
+	if err == nil && r.Lost != 3 {
+		t.Errorf("%s: %d of 3 pings were answered", when, 3-r.Lost)
+	}
 }
 
 // during pings while f is at work, and checks that nothing is lost.
@@ -47,7 +59,7 @@ func during(t testing.TB, from *netlab.Host, what string, f func()) {
 				lost <- sum
 				return
 			default:
-				r, err := netlab.Ping(context.Background(), from, b4, netlab.PingOptions{Count: 20, Interval: 5 * time.Millisecond, Timeout: 2 * time.Second})
+				r, err := netlab.Ping(context.Background(), from, b4, netlab.PingOptions{Count: 20, Interval: 5 * time.Millisecond})
 				if err != nil {
 					t.Errorf("%s: %v", what, err)
 				} else {
@@ -138,8 +150,8 @@ func TestR07_R47_R48_Service(t *testing.T) {
 
 	during(t, pair.A, "reload", func() { m.sh("systemctl reload bitw@eth0") })
 	pid = m.active(pid)
-	if n := pings(t, pair.A, 800); n > 0 { // in four seconds, of which the watchdog gives it two
-		t.Errorf("after a reload %d of 800 pings were lost", n)
+	if n := pings(t, pair.A, 1500); n > 0 { // in more than seven seconds, of which the watchdog gives it five
+		t.Errorf("after a reload %d of 1500 pings were lost", n)
 	}
 	if now := m.property("MainPID"); now != pid {
 		t.Errorf("the process that had taken over did not live: %s, and was %s", now, pid)
@@ -174,7 +186,10 @@ func TestR07_R47_R48_Service(t *testing.T) {
 		out, err := m.try("bitw", "status")
 		return err == nil && strings.Contains(out, "state: active")
 	})
-	eventually(t, "a ping is answered by the interface that was created anew", func() bool { return pings(t, pair.A, 2) == 0 })
+	eventually(t, "a ping is answered by the interface that was created anew", func() bool {
+		r, err := netlab.Ping(t.Context(), pair.A, b4, netlab.PingOptions{Timeout: time.Second})
+		return err == nil && r.Received == 1
+	})
 	m.confined(pid)
 
 	during(t, pair.A, "upgrade", func() { m.sh("dpkg -i /run/packages/bitw_0.1.1_*.deb") })
@@ -185,9 +200,7 @@ func TestR07_R47_R48_Service(t *testing.T) {
 	m.fails("dpkg -r bitw", "bitw recover eth0")
 	m.sh("systemctl disable --now bitw@eth0")
 	m.fails("dpkg -r bitw", "bitw recover eth0")
-	if n := pings(t, pair.A, 3); n != 3 {
-		t.Error("it is stopped, and pings pass")
-	}
+	silent(t, pair.A, "it is stopped")
 	m.sh("bitw recover eth0; dpkg -P bitw")
 	if left := m.sh("ls /sys/fs/bpf/bitw; ls -d /usr/sbin/bitw /etc/bitw/example.yaml 2>/dev/null || true"); left != "" {
 		t.Errorf("a purge leaves %s", left)
