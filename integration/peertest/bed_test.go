@@ -28,6 +28,9 @@ type bed struct {
 	peer  *xfrmpeer.Peer // nil without a guest
 }
 
+// patience is how long a test waits for what must happen; nothing is measured by it.
+const patience = time.Minute
+
 func deadline(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	t.Cleanup(cancel)
@@ -151,9 +154,9 @@ func since[N int | uint64](old, now map[string]N, expected ...string) map[string
 	return d
 }
 
-// eventually asks again until it is so, and gives up after some seconds.
+// eventually asks again until it is so, and gives up when patience is at its end.
 func eventually(ctx context.Context, so func() bool) bool {
-	for range 100 {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
 		if so() {
 			return true
 		}

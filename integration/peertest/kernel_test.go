@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 	"text/tabwriter"
-	"time"
 
 	"bitw/config"
 	"bitw/integration/netlab"
@@ -141,7 +140,7 @@ var columns = []string{"ping >", "ping <", "UDP echo", "TCP >", "TCP <", "wire",
 
 func runMatrix(t *testing.T, list []kase) *bed {
 	t.Helper()
-	ctx := deadline(t, 4*time.Minute)
+	ctx := deadline(t, 20*patience)
 	b, all := newBed(ctx, t, list)
 	var rows []row
 	for _, e := range all {
@@ -161,9 +160,10 @@ func runMatrix(t *testing.T, list []kase) *bed {
 }
 
 // expectedDrops are the appliance's drops that belong to working traffic: path
-// MTU discovery begins with one, and neither end's multicast listener reports
-// nor router solicitations are let through.
-var expectedDrops = []string{"too_big", "class_discard"}
+// MTU discovery begins with one, neither end's multicast listener reports nor router
+// solicitations are let through, and a guest that leaves a frame lying (see withoutLoss)
+// may be too late to say where it is.
+var expectedDrops = []string{"too_big", "class_discard", "unresolved"}
 
 // run is one case.
 func (b *bed) run(ctx context.Context, t *testing.T, e ends) row {
@@ -189,7 +189,7 @@ func (b *bed) run(ctx context.Context, t *testing.T, e ends) row {
 		r.cells = append(r.cells, cell)
 	}
 	for _, work := range []func(context.Context, ends) error{b.pingThere, b.pingBack, b.echo, b.tcpThere, b.tcpBack} {
-		workCtx, cancel := context.WithTimeout(ctx, 40*time.Second)
+		workCtx, cancel := context.WithTimeout(ctx, 3*patience)
 		note(work(workCtx, e))
 		cancel()
 	}

@@ -49,7 +49,7 @@ func echoOptions(ctx context.Context, conn net.Conn, version int) error {
 	}
 	datagram, answer := text(333), make([]byte, 1<<16)
 	for again := 0; ; again++ {
-		_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 		n := 0
 		_, err := conn.Write(datagram)
 		if err == nil {

@@ -91,7 +91,7 @@ func TestR38_OldCiphersWithScapy(t *testing.T) {
 func scapyMatrix(t *testing.T, list []kase) {
 	t.Helper()
 	netlab.Require(t, scapy.Need())
-	ctx := deadline(t, 2*time.Minute)
+	ctx := deadline(t, 10*patience)
 	b := &scapyBed{bed: newWire(t), sockets: make(map[int]net.PacketConn)}
 	for host, mac := range map[*netlab.Host]*net.HardwareAddr{b.bed.host: &b.host, b.third: &b.station} {
 		link, err := host.Netlink().LinkByName("eth0")
@@ -165,7 +165,7 @@ func (b *scapyBed) sealed(ctx context.Context, e ends) error {
 	}
 	buffer := make([]byte, 1<<16)
 	for _, n := range scapySizes {
-		if err := b.sockets[e.inner].SetReadDeadline(time.Now().Add(3 * time.Second)); err != nil {
+		if err := b.sockets[e.inner].SetReadDeadline(time.Now().Add(patience)); err != nil {
 			return err
 		}
 		got, from, err := b.sockets[e.inner].ReadFrom(buffer)

@@ -46,7 +46,7 @@ func (b *bed) pingThere(ctx context.Context, e ends) error {
 // pingBack pings from the guest.
 func (b *bed) pingBack(ctx context.Context, e ends) error {
 	return withoutLoss(func() error {
-		out, err := b.peer.Sh(ctx, fmt.Sprintf("ping -n -c%d -i0.01 -W2 -I %v %v", pings, e.peerAddr(e.inner), hostAddr(e.inner)))
+		out, err := b.peer.Sh(ctx, fmt.Sprintf("ping -n -c%d -i0.01 -W10 -I %v %v", pings, e.peerAddr(e.inner), hostAddr(e.inner)))
 		if err == nil && !strings.Contains(out, fmt.Sprintf(" %d received", pings)) {
 			err = errors.New(strings.TrimSpace(out))
 		}
@@ -78,7 +78,7 @@ func (b *bed) echo(ctx context.Context, e ends) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
+			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 			n := 0
 			if _, err = conn.Write(datagram); err == nil {
 				n, err = conn.Read(answer)

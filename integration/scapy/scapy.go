@@ -67,7 +67,7 @@ const python = "/usr/bin/python3"
 // Need is scapy with what its ESP needs, for netlab.Require.
 func Need() netlab.Need {
 	return netlab.Need{Name: "scapy", Check: func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		defer cancel()
 		_, err := run(ctx, "import cryptography, scapy.layers.ipsec", nil)
 		if err != nil {

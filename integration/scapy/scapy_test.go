@@ -44,7 +44,7 @@ func key(n int) []byte {
 
 func TestSealIsGCM(t *testing.T) {
 	netlab.Require(t, scapy.Need())
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	sa := scapy.SA{Proto: "esp", SPI: 0x1000, Crypt: "AES-GCM", CryptKey: key(20)}
 	iv := []byte{8, 7, 6, 5, 4, 3, 2, 1}
@@ -76,7 +76,7 @@ func TestSealIsGCM(t *testing.T) {
 
 func TestSealAndOpen(t *testing.T) {
 	netlab.Require(t, scapy.Need())
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	a, b := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
 	for name, sa := range map[string]scapy.SA{

@@ -65,7 +65,7 @@ func capture(ctx context.Context, t *testing.T, sa scapy.SA, src, dst netip.Addr
 
 func TestDecrypts(t *testing.T) {
 	netlab.Require(t, tshark.Need(), scapy.Need())
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	src, dst := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
 	out, in := netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")

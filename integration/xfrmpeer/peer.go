@@ -313,7 +313,7 @@ func (p *Peer) deliver(number, status int) {
 // awaitReady waits for the guest's first word. Two busy processors boot it in a
 // few seconds.
 func (p *Peer) awaitReady(ctx context.Context) error {
-	patience := time.NewTimer(2 * time.Minute)
+	patience := time.NewTimer(5 * time.Minute)
 	defer patience.Stop()
 	var why string
 	select {
@@ -324,7 +324,7 @@ func (p *Peer) awaitReady(ctx context.Context) error {
 	case <-ctx.Done():
 		why = ctx.Err().Error()
 	case <-patience.C:
-		why = "it is not ready after two minutes"
+		why = "it is not ready after five minutes"
 	}
 	return fmt.Errorf("%s; the end of its console:\n%s", why, tail(p.Console()))
 }
@@ -343,8 +343,7 @@ func (p *Peer) Console() []byte {
 	return text
 }
 
-// Stop powers the guest off, and ends it when it does not do that within some
-// seconds. The error is that it did not. More calls do nothing.
+// Stop powers the guest off, and ends it when it does not do that within a minute. The error is that it did not. More calls do nothing.
 func (p *Peer) Stop() (err error) {
 	p.stop.Do(func() {
 		_, _ = io.WriteString(p.serial, "off\n") // a guest that has gone is off
@@ -352,7 +351,7 @@ func (p *Peer) Stop() (err error) {
 			wait time.Duration
 			then func()
 		}{
-			{10 * time.Second, func() { _ = p.process.Signal(syscall.SIGTERM) }},
+			{time.Minute, func() { _ = p.process.Signal(syscall.SIGTERM) }},
 			{5 * time.Second, p.process.Kill},
 		} {
 			select {

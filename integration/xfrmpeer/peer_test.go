@@ -16,7 +16,7 @@ import (
 )
 
 func deadline(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -32,9 +32,20 @@ func TestGuestOnTheWire(t *testing.T) {
 		t.Logf("guest kernel %s", strings.TrimSpace(out))
 	}
 	for _, to := range []string{"192.0.2.3", "2001:db8::3"} {
-		result, err := netlab.Ping(ctx, pair.A, netip.MustParseAddr(to), netlab.PingOptions{Count: 5})
-		if err != nil || result.Received != 5 {
-			t.Errorf("ping %s: %v, %v", to, result, err)
+		// User-Mode Linux now and then leaves a frame lying until the next one comes.
+		var result netlab.PingResult
+		for range 5 {
+			var err error
+			result, err = netlab.Ping(ctx, pair.A, netip.MustParseAddr(to), netlab.PingOptions{Count: 5, Timeout: 2 * time.Second})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if result.Received == 5 {
+				break
+			}
+		}
+		if result.Received != 5 {
+			t.Errorf("ping %s: %v", to, result)
 		}
 		if err := peer.TCPTo(ctx, pair.A, netip.AddrPortFrom(netip.MustParseAddr(to), 7001), 2<<20); err != nil {
 			t.Error(err)
@@ -43,7 +54,7 @@ func TestGuestOnTheWire(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := peer.Sh(ctx, "ping -c2 -w5 192.0.2.2"); err != nil {
+	if _, err := peer.Sh(ctx, "ping -c2 -w60 192.0.2.2"); err != nil {
 		t.Error(err)
 	}
 	t.Run("shell", func(t *testing.T) { testShell(ctx, t, peer) })

@@ -104,7 +104,7 @@ func (p *Peer) background(ctx context.Context, script string) (<-chan scriptEnd,
 // dial connects once the guest listens. Trying sooner would be refused.
 func (p *Peer) dial(ctx context.Context, from *netlab.Host, addr netip.AddrPort) (net.Conn, error) {
 	wait := fmt.Sprintf("until ss -Htln sport = :%d | grep -q .; do sleep 0.05; done", addr.Port())
-	waitCtx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	waitCtx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	if _, err := p.Sh(waitCtx, wait); err != nil {
 		return nil, fmt.Errorf("the guest does not listen at %v: %w", addr, err)
