@@ -19,13 +19,16 @@ func TestR01_OneTapDrainsAlone(t *testing.T) {
 			if side == "wire" {
 				from, to, drained, other = l.b, l.a, d.Wire(), d.Kernel()
 			}
-			rf, rt := from.raw(t), to.raw(t)
+			rf, rt, arrived := from.raw(t), to.raw(t), l.a.allFrames(t)
 			set(t, d, Active, Active)
 			const frames = 200
 			for i := range frames {
 				rf.send(t, frame(from.mac, to.mac, i, 100))
 			}
-			until(t, "queued frames", drained.queued)
+			if side == "wire" {
+				arrived.await(t, frames, isTest)
+			}
+			until(t, "queued frames", func() bool { return drained.queued() && d.cut.count(drained.offTaken()) >= frames })
 			done := make(chan error, 1)
 			go func() {
 				ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -23,7 +23,7 @@ import (
 const secret = "protected, not for the wire"
 
 // tattler sends protected datagrams from a host without pause, over whatever eth0 it
-// has, so that they also go in the moments between two states.
+// has, so that they also go in the moments between two states. Each says when it was sent.
 type tattler struct {
 	stop  chan struct{}
 	wg    sync.WaitGroup
@@ -42,7 +42,7 @@ func tattle(t testing.TB, from, to *host) *tattler {
 			default:
 			}
 			// With no interface, or a firewall's drop, this is an error.
-			c.WriteToUDPAddrPort([]byte(secret), netip.AddrPortFrom(to.addr4, 9))
+			c.WriteToUDPAddrPort(ne.AppendUint64([]byte(secret), monotonic()), netip.AddrPortFrom(to.addr4, 9))
 			x.tried.Add(1)
 			if n%50 == 0 {
 				time.Sleep(time.Millisecond)
@@ -68,7 +68,8 @@ func (x *tattler) busy(t testing.TB) {
 	until(t, "the sender", func() bool { return x.tried.Load() > n+100 })
 }
 
-// wire counts frames on all links of a host that hold the secret, or are ARP.
+// wire counts frames on all links of a host that hold the secret and were sent since, or are
+// ARP.
 type wire struct {
 	stop         chan struct{}
 	wg           sync.WaitGroup
@@ -78,6 +79,7 @@ type wire struct {
 func (h *host) listen(t testing.TB) *wire {
 	t.Helper()
 	w := &wire{stop: make(chan struct{})}
+	since := monotonic()
 	var fd int
 	h.in(t, func() (err error) {
 		const all = unix.ETH_P_ALL>>8 | unix.ETH_P_ALL&0xff<<8
@@ -98,7 +100,8 @@ func (h *host) listen(t testing.TB) *wire {
 				if err != nil {
 					continue // a link went down
 				}
-				if bytes.Contains(b[:n], []byte(secret)) {
+				// What was sent before may have been on its way.
+				if _, at, ok := bytes.Cut(b[:n], []byte(secret)); ok && (len(at) < 8 || ne.Uint64(at) >= since) {
 					w.secrets.Add(1)
 				}
 				if n > 14 && b[12] == 0x08 && b[13] == 0x06 {
@@ -628,6 +631,7 @@ func TestR07_MovedToAnotherNamespace(t *testing.T) {
 	}
 	w := l.b.listen(t)
 	c.setUp(t)
+	c.linked(t, c.index)
 	c.knows(t, l.b)
 	x := tattle(t, c, l.b)
 	x.busy(t)
@@ -642,6 +646,7 @@ func TestR07_MovedToAnotherNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.a.setUp(t)
+	l.linked(t)
 	l.a.knows(t, l.b)
 	if err := d.Follow(l.a.index); err != nil {
 		t.Fatal(err)

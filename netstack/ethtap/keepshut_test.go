@@ -34,8 +34,8 @@ func TestR07_KeptShutBeforeTheCut(t *testing.T) {
 	hooks(t, func(t *testing.T, h Hook) {
 		l := newLab(t)
 		o := l.a.options(Options{Hook: h})
-		x := tattle(t, l.a, l.b)
 		for _, late := range []bool{false, true} {
+			x := tattle(t, l.a, l.b)
 			if late {
 				l.disconnect(t)
 			}
@@ -75,6 +75,7 @@ func TestR07_KeptShutBeforeTheCut(t *testing.T) {
 			if n := w.secrets.Load(); n != 0 {
 				t.Errorf("late %v: %d frames leaked", late, n)
 			}
+			x.end()
 			if err := d.Close(); err != nil {
 				t.Fatal(err)
 			}

@@ -23,7 +23,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen; nothing is measured.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // missing skips a test, or fails it where everything is required.
 func missing(t testing.TB, format string, args ...any) {
@@ -73,9 +73,6 @@ func newLab(t testing.TB) *lab {
 	n := labs.Add(1)
 	l := &lab{a: newHost(t, n, "a", 1), b: newHost(t, n, "b", 2)}
 	l.connect(t)
-	for _, h := range []*host{l.a, l.b} {
-		h.sweep(t)
-	}
 	return l
 }
 
@@ -117,8 +114,27 @@ func (l *lab) connectAs(t testing.TB, index int) {
 	}
 	l.b.setUp(t)
 	l.a.setUp(t)
+	l.linked(t)
 	l.a.knows(t, l.b)
 	l.b.knows(t, l.a)
+}
+
+// linked waits until both hosts have a link.
+func (l *lab) linked(t testing.TB) {
+	t.Helper()
+	for _, h := range []*host{l.a, l.b} {
+		h.linked(t, h.index)
+	}
+}
+
+// linked waits until the kernel has noticed that an interface has a link, which it does some
+// time after both ends are up. Before that it drops what the host sends.
+func (h *host) linked(t testing.TB, index int) {
+	t.Helper()
+	until(t, "a link", func() bool {
+		l, err := h.nl.LinkByIndex(index)
+		return err == nil && l.Attrs().OperState == netlink.OperUp
+	})
 }
 
 // disconnect deletes the veth.
@@ -166,6 +182,7 @@ func newHost(t testing.TB, n uint32, name string, num byte) *host {
 		return err
 	})
 	t.Cleanup(h.nl.Close)
+	h.sweep(t)
 	return h
 }
 
@@ -221,7 +238,13 @@ func (h *host) udp(t testing.TB, addr netip.Addr) *net.UDPConn {
 		return err
 	})
 	t.Cleanup(func() { c.Close() })
-	c.SetReadBuffer(4 << 20)
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	return c
 }
 
@@ -343,6 +366,19 @@ func (s *rawSocket) next(t testing.TB) []byte {
 	return b[:n]
 }
 
+// await reads until n frames have come that match.
+func (s *rawSocket) await(t testing.TB, n int, match func([]byte) bool) {
+	t.Helper()
+	for n > 0 {
+		if match(s.next(t)) {
+			n--
+		}
+	}
+}
+
+// isTest tells a frame of etherTest.
+func isTest(f []byte) bool { return binary.BigEndian.Uint16(f[12:]) == etherTest }
+
 // want reads the next frame and compares it.
 func (s *rawSocket) want(t testing.TB, f []byte) {
 	t.Helper()
@@ -383,7 +419,7 @@ func set(t testing.TB, d *Device, kernel, wire State) {
 // readTest reads from a tap until a frame of etherTest comes, without header.
 func readTest(t testing.TB, r *Tap) []byte {
 	t.Helper()
-	return readMatch(t, r, func(f []byte) bool { return binary.BigEndian.Uint16(f[12:]) == etherTest })
+	return readMatch(t, r, isTest)
 }
 
 // readMatch reads from a tap until a frame matches. What the kernels say by
@@ -445,12 +481,23 @@ func (p *pump) copy(from, to *Tap) {
 				if int64(n) > p.longest.Load() {
 					p.longest.Store(int64(n))
 				}
-				if _, err := to.Queues()[i].Write(b[:n]); err != nil && !errors.Is(err, ErrClosed) {
+				if _, err := to.Queues()[i].Write(b[:n]); err != nil && !errors.Is(err, ErrClosed) && !dropped(err) {
 					p.bad.Store(&err)
 				}
 			}
 		}()
 	}
+}
+
+// dropped tells that the kernel dropped a frame further on, as it may any: for want of room on
+// the way, or because the interface has gone.
+func dropped(err error) bool {
+	for _, e := range []error{unix.ENOBUFS, unix.EAGAIN, unix.ENETDOWN, unix.ENXIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // startPump is the plain copy loop, both ways.

@@ -72,16 +72,16 @@ func TestBatchesRefused(t *testing.T) {
 	if d.Info().NoBatches == "" {
 		t.Error("nobody is told that batches do not work")
 	}
-	startPump(t, d)
-	passes(t, l)
 	d.SetBatches(true)
 	if why := d.Info().NoBatches; why != "" {
 		t.Errorf("turned on again, but %s", why)
 	}
+	startPump(t, d)
 	passes(t, l)
 	if d.Info().NoBatches == "" {
 		t.Error("what does not work was used again")
 	}
+	passes(t, l)
 }
 
 // forwarding is what the feature of h's interface is.

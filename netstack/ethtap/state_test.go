@@ -273,13 +273,17 @@ func TestR08_ActiveWithNobodyCopyingSevers(t *testing.T) {
 		d := l.a.open(t, Options{Hook: hook})
 		ra, rb := l.a.raw(t), l.b.raw(t)
 		ua, ub := l.a.udp(t, l.a.addr4), l.b.udp(t, l.b.addr4)
+		arrived := l.a.allFrames(t)
 		set(t, d, Active, Active)
-		for i := range 100 {
+		const frames = 100
+		for i := range frames {
 			ra.send(t, frame(l.a.mac, l.b.mac, i, 100))
 			send(t, ub, ua, "severed")
 		}
-		// All have arrived at the taps when a later one of each can be seen there.
-		until(t, "frames at both taps", func() bool { return d.Kernel().queued() && d.Wire().queued() })
+		arrived.await(t, frames, func(f []byte) bool { return bytes.HasSuffix(f, []byte("severed")) })
+		for _, tap := range []*Tap{d.Kernel(), d.Wire()} {
+			until(t, "all frames at both taps", func() bool { return tap.queued() && d.cut.count(tap.offTaken()) >= frames })
+		}
 		set(t, d, Closed, Closed)
 		last := frame(l.a.mac, l.b.mac, 1000, 100)
 		ra.send(t, last)

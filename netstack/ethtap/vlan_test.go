@@ -16,8 +16,8 @@ func tagged(f []byte, tci uint16) []byte {
 	return slices.Concat(f[:12], binary.BigEndian.AppendUint16([]byte{0x81, 0x00}, tci), f[12:])
 }
 
-// allFrames is a raw socket that sees every frame which the host receives with its VLAN
-// tag, which the kernel takes out and tells beside the frame.
+// allFrames is a raw socket that sees every frame which the host receives, before its own cut
+// does, with its VLAN tag, which the kernel takes out and tells beside the frame.
 func (h *host) allFrames(t testing.TB) *rawSocket {
 	t.Helper()
 	s := &rawSocket{h: h}
@@ -26,6 +26,7 @@ func (h *host) allFrames(t testing.TB) *rawSocket {
 		if s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(all)); err != nil {
 			return err
 		}
+		unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20)
 		unix.SetsockoptInt(s.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
 		if err := unix.SetsockoptInt(s.fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
 			return err
