@@ -287,7 +287,7 @@ func TestRFC4301_5_1_1_RefusedIsProhibited(t *testing.T) {
 			q.a.fromHost(q.udp(1, 100), nil)
 		}
 		q.lineage.Refuse()
-		eventually(t, func() bool { return q.a.e.Held() == 0 && q.a.e.ICMPErrors(hook.Left) == 3 })
+		eventually(t, func() bool { return q.a.e.Held() == 0 && q.a.left.count() == 3 })
 		q.expectICMP(3, 3, 13, 1, 1)
 		// For a time the same answer is given without asking.
 		for range 20 {
@@ -301,7 +301,7 @@ func TestRFC4301_5_1_1_RefusedIsProhibited(t *testing.T) {
 		q.a.fromHost(q.udp(1, 100), nil)
 		q.expectEvents(2)
 		q.lineage.Refuse()
-		eventually(t, func() bool { return q.a.e.Held() == 0 })
+		eventually(t, func() bool { return q.a.e.Held() == 0 && q.a.left.count() == 1 })
 		q.a.left.take(t, "", "")
 		// An SA that comes after all is used at once.
 		q.grant()

@@ -62,6 +62,13 @@ func framesOf(list stack.PacketBufferList) (frames [][]byte) {
 	return frames
 }
 
+// count is how many frames were written since the last take.
+func (s *sink) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.frames)
+}
+
 // take returns the datagrams that were written since the last take, and checks
 // the Ethernet addresses.
 func (s *sink) take(t testing.TB, src, dst tcpip.LinkAddress) [][]byte {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -86,9 +85,7 @@ func TestLentSuperframes(t *testing.T) {
 				if _, err := p.a.lineages["later"].Switch(s); err != nil {
 					t.Fatal(err)
 				}
-				for end := time.Now().Add(10 * time.Second); p.a.e.holds.count.Load() > 0 && time.Now().Before(end); {
-					time.Sleep(time.Millisecond)
-				}
+				eventually(t, func() bool { return p.a.e.holds.count.Load() == 0 })
 			}
 			p.a.right.mu.Lock()
 			got[i] = p.a.right.frames

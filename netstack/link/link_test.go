@@ -420,7 +420,7 @@ func (dispatcherFunc) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.Pack
 // waitGoroutines fails unless the number of goroutines falls back to n.
 func waitGoroutines(t *testing.T, n int) {
 	t.Helper()
-	for range 500 {
+	for range 3000 {
 		if runtime.NumGoroutine() <= n {
 			return
 		}
