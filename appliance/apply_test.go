@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,6 +62,9 @@ func image(a *Appliance) string {
 		v.Rules = append(v.Rules, rule{p.Name, p.Action, p.Selector, strings.Join(p.OutSAs, " "), strings.Join(p.InSAs, " ")})
 	}
 	v.SAs, v.Routes, v.MTU, v.Class = s.SAs, s.Routes, s.MTU, s.Classes
+	for i := range v.SAs {
+		v.SAs[i].Rate = nil // of the last seconds
+	}
 	text, _ := json.Marshal(v)
 	return string(text)
 }
@@ -74,7 +78,7 @@ func TestR50_ApplyUnderTraffic(t *testing.T) {
 	p := newMemoryPair(t, first, mirror(first))
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	var moved [2]int
+	var moved [2]atomic.Int64
 	for i, six := range []bool{false, true} {
 		addr, proto := p.b.full(six, 9000)
 		l, err := gonet.ListenTCP(p.b.stack, addr, proto)
@@ -104,7 +108,7 @@ func TestR50_ApplyUnderTraffic(t *testing.T) {
 				default:
 				}
 				out[0] = n
-				_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+				_ = c.SetDeadline(time.Now().Add(time.Minute))
 				if _, err := c.Write(out); err != nil {
 					t.Error(err)
 					return
@@ -113,7 +117,7 @@ func TestR50_ApplyUnderTraffic(t *testing.T) {
 					t.Errorf("echo %d: %v", n, err)
 					return
 				}
-				moved[i]++
+				moved[i].Add(1)
 			}
 		})
 	}
@@ -152,16 +156,16 @@ func TestR50_ApplyUnderTraffic(t *testing.T) {
 			}
 		}
 		now = next
-		time.Sleep(5 * time.Millisecond)
+		for i := range moved {
+			was := moved[i].Load()
+			soon(t, "the streams go on", func() bool { return moved[i].Load() > was || t.Failed() })
+		}
 	}
 	close(stop)
 	wg.Wait()
 	after := p.boxA.Status()
 	if seen := p.wire.protocols(); len(seen) != 1 || seen[wire.ProtoESP] == 0 {
 		t.Errorf("IP protocols on the wire: %v; expected ESP alone", seen)
-	}
-	if moved[0] < 10 || moved[1] < 10 {
-		t.Errorf("%v echoes came back", moved)
 	}
 	count := func(s *Status, name string) (packets, seq uint64) {
 		for _, x := range s.SAs {
@@ -172,9 +176,6 @@ func TestR50_ApplyUnderTraffic(t *testing.T) {
 		return 0, 0
 	}
 	was, _ := count(before, "ab6")
-	if now, seq := count(after, "ab6"); now <= was || seq != now {
-		t.Errorf("the SA that never changed has %d packets and had %d, its number is %d", now, was, seq)
-	}
 	// The last segments of the connections may be under way yet.
 	same := func() bool {
 		after = p.boxA.Status()
@@ -185,11 +186,12 @@ func TestR50_ApplyUnderTraffic(t *testing.T) {
 			}
 		}
 		i := slices.IndexFunc(after.Policies, func(p PolicyStatus) bool { return p.Name == "v4" })
-		return after.Policies[i].Out.Packets == sum
+		now, seq := count(after, "ab6")
+		return after.Policies[i].Out.Packets == sum && now > was && seq == now
 	}
-	for end := time.Now().Add(10 * time.Second); !same(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !same(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("rule v4 and its SAs do not count the same: %+v, %+v", after.Policies, after.SAs)
+			t.Fatalf("rule v4 and its SAs do not count the same, or the number of ab6, which never changed and had %d packets, is not that of its packets: %+v, %+v", was, after.Policies, after.SAs)
 		}
 	}
 	for reason := range after.Drops {

@@ -9,7 +9,7 @@ import (
 // the machine's clock is known to be another.
 func TestR50_SteadyClock(t *testing.T) {
 	c := newSteadyClock()
-	if d := time.Duration(time.Now().UnixNano() - c.now()); d.Abs() > time.Second || c.set() != 0 {
+	if d := time.Duration(time.Now().UnixNano() - c.now()); d.Abs() > time.Minute || c.set() != 0 {
 		t.Errorf("a new clock is %v behind, and was set by %v", d, c.set())
 	}
 	c.follow(c.now() + int64(time.Millisecond))
@@ -18,7 +18,7 @@ func TestR50_SteadyClock(t *testing.T) {
 	}
 	then := time.Date(1970, 1, 1, 0, 10, 0, 0, time.UTC).UnixNano()
 	c.follow(then)
-	if d := time.Duration(c.now() - then); d < 0 || d > time.Second {
+	if d := time.Duration(c.now() - then); d < 0 || d > time.Minute {
 		t.Errorf("after it followed it is %v ahead", d)
 	}
 	if years := c.set().Hours() / 24 / 365; years < 50 {

@@ -18,6 +18,7 @@ import (
 // Bounds of the control socket. What it speaks is in package appliance/client.
 const (
 	controlTime    = 5 * time.Second // for a request and its answer, if its route says no other
+	controlEnd     = time.Second     // for what is under way when the appliance ends
 	controlHeader  = 1 << 14         // octets of a request's head
 	controlConns   = 128             // connections at a time; others wait
 	controlReaders = 32              // requests at a time of those who may only read
@@ -33,8 +34,9 @@ type control struct {
 	// streaming ends when streams are to.
 	streaming  context.Context
 	endStreams context.CancelFunc
-	serving    bool // the socket at path is this one
-	handed     bool // the socket at path is another process's
+	serving    bool          // the socket at path is this one
+	handed     bool          // the socket at path is another process's
+	end        time.Duration // controlEnd
 
 	mu                     sync.Mutex
 	streams, readerStreams int
@@ -81,7 +83,7 @@ func (a *Appliance) listenControl(cfg *config.Config, down func(), takeover bool
 // newControl answers what comes by l, once it serves.
 func newControl(path string, l net.Listener, groups allowedGroups, routes []route) *control {
 	limited := limitConns(l, controlConns)
-	c := &control{path: path, listener: limited, allowed: groups}
+	c := &control{path: path, listener: limited, allowed: groups, end: controlEnd}
 	c.streaming, c.endStreams = context.WithCancel(context.Background())
 	c.server = &http.Server{
 		Handler: c.handler(routes), ConnContext: withPeer, ConnState: limited.state,
@@ -113,7 +115,7 @@ func (c *control) close() {
 	case !c.handed:
 		_ = os.Remove(c.path)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), c.end)
 	defer cancel()
 	if c.server.Shutdown(ctx) != nil {
 		_ = c.server.Close()

@@ -14,10 +14,8 @@ const (
 	controlStreams       = 16
 	controlReaderStreams = 8
 	// streamRest is how long a stream that its client ends may take to say what it still
-	// has to say, and streamEnd when the appliance ends it: the socket waits somewhat longer
-	// before it closes connections.
+	// has to say.
 	streamRest = 5 * time.Second
-	streamEnd  = 700 * time.Millisecond
 )
 
 // A stream is an answer that goes on until the client ends it or the appliance does. The
@@ -53,7 +51,7 @@ func (s *stream) begin(contentType string) error {
 	within := func(d time.Duration) { _ = s.rc.SetWriteDeadline(time.Now().Add(d)) }
 	byClient := context.AfterFunc(asked, func() { within(streamRest) })
 	byControl := context.AfterFunc(s.c.streaming, func() {
-		within(streamEnd)
+		within(s.c.end * 7 / 10) // connections are closed somewhat later
 		cancel()
 	})
 	s.free = func() {

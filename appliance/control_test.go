@@ -73,7 +73,7 @@ func TestR50_ControlSocket(t *testing.T) {
 // ask sends one request to a control socket and returns the answer.
 func ask(t *testing.T, path, method, url, body string) (status int, text string) {
 	t.Helper()
-	conn := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	conn := http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}, DisableKeepAlives: true}}
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://bitw"+url, strings.NewReader(body))

@@ -232,7 +232,7 @@ func TestR50_EventsOfThePacketPath(t *testing.T) {
 	p := newMemoryPair(t, cfg, mirror(cfg), WithLogger(log))
 	s := p.boxA.Subscribe(0)
 	defer s.Close()
-	p.datagrams(t, 20)
+	p.datagrams(t, 40)
 	if ev := awaitEvent(t, s, ofKind(ExpireSoft)); ev.SA != "ab" || ev.Level != "warning" {
 		t.Errorf("soft %+v", ev)
 	}

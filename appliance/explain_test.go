@@ -104,6 +104,17 @@ func (p *probe) look(s *seen) {
 	}
 }
 
+// idle tells that nobody is at work on a frame that was taken, so that all of it is counted.
+func (p *probe) idle() bool {
+	b := p.box.bump.Load()
+	for _, n := range b.dev.Turns(b.kern.Turns(nil)) {
+		if n%2 == 1 {
+			return false
+		}
+	}
+	return true
+}
+
 // counted is what the status of an appliance tells, by drop reason and by policy.
 func (p *probe) counted() (drops, rules map[string]uint64) {
 	st := p.box.Status()
@@ -324,18 +335,22 @@ func TestR50_WhatIsExplainedHappens(t *testing.T) {
 			}
 			want := predicted(r, from)
 			var got seen
-			p.send(t, from, frame)
-			for end := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Microsecond) {
-				p.look(&got)
+			count := func() {
 				d, u := p.counted()
 				got.drops, got.rules = more(d, drops), more(u, rules)
+			}
+			p.send(t, from, frame)
+			for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+				p.look(&got)
+				count()
 				settled := fmt.Sprint(got.drops) == fmt.Sprint(want.drops) && slices.Equal(got.lengths[1-from], want.lengths[1-from]) &&
 					(r.Answer != nil) == (len(got.lengths[from]) > 0) && (r.Outcome != explain.WaitsForNeighbor || got.asked)
 				if r.Rule != nil && (r.Outcome == explain.Sent || r.Reason != "") {
 					// A drop that is not on the account of a policy is on that of none.
 					settled = settled && (got.rules[r.Rule.Name] > 0 || len(got.rules) == 0 && r.Reason != "")
 				}
-				if settled {
+				if settled && p.idle() {
+					count()
 					break
 				}
 				if time.Now().After(end) {

@@ -226,14 +226,14 @@ func (p *memoryPair) transfer(t testing.TB, six bool, n int) {
 		_ = c.Close()
 		got <- b
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	// Nothing here is timed, but what hangs is to say so.
+	const patience = time.Minute
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	c, err := gonet.DialContextTCP(ctx, p.a.stack, addr, proto)
 	if err != nil {
 		t.Fatalf("connect: %v\nA: %s\nB: %s", err, dropsOf(p.boxA), dropsOf(p.boxB))
 	}
-	// Nothing here is timed, but what hangs is to say so.
-	const patience = time.Minute
 	_ = c.SetDeadline(time.Now().Add(patience))
 	if n, err := c.Write(data); err != nil {
 		t.Fatalf("after %d octets: %v\n%s", n, err, p.state())

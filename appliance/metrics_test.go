@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -80,7 +81,9 @@ func TestR50_MetricsLint(t *testing.T) {
 var openMetricsLine = regexp.MustCompile(`^([a-z_]+)(\{([a-z_]+="([^"\\\n]|\\["\\n])*"(,[a-z_]+="([^"\\\n]|\\["\\n])*")*)?\})? -?[0-9.e+]+$`)
 
 func TestR50_MetricsFormats(t *testing.T) {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	// An address that no other process has, so that none takes the port meanwhile.
+	pid := os.Getpid()
+	free, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+pid>>16&0x7f, pid>>8&0xff, pid&0xff))
 	if err != nil {
 		t.Fatal(err)
 	}

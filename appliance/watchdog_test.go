@@ -70,7 +70,8 @@ func bypassFrame(dst, src net.HardwareAddr, from, to string) []byte {
 }
 
 // TestR47_R10_StalledSide hangs the write towards one side: the watchdog tells, the
-// other direction goes on, the heartbeat stops; and all that ends when the write does.
+// other direction goes on, the heartbeat stops; and all that ends when the write does. The
+// watchdog's time is long enough for readers that wait for a processor.
 func TestR47_R10_StalledSide(t *testing.T) {
 	hostMAC, peerMAC := net.HardwareAddr{2, 0, 0, 0, 0, 1}, net.HardwareAddr{2, 0, 0, 0, 0, 2}
 	const host, peer = "192.0.2.1", "192.0.2.2"
@@ -84,7 +85,7 @@ func TestR47_R10_StalledSide(t *testing.T) {
 			log.SetOutput(&logged)
 			var beats atomic.Uint64
 			cfg := Config{
-				Watchdog: 100 * time.Millisecond, Neighbors: config.Relay,
+				Watchdog: 2 * time.Second, Neighbors: config.Relay,
 				Policies: []config.Policy{{Name: "all", Action: config.Bypass}},
 			}
 			box, err := New(cfg, WithLogger(log), WithHeartbeat(20*time.Millisecond, func() { beats.Add(1) }),
@@ -225,7 +226,7 @@ func TestR47_Pace(t *testing.T) {
 // soon waits for something to become true.
 func soon(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(15 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain: %s", what)
 		}
