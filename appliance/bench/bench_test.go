@@ -214,7 +214,7 @@ func dropsOf(boxes [2]*box) string {
 func tiny() plan {
 	return plan{
 		rounds: 2, memory: time.Millisecond,
-		kernelRounds: 2, limit: time.Minute, tcp: 20 * time.Millisecond, udp: 5 * time.Millisecond, trials: 2, pings: 20,
+		kernelRounds: 2, limit: 10 * time.Minute, tcp: 20 * time.Millisecond, udp: 5 * time.Millisecond, trials: 2, pings: 200,
 		beside: 20 * time.Millisecond,
 	}
 }

@@ -66,7 +66,7 @@ func TestKernel(t *testing.T) {
 			}
 			// A thread ends a moment after what it was for.
 			left := more(before, traces(t))
-			for end := time.Now().Add(5 * time.Second); len(left) > 0 && time.Now().Before(end); left = more(before, traces(t)) {
+			for end := time.Now().Add(30 * time.Second); len(left) > 0 && time.Now().Before(end); left = more(before, traces(t)) {
 				time.Sleep(10 * time.Millisecond)
 			}
 			if len(left) > 0 {

@@ -376,7 +376,7 @@ func whatIsThere(t *testing.T) things {
 func checkLeft(t *testing.T, before things) {
 	t.Helper()
 	var now things
-	for range 100 {
+	for range 1500 {
 		now = whatIsThere(t)
 		if now.goroutines <= before.goroutines && now.files <= before.files && len(now.namespaces) <= len(before.namespaces) {
 			return

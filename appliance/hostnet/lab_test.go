@@ -14,7 +14,7 @@ import (
 )
 
 // patience is how long a test waits for what must happen; nothing is measured.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // missing skips a test, or fails it where everything is required.
 func missing(t testing.TB, format string, args ...any) {
@@ -58,7 +58,23 @@ func newSpace(t testing.TB) *space {
 	// eth0 alone speaks IPv6, and without waiting for duplicates.
 	s.sysctl("net.ipv6.conf.default.accept_dad", "0")
 	s.ip(veth, "link set far up", "link set eth0 up")
+	s.until("an IPv6 address of its own", func(i *Interface) bool { return i.Carrier && len(i.Addresses) > 0 })
 	return s
+}
+
+// until waits until the interface is as said, and returns it: the kernel needs a moment to
+// notice that there is a link, and none any more.
+func (s *space) until(what string, satisfies func(*Interface) bool) *Interface {
+	s.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		i := s.read()
+		if satisfies(i) {
+			return i
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("waited in vain for %s: %+v", what, i)
+		}
+	}
 }
 
 // ip runs commands of the program ip in the namespace.

@@ -49,9 +49,12 @@ func join(list []netip.Prefix) string {
 
 func TestReadTentative(t *testing.T) {
 	s := newSpace(t)
-	// Without a carrier duplicate address detection does not begin.
+	// Of an interface that is set up without a carrier duplicate address detection does not
+	// begin.
 	s.sysctl("net.ipv6.conf.eth0.accept_dad", "1")
-	s.ip("link set far down", "addr add 2001:db8::1/64 dev eth0")
+	s.ip("link set eth0 down", "link set far down", "link set eth0 up")
+	s.until("the loss of the carrier", func(i *Interface) bool { return i.Up && !i.Carrier })
+	s.ip("addr add 2001:db8::1/64 dev eth0")
 	i := s.read()
 	addr := netip.MustParseAddr("2001:db8::1")
 	if !i.HasAddress(addr) || len(i.Tentative) == 0 || i.Tentative[0] != addr {

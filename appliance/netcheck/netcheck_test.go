@@ -3,7 +3,6 @@
 package netcheck
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -109,12 +108,11 @@ policies:
 
 func TestR50_NetcheckAcrossKernels(t *testing.T) {
 	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	timeout := 20 * time.Second // every probe is answered, or cannot be sent
 	check := func(c *appliance.Config, iface string) (r *Report) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
 		if err := pair.A.Do(func() error {
-			r = Run(ctx, Options{Interface: iface, Config: c, Probe: true, Timeout: 100 * time.Millisecond})
+			r = Run(t.Context(), Options{Interface: iface, Config: c, Probe: true, Timeout: timeout})
 			return nil
 		}); err != nil {
 			t.Fatal(err)
@@ -156,11 +154,17 @@ func TestR50_NetcheckAcrossKernels(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	r = check(cfg(t), "eth0")
-	if !slices.ContainsFunc(r.Lines, func(l Line) bool {
+	timeout = 100 * time.Millisecond // some are not, and on a busy machine all may be taken for those
+	measured := func(l Line) bool {
 		return l.Area == "path" && strings.HasPrefix(l.Found, "peer 192.0.2.2: the path takes")
-	}) {
-		t.Errorf("no line about the path in %+v", r.Lines)
+	}
+	for end := time.Now().Add(time.Minute); ; {
+		if r = check(cfg(t), "eth0"); slices.ContainsFunc(r.Lines, measured) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no line about the path in %+v", r.Lines)
+		}
 	}
 }
 

@@ -1,12 +1,16 @@
 package netns
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"testing"
 	"time"
 )
+
+// patience is how long a test waits for what must happen; nothing is measured.
+const patience = 30 * time.Second
 
 // needNamespaces skips the test, or fails it where nothing may be wanting.
 func needNamespaces(t *testing.T) {
@@ -60,12 +64,16 @@ func TestHosts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.Write([]byte("hello")); err != nil {
-			t.Fatal(err)
+		b, n, from := make([]byte, 16), 0, net.Addr(nil)
+		err = os.ErrDeadlineExceeded
+		// The kernels need a moment to notice that they have a link.
+		for end := time.Now().Add(patience); errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(end); {
+			if _, err := c.Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+			_ = server.SetReadDeadline(time.Now().Add(time.Second))
+			n, from, err = server.ReadFrom(b)
 		}
-		_ = server.SetReadDeadline(time.Now().Add(5 * time.Second))
-		b := make([]byte, 16)
-		n, from, err := server.ReadFrom(b)
 		if err != nil || string(b[:n]) != "hello" || from.(*net.UDPAddr).AddrPort().Addr() != addrs[0].Addr() {
 			t.Fatalf("%q from %v, %v", b[:n], from, err)
 		}
@@ -73,7 +81,7 @@ func TestHosts(t *testing.T) {
 	}
 	// A thread ends a moment after what it was for.
 	left := threadsElsewhere(t, own)
-	for end := time.Now().Add(5 * time.Second); len(left) > 0 && time.Now().Before(end); left = threadsElsewhere(t, own) {
+	for end := time.Now().Add(patience); len(left) > 0 && time.Now().Before(end); left = threadsElsewhere(t, own) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if len(left) > 0 {
