@@ -90,9 +90,9 @@ func TestR03_ObserveVerb(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, p, errs, "watching eth0")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	r, err := netlab.Ping(ctx, a.Host, addrB, netlab.PingOptions{Count: 3, Size: 1472, DontFragment: true})
+	r, err := netlab.Ping(ctx, a.Host, addrB, netlab.PingOptions{Count: 3, Size: 1472, DontFragment: true, Timeout: patience})
 	if err != nil || r.Received != 3 {
 		t.Fatalf("%v, %v", r, err)
 	}
@@ -151,9 +151,7 @@ func TestR03_ObserveVerb(t *testing.T) {
 	a.call(t, 0, 1, "already taken", "observe", "eth0")
 	up.Kill()
 	a.call(t, 0, 1, "bitw recover eth0", "observe", "eth0")
-	if n := pings(t, a.Host, addrB, 1); n != 0 {
-		t.Error("to ask to observe has opened a shut interface")
-	}
+	silent(t, a.Host, addrB, "asked to observe a shut interface")
 	a.call(t, 0, 0, "nothing of bitw is left", "recover", "eth0")
 
 	// For a time, without a configuration, as text; and killed: the flow goes on.
@@ -167,7 +165,7 @@ func TestR03_ObserveVerb(t *testing.T) {
 	}
 	await(t, p, errs, "watching eth0")
 	p.Kill()
-	if n := pings(t, a.Host, addrB, 3); n != 3 {
+	if n := pings(t, a.Host, addrB, 3, patience); n != 3 {
 		t.Errorf("%d of 3 pings were answered after a kill", n)
 	}
 	if after := a.state(t); !slices.Equal(before, after) {

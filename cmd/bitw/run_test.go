@@ -77,11 +77,10 @@ func (w *world) signals() chan<- os.Signal {
 // eventually waits until text shows up.
 func eventually(t *testing.T, b *safeBuffer, text string) {
 	t.Helper()
-	for range 2000 {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if strings.Contains(b.String(), text) {
 			return
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	t.Fatalf("%q does not show up in\n%s", text, b.String())
 }

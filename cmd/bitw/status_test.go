@@ -301,9 +301,17 @@ func TestR50_StatusWatch(t *testing.T) {
 	golden(t, "watch.txt", watchText(s, nil, 40)+"\n"+watchText(s, last, 0), "")
 	w := newWorld(t)
 	w.serve(t, "eth0", busy())
-	w.call(t, 0, "POLICY", "", "status", "--watch", "--every", "100ms", "--for", "350ms")
-	if n := strings.Count(w.out.String(), "POLICY"); n < 2 {
-		t.Errorf("%d tables", n)
+	w.call(t, 0, "", "", "status", "--watch", "--for", "100ms")
+	signals, status := w.signals(), make(chan int, 1)
+	go func() { status <- w.run(t.Context(), []string{"status", "--watch", "--every", "100ms"}) }()
+	for end := time.Now().Add(time.Minute); strings.Count(w.out.String(), "POLICY") < 3; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no more tables than\n%s", w.out.String())
+		}
+	}
+	signals <- os.Interrupt
+	if got := <-status; got != 0 {
+		t.Errorf("status %d: %s", got, w.err.String())
 	}
 	w = newWorld(t)
 	w.call(t, 2, "", "without", "status", "--watch", "--check")
