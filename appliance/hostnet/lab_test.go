@@ -58,7 +58,7 @@ func newSpace(t testing.TB) *space {
 	// eth0 alone speaks IPv6, and without waiting for duplicates.
 	s.sysctl("net.ipv6.conf.default.accept_dad", "0")
 	s.ip(veth, "link set far up", "link set eth0 up")
-	s.until("an IPv6 address of its own", func(i *Interface) bool { return i.Carrier && len(i.Addresses) > 0 })
+	s.until("an IPv6 address of its own and its route", func(i *Interface) bool { return i.Carrier && len(i.Addresses) > 0 && len(i.Routes) > 0 })
 	return s
 }
 

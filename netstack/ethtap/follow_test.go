@@ -528,6 +528,7 @@ func TestR07_TheIndexComesBack(t *testing.T) {
 					back = func() {
 						l.a.takes(t, c)
 						l.a.setUp(t)
+						l.linked(t)
 						l.a.knows(t, l.b)
 					}
 					c.takes(t, l.a)
