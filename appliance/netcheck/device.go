@@ -222,8 +222,8 @@ func (r *Report) programs(name string, index int) (own bool) {
 			who := programName(p.ID)
 			switch {
 			case strings.HasPrefix(who, ownProgram):
-			case mine >= 0 && i > mine:
-				r.add("company", Warning, "what it sends goes past bitw: detach it (bpftool net show dev "+name+"), or start bitw after it", "the tcx program %s stands behind bitw's at %s of %s", who, at.words, name)
+			case mine >= 0 && i < mine:
+				r.add("company", Warning, "what it lets pass by itself goes past bitw: detach it (bpftool net show dev "+name+"), and attach it behind", "the tcx program %s stands before bitw's at %s of %s", who, at.words, name)
 			default:
 				r.add("company", Warning, "see that it does not send or redirect by itself: bpftool net show dev "+name, "the tcx program %s is at %s of %s, where bitw's are too", who, at.words, name)
 			}

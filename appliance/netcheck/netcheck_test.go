@@ -280,23 +280,31 @@ func TestR50_NetcheckCompany(t *testing.T) {
 		}
 	}
 
-	// bitw's own programs are no company, and what stands behind them goes past them.
+	// bitw's own programs are no company, and what stands before them may go past them.
 	device, err := ethtap.Open(ethtap.Options{Interface: "eth0", NetNS: pair.A.NetNSPath(), OnFailure: ethtap.FailShut})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer device.Close()
-	var behind link.Link
-	in(func() (err error) {
-		behind, err = link.AttachTCX(link.TCXOptions{Program: program("my_tcx", ebpf.SchedCLS, -1), Attach: ebpf.AttachTCXEgress, Interface: index, Anchor: link.Tail()})
-		return err
-	})
-	defer behind.Close()
-	var r *Report
-	in(func() error { r = Run(t.Context(), Options{Interface: "eth0"}); return nil })
-	if !has(r, "company", Good, "bitw has cut eth0") || !has(r, "company", Warning, "stands behind bitw's at egress") {
-		t.Errorf("beside bitw: %+v", r.Lines)
+	for _, x := range []struct {
+		anchor link.Anchor
+		found  string
+	}{{link.Head(), "stands before bitw's at egress"}, {link.Tail(), "is at egress of eth0, where bitw's are too"}} {
+		var other link.Link
+		in(func() (err error) {
+			other, err = link.AttachTCX(link.TCXOptions{Program: program("my_tcx", ebpf.SchedCLS, -1), Attach: ebpf.AttachTCXEgress, Interface: index, Anchor: x.anchor})
+			return err
+		})
+		var r *Report
+		in(func() error { r = Run(t.Context(), Options{Interface: "eth0"}); return nil })
+		if !has(r, "company", Good, "bitw has cut eth0") || !has(r, "company", Warning, x.found) {
+			t.Errorf("beside bitw: %+v", r.Lines)
+		}
+		if err := other.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
+	var r *Report
 	if err := device.Release(); err != nil {
 		t.Fatal(err)
 	}

@@ -57,8 +57,9 @@ const (
 
 	nameSize = unix.IFNAMSIZ
 
-	// layoutVersion changes with the layout above or with the meaning of a word.
-	layoutVersion = 5
+	// layoutVersion changes with the layout above, with the meaning of a word, or with the
+	// places of the programs.
+	layoutVersion = 6
 )
 
 // cut is the shared value.

@@ -14,8 +14,8 @@
 //     htap reach the kernel, only frames written to ltap reach the NIC.
 //
 // The interface keeps its name, addresses, routes and firewall rules. The cut
-// is four eBPF programs, on tcx (Linux 6.6) or on clsact below it (Linux 5.8);
-// the taps are TAP devices with virtio-net headers, so that superframes of up to
+// is four eBPF programs, on tcx (Linux 6.6) or on clsact below it (Linux 5.8), before those
+// of others; the taps are TAP devices with virtio-net headers, so that superframes of up to
 // 64 KB cross in one call with their segmentation metadata.
 //
 // A frame's way while both taps are Active:

@@ -103,12 +103,12 @@ func (t tcx) attach(p point) (attachment, error) {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("load the link pinned at %s: %w", path, err)
 	}
+	// First, at egress too: behind a program that lets a frame pass no other runs.
 	o := link.TCXOptions{Interface: p.ifindex, Program: p.prog, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()}
 	if p.egress {
 		o.Attach = ebpf.AttachTCXEgress
 	}
-	if p.egress || p.last {
-		// Last before the device: what others do to a frame is done by then.
+	if p.last {
 		o.Anchor = link.Tail()
 	}
 	l, err := link.AttachTCX(o)
@@ -202,9 +202,8 @@ func (clsact) hook() Hook { return HookCLSACT }
 const (
 	filterPrefix = "bitw_"
 	filterHandle = 0xb17 // apart from the handles that the kernel hands out
-	// Among filters the lowest priority runs first: first at ingress, last at egress.
+	// Among filters the lowest priority runs first, and of one priority the last one made.
 	filterFirst = 1
-	filterLast  = 0xffff
 )
 
 func (c clsact) attach(p point) (attachment, error) {
@@ -240,14 +239,14 @@ func clsactQdisc(ifindex int) netlink.Qdisc {
 }
 
 func clsactFilter(p point) *netlink.BpfFilter {
-	parent, prio := uint32(netlink.HANDLE_MIN_INGRESS), uint16(filterFirst)
+	parent := uint32(netlink.HANDLE_MIN_INGRESS)
 	if p.egress {
-		parent, prio = netlink.HANDLE_MIN_EGRESS, filterLast
+		parent = netlink.HANDLE_MIN_EGRESS
 	}
 	return &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
 			LinkIndex: p.ifindex, Parent: parent, Handle: filterHandle,
-			Protocol: unix.ETH_P_ALL, Priority: prio,
+			Protocol: unix.ETH_P_ALL, Priority: filterFirst,
 		},
 		Fd: p.prog.FD(), Name: filterPrefix + p.name, DirectAction: true,
 	}

@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -500,6 +503,61 @@ func TestForeignQdiscStays(t *testing.T) {
 	if tr := l.a.traces(t); len(tr) != 1 || tr[0] != "clsact on eth0" {
 		t.Errorf("left %v, expected the foreign qdisc only", tr)
 	}
+}
+
+// TestR04_NobodyStandsBeforeTheCut: programs and filters of others that were there before, and
+// let each frame pass on their own, let none past the cut.
+func TestR04_NobodyStandsBeforeTheCut(t *testing.T) {
+	hooks(t, func(t *testing.T, h Hook) {
+		l := newLab(t)
+		pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "pass", Type: ebpf.SchedCLS, License: "Apache-2.0", Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R0, 0), asm.Return(), // TCX_PASS, TC_ACT_OK
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pass.Close()
+		l.a.in(t, func() error {
+			if h == HookTCX {
+				for _, at := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+					p, err := link.AttachTCX(link.TCXOptions{Interface: l.a.index, Program: pass, Attach: at})
+					if err != nil {
+						return err
+					}
+					t.Cleanup(func() { p.Close() })
+				}
+				return nil
+			}
+			errs := []error{l.a.nl.QdiscAdd(clsactQdisc(l.a.index))}
+			for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+				for _, prio := range []uint16{1, 7} {
+					errs = append(errs, l.a.nl.FilterAdd(&netlink.BpfFilter{
+						FilterAttrs: netlink.FilterAttrs{LinkIndex: l.a.index, Parent: parent, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: prio},
+						Fd:          pass.FD(), Name: "pass", DirectAction: true,
+					}))
+				}
+			}
+			return errors.Join(errs...)
+		})
+		d := l.a.open(t, Options{Hook: h})
+		set(t, d, Active, Active)
+		out, in := l.b.listen(t), l.a.udp(t, l.a.addr4)
+		x, y := tattle(t, l.a, l.b), l.b.udp(t, l.b.addr4)
+		for range 100 {
+			send(t, y, in, secret)
+		}
+		x.busy(t)
+		x.end()
+		if n := out.secrets.Load(); n != 0 {
+			t.Errorf("%d frames left past the cut", n)
+		}
+		if got, err := nextWithin(in, 50*time.Millisecond); err == nil {
+			t.Errorf("%q came past the cut", got)
+		}
+		startPump(t, d)
+		until(t, "room in the full queue", d.Kernel().idle)
+		passes(t, l)
+	})
 }
 
 // TestTwoDevicesInOneProcess: both ends of a veth, both named eth0.
