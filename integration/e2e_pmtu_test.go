@@ -28,7 +28,6 @@ func learned(t testing.TB, h *netlab.Host, to netip.Addr) int {
 
 // TestR29_PathMTU has a host send what does not fit any more once it is protected.
 func TestR29_PathMTU(t *testing.T) {
-	pair := netlab.New(t).Pair(netlab.PairOptions{})
 	for _, test := range []struct {
 		mode, algorithm string
 		six             bool
@@ -48,6 +47,7 @@ func TestR29_PathMTU(t *testing.T) {
 			from, to, header = a6, b6, 48
 		}
 		t.Run(test.mode+"-"+test.algorithm+"-"+strconv.Itoa(test.mtu), func(t *testing.T) {
+			pair := netlab.New(t).Pair(netlab.PairOptions{})
 			a, b := boxes(t, pair, &plan{flows: []*flow{newFlow("f", test.mode, test.algorithm, 0x1001, from, to)}})
 			defer b.giveBack()
 			defer a.giveBack()
