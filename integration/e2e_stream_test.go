@@ -25,9 +25,9 @@ type stream struct {
 func startStream(t testing.TB, from, to *netlab.Host, at netip.Addr) *stream {
 	t.Helper()
 	for _, h := range []*netlab.Host{from, to} {
-		// Where the kernel can be told so (Linux 6.15), it tries again at least once a
-		// second; a test that has to wait takes longer without, that is all.
-		_ = h.Sysctl("net/ipv4/tcp_rto_max_ms", "1000")
+		if err := h.RetryOften(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	ctx := deadline(t, patience)
 	l, err := to.Listen(context.Background(), "tcp", netip.AddrPortFrom(at, 0).String())

@@ -45,9 +45,9 @@ func startBetween(t testing.TB, pair *netlab.Pair, a, b netip.Addr) *traffic {
 	t.Helper()
 	tr := &traffic{t: t}
 	for _, h := range []*netlab.Host{pair.A, pair.B} {
-		// Where the kernel can be told so (Linux 6.15), it tries again at least once a
-		// second; a test that has to wait takes longer without, that is all.
-		_ = h.Sysctl("net/ipv4/tcp_rto_max_ms", "1000")
+		if err := h.RetryOften(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	ctx := deadline(t, patience)
 	l, err := pair.B.Listen(ctx, "tcp", net.JoinHostPort(b.String(), "7002"))

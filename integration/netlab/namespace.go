@@ -174,6 +174,18 @@ func (n *Namespace) Sysctl(key, value string) error {
 	return nil
 }
 
+// RetryOften has TCP try again at least once a second, where the kernel can be told so (Linux
+// 6.15); a test that has to wait takes longer without, that is all. By that alone it would
+// give up a connection after 14 s, and an attempt at one after 7; it has minutes.
+func (n *Namespace) RetryOften() error {
+	if err := n.Sysctl("net/ipv4/tcp_rto_max_ms", "1000"); errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return errors.Join(n.Sysctl("net/ipv4/tcp_retries2", "255"), n.Sysctl("net/ipv4/tcp_syn_retries", "127"))
+}
+
 // Listen listens in the namespace; network and address are those of net.Listen,
 // the address without a host name.
 func (n *Namespace) Listen(ctx context.Context, network, address string) (net.Listener, error) {

@@ -49,7 +49,7 @@ func (n *Namespace) StartPrepared(cmd *exec.Cmd, prepare func() error) (*Process
 	}
 	if cmd.Cancel != nil { // from exec.CommandContext: what it started, too
 		cmd.Cancel = func() error { return p.send(-p.Pid(), syscall.SIGKILL) }
-		cmd.WaitDelay = 2 * time.Second
+		cmd.WaitDelay = time.Minute
 	}
 	started := make(chan error, 1)
 	go onOwnThread(func() {

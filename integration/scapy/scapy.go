@@ -97,7 +97,7 @@ func Run(ctx context.Context, script string, in, out any) error {
 func run(ctx context.Context, script string, input []byte) ([]byte, error) {
 	// Isolated from the user's own modules and settings, and from the current folder.
 	cmd := exec.CommandContext(ctx, python, "-I", "-c", script)
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = time.Minute
 	cmd.Stdin = bytes.NewReader(input)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

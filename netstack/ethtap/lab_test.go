@@ -267,20 +267,33 @@ func next(t testing.TB, c *net.UDPConn) string {
 	return s
 }
 
+// nextWithin passes over what a probe sent once more and comes late.
 func nextWithin(c *net.UDPConn, d time.Duration) (string, error) {
-	c.SetReadDeadline(time.Now().Add(d))
+	for end := time.Now().Add(d); ; {
+		if s, err := read(c, end); err != nil || !strings.HasPrefix(s, probeMark) {
+			return s, err
+		}
+	}
+}
+
+func read(c *net.UDPConn, end time.Time) (string, error) {
+	c.SetReadDeadline(end)
 	b := make([]byte, 65536)
 	n, err := c.Read(b)
 	return string(b[:n]), err
 }
 
+// probeMark begins what a probe sends.
+const probeMark = "probe "
+
 // probe sends until a datagram with the payload arrives.
 func probe(t testing.TB, from, to *net.UDPConn, payload string) {
 	t.Helper()
+	payload = probeMark + payload
 	for end := time.Now().Add(patience); time.Now().Before(end); {
 		send(t, from, to, payload)
 		for {
-			got, err := nextWithin(to, 50*time.Millisecond)
+			got, err := read(to, time.Now().Add(50*time.Millisecond))
 			if err != nil {
 				break
 			}

@@ -266,6 +266,7 @@ func TestDrainGivesUp(t *testing.T) {
 	d := l.a.open(t, Options{})
 	set(t, d, Active, Closed)
 	l.a.raw(t).send(t, frame(l.a.mac, l.b.mac, 1, 100)) // and nobody reads
+	until(t, "a queued frame", d.Kernel().queued)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
 	defer cancel()
 	if err := d.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
