@@ -56,7 +56,7 @@ func (r *Report) device(name string) int {
 		r.add("interface", Warning, fmt.Sprintf("ip link set %s mtu 1500, if the link allows it", name), "%s has mtu %d, and IPv6 needs 1280", name, a.MTU)
 	}
 	if a.MasterIndex != 0 {
-		r.add("interface", Warning, "cut the master, or take "+name+" out of it", "%s belongs to a bridge or bond, whose traffic passes before the cut", name)
+		r.add("interface", Warning, "cut that in its place, or take "+name+" out of it", "%s is a port of a bridge or bond, which has the addresses and routes, and bitw goes by those of %[1]s", name)
 	}
 	if a.GSOMaxSize > 65536 || a.GROMaxSize > 65536 {
 		r.add("offload", Warning, fmt.Sprintf("ip link set %s gso_max_size 65536 gro_max_size 65536", name), "%s takes superframes of more than 64 KiB (BIG TCP), which do not fit the taps", name)
