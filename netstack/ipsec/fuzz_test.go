@@ -2,6 +2,7 @@ package ipsec
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"bitw/netstack/hook"
@@ -12,8 +13,8 @@ import (
 )
 
 // FuzzInbound gives any octets to the wire side, in every mode that the adversary knows.
-// Nothing may panic, and nothing whose payload is not what a's engine sealed may reach
-// the host.
+// Nothing may panic, and nothing whose payload is not what a's engine sealed, in whatever
+// mode, may reach the host: their keys are the same.
 func FuzzInbound(f *testing.F) {
 	list := targets()
 	for i, g := range list {
@@ -38,7 +39,8 @@ func FuzzInbound(f *testing.F) {
 		p.b.e.inbound(pkt)
 		pkt.DecRef()
 		for _, d := range p.b.left.take(t, "", macB) {
-			if !bytes.HasSuffix(d, g.payload(64)[g.ipLen():]) {
+			sealed := func(by target) bool { return bytes.HasSuffix(d, by.payload(64)[by.ipLen():]) }
+			if !slices.ContainsFunc(list, sealed) {
 				t.Fatalf("%x reached the host", d)
 			}
 		}
