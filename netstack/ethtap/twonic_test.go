@@ -31,10 +31,18 @@ func newRow(t testing.TB) *row {
 	r := &row{lab: lab{a: newHost(t, n, "a", 1), b: newHost(t, n, "b", 2)}, box: newHost(t, n, "x", 3)}
 	r.plug(t, inside)
 	r.plug(t, outside)
-	r.a.knows(t, r.b)
-	r.b.knows(t, r.a)
+	r.know(t)
 	t.Cleanup(func() { Remove(r.options(Options{})) })
 	return r
+}
+
+// know gives who sends the neighbour entries of those it sends to for good. Without, its
+// socket waits for room until the kernel gives up asking.
+func (r *row) know(t testing.TB) {
+	t.Helper()
+	r.a.knows(t, r.b)
+	r.b.knows(t, r.a)
+	r.box.knows(t, r.b)
 }
 
 // plug makes the veth of one side of the box, and unplug deletes it.
@@ -417,6 +425,7 @@ func TestR13_R07_CreatedAnewIsFollowed(t *testing.T) {
 			for _, side := range sides {
 				r.plug(t, side)
 			}
+			r.know(t)
 			busy() // only the guards are there
 			if err := Recover(r.options(Options{})); !errors.Is(err, ErrBusy) && !errors.Is(err, ErrOccupied) {
 				t.Fatalf("Recover while the device waits: %v", err)
@@ -445,8 +454,6 @@ func TestR13_R07_CreatedAnewIsFollowed(t *testing.T) {
 			for _, x := range senders {
 				x.end()
 			}
-			r.a.knows(t, r.b)
-			r.b.knows(t, r.a)
 			set(t, d, Closed, Closed)
 			passes(t, &r.lab)
 			set(t, d, Active, Active)
@@ -480,6 +487,7 @@ func TestR13_R07_CreatedAnewWithoutAProcess(t *testing.T) {
 			for _, side := range sides {
 				r.plug(t, side)
 			}
+			r.know(t)
 			for _, x := range senders {
 				x.busy(t)
 			}
@@ -496,8 +504,6 @@ func TestR13_R07_CreatedAnewWithoutAProcess(t *testing.T) {
 			}
 		}
 		p.kill()
-		r.a.knows(t, r.b)
-		r.b.knows(t, r.a)
 		p = startChild(t, childSpec{Options: o, Pump: true})
 		passes(t, &r.lab)
 		p.kill()
