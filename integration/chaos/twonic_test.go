@@ -68,7 +68,7 @@ func TestR13_R48_TwoNICStopAndStart(t *testing.T) {
 		{"proxy, IPv6", "proxy", "shut", true, []string{"--open-on-stop"}},
 		{"relay, IPv4", "relay", "open", false, nil},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		inTime(t, c.name, func(t *testing.T) bool {
 			pair, b := between(t, c.neighbors, c.onFailure, bypass, c.args...)
 			from, to := a4, b4
 			if c.six {
@@ -77,7 +77,11 @@ func TestR13_R48_TwoNICStopAndStart(t *testing.T) {
 			tr := startBetween(t, pair, from, to)
 			what := "two NICs, " + c.name
 			s := tr.begin()
+			began := time.Now()
 			b.term()
+			if time.Since(began) > drains {
+				return false
+			}
 			time.Sleep(200 * time.Millisecond)
 			atMost(t, "clean stop", s.end(what+": clean stop"), 0)
 			s = tr.begin()
@@ -95,6 +99,7 @@ func TestR13_R48_TwoNICStopAndStart(t *testing.T) {
 			tr.flows("through the box")
 			atMost(t, "taps closed and active", s.end(what+": taps closed and active"), 0)
 			tr.finish()
+			return true
 		})
 	}
 }
