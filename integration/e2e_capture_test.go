@@ -133,6 +133,9 @@ func TestR50_CaptureOpensDecrypted(t *testing.T) {
 	eventually(t, "the drop", func() bool {
 		return before.Drops["clear_not_protected"] > 0 || a.drops(before)["clear_not_protected"] > 0
 	})
+	// A frame is captured once its way has ended, which those before it have when another one
+	// has passed.
+	pings(t, pair.A, b6, netlab.PingOptions{})
 	text := c.end()
 	for _, want := range []string{"WARNING: the keys", keys, "wireshark -C bitw"} {
 		if !strings.Contains(text, want) {
@@ -218,6 +221,7 @@ func TestR50_CaptureAcrossKeys(t *testing.T) {
 		}
 	}
 	pings(t, pair.A, b4, netlab.PingOptions{Count: 30, Interval: 5 * time.Millisecond})
+	pings(t, pair.A, b4, netlab.PingOptions{}) // may not be captured; those before it are
 	text := c.end()
 	for _, want := range []string{"Keys were changed meanwhile", first + "  until ", second + "  from "} {
 		if !strings.Contains(text, want) {
@@ -243,8 +247,8 @@ func TestR50_CaptureAcrossKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Of what a wrong key makes of a packet tshark may find no ICV to check.
-		if v.ESP != 100 || v.GoodICV != good {
-			t.Errorf("%s: %+v; expected %d good ICVs of 100", keys, v, good)
+		if more := v.ESP - 100; more < 0 || more > 2 || v.GoodICV < good || v.GoodICV > good+more {
+			t.Errorf("%s: %+v; expected %d good ICVs of 100, and of 2 more", keys, v, good)
 		}
 	}
 }

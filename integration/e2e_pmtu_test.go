@@ -56,6 +56,7 @@ func TestR29_PathMTU(t *testing.T) {
 			if _, err := netlab.HTTPTransfer(deadline(t, patience), pair.A, pair.B, from, 2<<20); err != nil {
 				t.Error(err)
 			}
+			spoken(t, pair.A, pair.B)
 			forgetPathMTUs(t, pair.A)
 
 			ping := func(size int, timeout time.Duration) netlab.PingResult {

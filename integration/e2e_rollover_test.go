@@ -252,6 +252,8 @@ func TestR41_RolloversUnderTraffic(t *testing.T) {
 		t.Errorf("%d frames have an SPI and sequence number that were there before", w.Frames)
 	}
 
+	// Else what a connection says at its end asks for SAs.
+	spoken(t, pair.A, pair.B)
 	// A short hard lifetime, and nobody to renew: the SAs end, and the next packet asks
 	// for others.
 	n.soft.Store(40)

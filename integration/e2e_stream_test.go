@@ -73,6 +73,21 @@ func startStream(t testing.TB, from, to *netlab.Host, at netip.Addr) *stream {
 	return s
 }
 
+// spoken waits until no connection of the hosts sends anything by itself any more, not even
+// its end once more.
+func spoken(t testing.TB, hosts ...*netlab.Host) {
+	t.Helper()
+	for _, h := range hosts {
+		eventually(t, "the connections of "+h.Name()+" have ended", func() bool {
+			out, err := h.Run(deadline(t, patience), "ss", "-Htn", "exclude", "listening", "exclude", "time-wait", "exclude", "fin-wait-2")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out == ""
+		})
+	}
+}
+
 // moves waits until all that was said comes back, and some messages more.
 func (s *stream) moves(when string) {
 	s.t.Helper()

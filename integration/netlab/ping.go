@@ -115,8 +115,9 @@ type pinger struct {
 }
 
 // maxUnanswered is how many requests wait for their answers at a time: no queue on the way is
-// to overflow because somebody does not get a processor for a while.
-const maxUnanswered = 256
+// to overflow because somebody does not get a processor for a while. The shortest holds 1000
+// frames, and may have to hold those of four Pings and a connection.
+const maxUnanswered = 128
 
 func (p *pinger) run(ctx context.Context) error {
 	for seq := range p.o.Count {

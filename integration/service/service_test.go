@@ -82,7 +82,8 @@ func (m *machine) confined(pid string) {
 	const three = "0000008000003000" // CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF
 	const none = "0000000000000000"
 	n := 0
-	for status := range strings.SplitSeq(m.sh("cat /proc/"+pid+"/task/*/status"), "Name:") {
+	// A thread may end meanwhile.
+	for status := range strings.SplitSeq(m.sh("cat /proc/"+pid+"/task/*/status 2>/dev/null || true"), "Name:") {
 		if strings.TrimSpace(status) == "" {
 			continue
 		}
