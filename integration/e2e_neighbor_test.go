@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"bitw/integration/netlab"
 )
@@ -226,4 +227,84 @@ func TestR21_DuplicateAddressDetection(t *testing.T) {
 	try("a free address, both behind bitw", "2001:db8::71", false)
 	try("the address of another host behind bitw", "2001:db8::2", true)
 	pings(t, pair.A, b6, netlab.PingOptions{Count: 3})
+}
+
+// TestR21_AddressConflictDetection has a host behind bitw probe for an address that
+// another one has, and for one that is free, as RFC 5227 has it: each probe goes out, what
+// the other one says comes in, and bitw says nothing.
+func TestR21_AddressConflictDetection(t *testing.T) {
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	a, b := newBox(t, pair.A, (&plan{last: bypassAll}).yaml(true)), newBox(t, pair.B, (&plan{last: bypassAll}).yaml(false))
+	a.up()
+	out, heard := rawOn(t, &pair.A.Namespace, "eth0"), hearARP(t, pair.A)
+	probe := func(of netip.Addr) {
+		t.Helper()
+		f := append(bytes.Repeat([]byte{0xff}, 6), mac(t, pair.A)...)
+		f = append(f, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1)
+		f = append(append(f, mac(t, pair.A)...), 0, 0, 0, 0) // from no address
+		out.send(append(append(f, 0, 0, 0, 0, 0, 0), of.AsSlice()...))
+	}
+	for _, free := range []netip.Addr{netip.MustParseAddr("192.0.2.70"), netip.MustParseAddr("192.0.2.71")} {
+		c := pair.Wire.Capture(netlab.CaptureOptions{Watch: []netlab.Match{asking(free)}})
+		eventually(t, "the probe for a free address is on the wire", func() bool {
+			probe(free)
+			return c.Watched(0).Frames > 0
+		})
+		var sender netip.Addr
+		eventually(t, "the host that has the address says so", func() bool {
+			probe(b4)
+			for _, f := range heard() {
+				sender, _ = netip.AddrFromSlice(f[28:32])
+				switch {
+				case sender == free:
+					t.Errorf("%x says that it has %v, which nobody has", f[22:28], free)
+				case sender == b4 && f[21] == 2 && !bytes.Equal(f[22:28], mac(t, pair.B)):
+					t.Errorf("%x says that it has %v, expected %x", f[22:28], b4, mac(t, pair.B))
+				}
+			}
+			return sender == b4
+		})
+		if _, err := c.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if b.proc == nil {
+			b.up() // and once more with the other host behind bitw, too
+		}
+	}
+}
+
+// hearARP listens to the ARP packets that reach a host's kernel. The function it returns
+// gives those that have come since its last call, and waits a moment for one.
+func hearARP(t testing.TB, h *netlab.Host) (heard func() [][]byte) {
+	t.Helper()
+	const arp = unix.ETH_P_ARP>>8 | unix.ETH_P_ARP&0xff<<8 // network order
+	var fd int
+	err := h.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, arp)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
+		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: arp, Ifindex: eth(t, h, "eth0").Attrs().Index}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() (frames [][]byte) {
+		for wait := 100; ; wait = 0 {
+			if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, wait); n <= 0 {
+				return frames
+			}
+			f := make([]byte, 2048)
+			n, err := unix.Read(fd, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n >= 42 {
+				frames = append(frames, f[:n])
+			}
+		}
+	}
 }

@@ -24,6 +24,7 @@ func TestR12_ConnectionsSurviveStartAndStop(t *testing.T) {
 	if err := pair.A.AddRoute(netip.MustParsePrefix("198.51.100.0/24"), b4); err != nil {
 		t.Fatal(err)
 	}
+	wall := firewall(t, pair.A, pair.B)
 	before := links(t, pair.A)
 	s4, s6 := startStream(t, pair.A, pair.B, b4), startStream(t, pair.B, pair.A, a6)
 	a := newBox(t, pair.A, (&plan{settings: "on_failure: open\n", last: bypassAll}).yaml(true))
@@ -33,6 +34,7 @@ func TestR12_ConnectionsSurviveStartAndStop(t *testing.T) {
 		forgetNeighbors(t, pair.A)
 		s4.moves("with bitw")
 		s6.moves("with bitw")
+		wall("with bitw")
 		// Two more devices, the taps, are what a host sees of bitw.
 		now := strings.Split(links(t, pair.A), "\n")
 		for _, line := range strings.Split(before, "\n") {
@@ -52,8 +54,55 @@ func TestR12_ConnectionsSurviveStartAndStop(t *testing.T) {
 		}
 		s4.moves("after bitw")
 		s6.moves("after bitw")
+		wall("after bitw")
 		if after := links(t, pair.A); after != before {
 			t.Errorf("devices, addresses and routes changed:\n%s\nwere\n%s", after, before)
+		}
+	}
+}
+
+// firewall gives a host rules of its own, which drop what goes to and comes from one port
+// of the other host and bears no mark. The function it returns checks that the rules are
+// there as they were and act.
+func firewall(t testing.TB, host, other *netlab.Host) (acts func(when string)) {
+	t.Helper()
+	netlab.Require(t, netlab.Tool("nft", "nftables"))
+	nft := func(args ...string) string {
+		t.Helper()
+		out, err := host.Run(deadline(t, patience), "nft", args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	nft(`table inet own {
+	counter came {}
+	counter went {}
+	chain in { type filter hook input priority 0; udp dport 7777 meta mark 0 counter name came drop; }
+	chain out { type filter hook output priority 0; udp dport 7777 meta mark 0 counter name went drop; }
+}`)
+	rules := nft("--stateless", "list", "table", "inet", "own")
+	counted := func(name string) string { return nft("list", "counter", "inet", "own", name) }
+	return func(when string) {
+		t.Helper()
+		if now := nft("--stateless", "list", "table", "inet", "own"); now != rules {
+			t.Errorf("%s the rules are\n%s\nwere\n%s", when, now, rules)
+		}
+		for _, way := range []struct {
+			counter string
+			from    *netlab.Host
+			to      netip.Addr
+		}{{"came", other, a4}, {"went", host, b4}} {
+			was := counted(way.counter)
+			eventually(t, when+" the firewall counts what "+way.counter, func() bool {
+				c, err := way.from.Dial(deadline(t, patience), "udp", netip.AddrPortFrom(way.to, 7777).String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = c.Write([]byte("stopped")) // the host's own rule is told as an error
+				_ = c.Close()
+				return counted(way.counter) != was
+			})
 		}
 	}
 }

@@ -5,6 +5,7 @@ package ethtap
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -56,8 +57,12 @@ func TestR01_StatesAreThreeAndIndependent(t *testing.T) {
 	all := []State{Closed, Passive, Active}
 	for _, k := range all {
 		for _, w := range all {
+			was := d.Wire().State()
 			if err := d.Kernel().SetState(k); err != nil {
 				t.Fatal(err)
+			}
+			if gw := d.Wire().State(); gw != was {
+				t.Errorf("the kernel tap was made %v, and the wire tap is %v, expected %v as before", k, gw, was)
 			}
 			if err := d.Wire().SetState(w); err != nil {
 				t.Fatal(err)
@@ -95,7 +100,34 @@ func TestR02_ClosedPassesUnchangedAndInOrder(t *testing.T) {
 				t.Errorf("%s has something queued", tap.Name())
 			}
 		}
+		refused(t, l, d)
 	})
+}
+
+// refused checks that the programs refuse what comes by the taps although no write is
+// allowed, as from a writer who was late. d takes nothing out of the flow.
+func refused(t *testing.T, l *lab, d *Device) {
+	t.Helper()
+	for _, c := range []struct {
+		tap      *Tap
+		from, to *host
+	}{{d.Wire(), l.a, l.b}, {d.Kernel(), l.b, l.a}} {
+		rf, rt := c.from.raw(t), c.to.raw(t)
+		before, err := c.tap.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.Write(c.tap.queues[0].fd, withHeader(frame(c.from.mac, c.to.mac, 3000, 100))); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "a refused frame is counted at "+c.tap.Name(), func() bool {
+			s, err := c.tap.Stats()
+			return err == nil && s.Refused == before.Refused+1
+		})
+		last := frame(c.from.mac, c.to.mac, 3001, 100)
+		rf.send(t, last)
+		rt.want(t, last) // and not the other
+	}
 }
 
 // passes checks that frames cross both ways unchanged and in order.
@@ -152,6 +184,7 @@ func TestR03_PassiveCopiesAndRefusesWrites(t *testing.T) {
 				t.Errorf("write to %s: %v, expected ErrPassive", tap.Name(), err)
 			}
 		}
+		refused(t, l, d)
 	})
 }
 
@@ -160,56 +193,61 @@ func withHeader(f []byte) []byte { return append(make([]byte, HeaderLen), f...) 
 
 func TestR04_ActiveTakesAndOnlyWrittenFramesPass(t *testing.T) {
 	hooks(t, func(t *testing.T, hook Hook) {
-		l := newLab(t)
-		d := l.a.open(t, Options{Hook: hook})
-		ra, rb := l.a.raw(t), l.b.raw(t)
-		ua, ub := l.a.udp(t, l.a.addr4), l.b.udp(t, l.b.addr4)
+		t.Run("batches", func(t *testing.T) { activeTakes(t, Options{Hook: hook}) })
+		t.Run("one by one", func(t *testing.T) { activeTakes(t, Options{Hook: hook, NoRing: true, NoBatches: true}) })
+	})
+}
 
-		// Each frame can be read and does not go on. That it did not is seen by
-		// the frame that is written afterwards: it is the next that arrives.
-		set(t, d, Active, Active)
-		for i := range 20 {
-			f := frame(l.a.mac, l.b.mac, i, 200)
-			ra.send(t, f)
-			if got := readTest(t, d.Kernel()); !bytes.Equal(got, f) {
-				t.Fatalf("read %x, expected %x", head(got), head(f))
-			}
-			w := frame(l.a.mac, l.b.mac, 1000+i, 300)
-			if n, err := d.Wire().Write(withHeader(w)); err != nil || n != HeaderLen+len(w) {
-				t.Fatalf("write to the wire: %d, %v", n, err)
-			}
-			rb.want(t, w)
-		}
-		send(t, ub, ua, "not let in")
-		got := readMatch(t, d.Wire(), func(f []byte) bool { return bytes.HasSuffix(f, []byte("not let in")) })
-		// Write another datagram of the same length instead.
-		in := bytes.Replace(got, []byte("not let in"), []byte("let inside"), 1)
-		clear(in[14+20+6 : 14+20+8]) // no UDP checksum
-		if _, err := d.Kernel().Write(withHeader(in)); err != nil {
-			t.Fatal(err)
-		}
-		if s := next(t, ua); s != "let inside" {
-			t.Fatalf("the kernel got %q", s)
-		}
+func activeTakes(t *testing.T, o Options) {
+	l := newLab(t)
+	d := l.a.open(t, o)
+	ra, rb := l.a.raw(t), l.b.raw(t)
+	ua, ub := l.a.udp(t, l.a.addr4), l.b.udp(t, l.b.addr4)
 
-		// One Active tap severs the other side too: what is not written does not
-		// reach the NIC.
-		set(t, d, Closed, Active)
-		if _, err := unix.Write(ra.fd, frame(l.a.mac, l.b.mac, 2000, 100)); !errors.Is(err, unix.ENOBUFS) {
-			t.Errorf("sending into the severed side: %v, expected ENOBUFS", err)
+	// Each frame can be read and does not go on. That it did not is seen by
+	// the frame that is written afterwards: it is the next that arrives.
+	set(t, d, Active, Active)
+	for i := range 20 {
+		f := frame(l.a.mac, l.b.mac, i, 200)
+		ra.send(t, f)
+		if got := readTest(t, d.Kernel()); !bytes.Equal(got, f) {
+			t.Fatalf("read %x, expected %x", head(got), head(f))
 		}
-		w := frame(l.a.mac, l.b.mac, 2001, 100)
-		if _, err := d.Wire().Write(withHeader(w)); err != nil {
-			t.Fatal(err)
+		w := frame(l.a.mac, l.b.mac, 1000+i, 300)
+		if n, err := d.Wire().Write(withHeader(w)); err != nil || n != HeaderLen+len(w) {
+			t.Fatalf("write to the wire: %d, %v", n, err)
 		}
 		rb.want(t, w)
-		if s, err := d.Kernel().Stats(); err != nil || s.Severed == 0 {
-			t.Errorf("stats %+v, %v: the severed frame is not counted", s, err)
-		}
-		if _, err := d.Kernel().Write(withHeader(w)); !errors.Is(err, ErrClosed) {
-			t.Errorf("write to Closed htap: %v", err)
-		}
-	})
+	}
+	send(t, ub, ua, "not let in")
+	got := readMatch(t, d.Wire(), func(f []byte) bool { return bytes.HasSuffix(f, []byte("not let in")) })
+	// Write another datagram of the same length instead.
+	in := bytes.Replace(got, []byte("not let in"), []byte("let inside"), 1)
+	clear(in[14+20+6 : 14+20+8]) // no UDP checksum
+	if _, err := d.Kernel().Write(withHeader(in)); err != nil {
+		t.Fatal(err)
+	}
+	if s := next(t, ua); s != "let inside" {
+		t.Fatalf("the kernel got %q", s)
+	}
+
+	// One Active tap severs the other side too: what is not written does not
+	// reach the NIC.
+	set(t, d, Closed, Active)
+	if _, err := unix.Write(ra.fd, frame(l.a.mac, l.b.mac, 2000, 100)); !errors.Is(err, unix.ENOBUFS) {
+		t.Errorf("sending into the severed side: %v, expected ENOBUFS", err)
+	}
+	w := frame(l.a.mac, l.b.mac, 2001, 100)
+	if _, err := d.Wire().Write(withHeader(w)); err != nil {
+		t.Fatal(err)
+	}
+	rb.want(t, w)
+	if s, err := d.Kernel().Stats(); err != nil || s.Severed == 0 {
+		t.Errorf("stats %+v, %v: the severed frame is not counted", s, err)
+	}
+	if _, err := d.Kernel().Write(withHeader(w)); !errors.Is(err, ErrClosed) {
+		t.Errorf("write to Closed htap: %v", err)
+	}
 }
 
 func TestR05_WholeFramesOrAnError(t *testing.T) {
@@ -236,6 +274,82 @@ func TestR05_WholeFramesOrAnError(t *testing.T) {
 	bad[0], bad[1] = 1, 0xff // NEEDS_CSUM and no such GSO type
 	if _, err := d.Wire().Write(bad); !errors.Is(err, ErrFrame) {
 		t.Errorf("write with a false header: %v, expected ErrFrame", err)
+	}
+}
+
+// TestR05_SuperframesWhole reads what a kernel leaves for the device to segment: one read
+// gives all of it, with how it is to be cut.
+func TestR05_SuperframesWhole(t *testing.T) {
+	l := newLab(t)
+	d := l.a.open(t, Options{})
+	set(t, d, Active, Active)
+	p := new(pump)
+	p.copy(d.Wire(), d.Kernel())
+	whole, mtu := make(chan error, 1), d.Info().MTU
+	p.wg.Go(func() {
+		bad := errors.New("no superframe came")
+		b := make([]byte, MaxFrame)
+		for {
+			n, err := d.Kernel().Read(b)
+			if err != nil {
+				whole <- bad
+				return
+			}
+			const gsoTCP4, ecn = 1, 0x80
+			if size := int(binary.NativeEndian.Uint16(b[4:])); bad != nil && n > HeaderLen+14+mtu {
+				// The IP header says how long it is.
+				ip := b[HeaderLen+14 : n]
+				if b[1]&^ecn != gsoTCP4 || size == 0 || size > mtu-40 || int(binary.BigEndian.Uint16(ip[2:])) != len(ip) {
+					bad = fmt.Errorf("%d octets with the virtio-net header %x, of a datagram of %d", n, b[:HeaderLen], binary.BigEndian.Uint16(ip[2:]))
+				} else {
+					bad = nil
+				}
+			}
+			if _, err := d.Wire().Write(b[:n]); err != nil && !dropped(err) {
+				t.Error(err)
+			}
+		}
+	})
+	transfer(t, l.a, l.b, addr4)
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-whole; err != nil {
+		t.Error(err)
+	}
+	p.wg.Wait()
+}
+
+// TestR06_WireOverflowIsCounted fills the queue of the wire's tap, Passive and Active:
+// what does not fit is counted, and a live flow goes on.
+func TestR06_WireOverflowIsCounted(t *testing.T) {
+	for _, state := range []State{Passive, Active} {
+		t.Run(state.String(), func(t *testing.T) {
+			l := newLab(t)
+			d := l.a.open(t, Options{})
+			set(t, d, Closed, state)
+			ra, rb := l.a.raw(t), l.b.raw(t)
+			const frames = 2 * wireQueueLen
+			for i := range frames { // nobody reads
+				f := frame(l.b.mac, l.a.mac, i, 80)
+				rb.send(t, f)
+				if state == Passive {
+					ra.want(t, f)
+				}
+			}
+			until(t, "all frames are in the queue or counted", func() bool { return d.cut.count(offWireTaken) >= frames || state == Passive })
+			s, err := d.Wire().Stats()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Overflow == 0 {
+				t.Errorf("%d frames that nobody read: %+v, expected some counted as overflow", frames, s)
+			}
+			set(t, d, Closed, Closed)
+			if after, err := d.Wire().Stats(); err != nil || after.Overflow+after.Discarded < frames {
+				t.Errorf("%d frames, but overflow %d and discarded %d (%v)", frames, after.Overflow, after.Discarded, err)
+			}
+		})
 	}
 }
 
@@ -376,25 +490,35 @@ func transferSize(t testing.TB, from, to *host, addr func(*host) netip.Addr, siz
 }
 
 func TestR10_StalledReaderDoesNotBlockTheOtherDirection(t *testing.T) {
-	l := newLab(t)
-	d := l.a.open(t, Options{})
-	set(t, d, Active, Active)
-	p := new(pump)
-	p.copy(d.Wire(), d.Kernel()) // nobody reads htap
-	defer func() { d.Close(); p.wg.Wait() }()
-	ra := l.a.raw(t)
-	for i := range 2 * kernelQueueLen {
-		ra.send(t, frame(l.a.mac, l.b.mac, i, 80))
-	}
-	if s, err := d.Kernel().Stats(); err != nil || s.Overflow == 0 {
-		t.Fatalf("stats %+v, %v: htap should be full", s, err)
-	}
-	ua, ub := l.a.udp(t, l.a.addr4), l.b.udp(t, l.b.addr4)
-	for i := range 100 {
-		s := fmt.Sprintf("in %d", i)
-		send(t, ub, ua, s)
-		if got := next(t, ua); got != s {
-			t.Fatalf("from the wire came %q, expected %q", got, s)
-		}
+	for _, stalled := range []string{"kernel", "wire"} {
+		t.Run(stalled, func(t *testing.T) {
+			l := newLab(t)
+			d := l.a.open(t, Options{})
+			set(t, d, Active, Active)
+			// Nobody reads one tap, which is filled; the other one's frames are copied.
+			from, to, full, read, frames := l.b, l.a, d.Kernel(), d.Wire(), 2*kernelQueueLen
+			if stalled == "wire" {
+				from, to, full, read, frames = l.a, l.b, d.Wire(), d.Kernel(), 2*wireQueueLen
+			}
+			p := new(pump)
+			p.copy(read, full)
+			defer func() { d.Close(); p.wg.Wait() }()
+			r := to.raw(t)
+			for i := range frames {
+				r.send(t, frame(to.mac, from.mac, i, 80))
+			}
+			until(t, "the queue of the "+stalled+" tap is full", func() bool {
+				s, err := full.Stats()
+				return err == nil && s.Overflow > 0
+			})
+			uf, ut := from.udp(t, from.addr4), to.udp(t, to.addr4)
+			for i := range 100 {
+				s := fmt.Sprintf("goes on %d", i)
+				send(t, uf, ut, s)
+				if got := next(t, ut); got != s {
+					t.Fatalf("past the stalled %s tap came %q, expected %q", stalled, got, s)
+				}
+			}
+		})
 	}
 }
