@@ -96,14 +96,19 @@ func onBPF(dir string) (on bool, top string, err error) {
 // hostMounts refuses a mount namespace that may end with this process, because
 // its pins would end too and the interface would be open. "ip netns exec" makes
 // such a one. A service manager's has the bpf filesystem of process 1, if any.
-// Where process 1 cannot be looked at, the processes that this one comes of are instead; where
-// they cannot either, the question stays open.
+// Where process 1 cannot be looked at, the processes that this one comes of are instead, or
+// if it has been left by all of them, as a program that a script put into the background,
+// the kernel's own; where that cannot either, the question stays open.
 func hostMounts(on bool, top string) error {
 	var own, other unix.Stat_t
 	if unix.Stat("/proc/self/ns/mnt", &own) != nil {
 		return nil
 	}
-	for _, pid := range append([]int{1}, ancestors()...) {
+	others := append([]int{1}, ancestors()...)
+	if len(others) == 1 && !on && kernelThreads() {
+		others = append(others, kthreadd)
+	}
+	for _, pid := range others {
 		proc := "/proc/" + strconv.Itoa(pid)
 		switch {
 		case unix.Stat(proc+"/ns/mnt", &other) != nil:
@@ -121,6 +126,17 @@ func hostMounts(on bool, top string) error {
 			"enter the network namespace with nsenter --net=/run/netns/NAME, or as a library give its path", pid)
 	}
 	return nil
+}
+
+// kthreadd is the process of which all threads of the kernel come. It has the mounts with
+// which the machine has started.
+const kthreadd = 2
+
+// kernelThreads says whether the kernel's own are among the processes seen here, as they
+// are not in most containers.
+func kernelThreads() bool {
+	name, err := os.ReadFile("/proc/" + strconv.Itoa(kthreadd) + "/comm")
+	return err == nil && string(name) == "kthreadd\n"
 }
 
 // ancestors are the processes from which this one comes, the nearest first, without process 1.
