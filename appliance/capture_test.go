@@ -231,3 +231,14 @@ func TestR50_CaptureRights(t *testing.T) {
 		}
 	}
 }
+
+// count is how many of a kind there are.
+func (w *watchers) count(kind string) int {
+	n := 0
+	for _, x := range w.all() {
+		if x.Kind == kind {
+			n++
+		}
+	}
+	return n
+}

@@ -77,14 +77,3 @@ func (w *watchers) all() []Watcher {
 	})
 	return list
 }
-
-// count is how many of a kind there are.
-func (w *watchers) count(kind string) int {
-	n := 0
-	for _, x := range w.all() {
-		if x.Kind == kind {
-			n++
-		}
-	}
-	return n
-}

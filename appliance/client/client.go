@@ -37,9 +37,6 @@ func New(path string) *Client {
 	return c
 }
 
-// Path is that of the socket.
-func (c *Client) Path() string { return c.path }
-
 // Status asks for the appliance's status.
 func (c *Client) Status(ctx context.Context) (*appliance.Status, error) {
 	var s appliance.Status

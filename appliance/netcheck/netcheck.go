@@ -70,7 +70,7 @@ type Options struct {
 }
 
 // Run looks at the machine. It is bounded in time: by some seconds, and with Probe by
-// some more for each of at most MaxPeers peers.
+// some more for each of at most 8 peers.
 func Run(ctx context.Context, o Options) *Report {
 	if o.Timeout == 0 {
 		o.Timeout = 500 * time.Millisecond

@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	// MaxPeers is how many peers are probed; the others are left out.
-	MaxPeers = 8
+	// maxPeers is how many peers are probed; the others are left out.
+	maxPeers = 8
 	// maxProbes bounds the echo requests to one peer.
 	maxProbes = 16
 )
@@ -61,7 +61,7 @@ func (r *Report) paths(ctx context.Context, o *Options, mtu int) {
 			continue
 		}
 		limit, probed := limits[peer]
-		if !probed && o.Probe && len(limits) < MaxPeers {
+		if !probed && o.Probe && len(limits) < maxPeers {
 			limit = r.probe(ctx, o, db.SPD, peer, mtu)
 			limits[peer] = limit
 		}

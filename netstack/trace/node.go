@@ -1,9 +1,6 @@
 package trace
 
-import (
-	"slices"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // An ID is a part that has a trace level of its own.
 type ID uint8
@@ -48,12 +45,6 @@ func (i ID) String() string {
 
 // NodeNames are the names of all parts.
 func NodeNames() []string { return append([]string(nil), idNames[:]...) }
-
-// FindNode returns the part of that name.
-func FindNode(name string) (ID, bool) {
-	i := slices.Index(idNames[:], name)
-	return ID(max(i, 0)), i >= 0
-}
 
 // DefaultLevel is the level of a node that was given none: nothing of a packet is told.
 const DefaultLevel = Errors

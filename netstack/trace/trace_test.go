@@ -43,13 +43,15 @@ func TestR46_Levels(t *testing.T) {
 	if n.Set(LevelUnset); n.Level() != DefaultLevel {
 		t.Errorf("unset is %v", n.Level())
 	}
-	for i := range NumIDs {
-		if id, ok := FindNode(i.String()); !ok || id != i || i.String() == "" {
-			t.Errorf("node %d: %q", i, i)
+	seen := make(map[string]bool)
+	for i, name := range NodeNames() {
+		if name == "" || seen[name] || name != ID(i).String() {
+			t.Errorf("node %d: %q", i, name)
 		}
+		seen[name] = true
 	}
-	if _, ok := FindNode("eth/2"); ok {
-		t.Error("a node that there is not")
+	if len(seen) != int(NumIDs) {
+		t.Errorf("%d names of %d nodes", len(seen), NumIDs)
 	}
 }
 
