@@ -233,6 +233,7 @@ var turns = []turn{
 			if _, err := netlab.HTTPTransfer(deadline(t, patience), w.pair.A, w.pair.B, a4, 1<<20); err != nil {
 				t.Error(err)
 			}
+			spoken(t, w.pair.A, w.pair.B)
 			w.hole("delete table bridge hole")
 		},
 	},
