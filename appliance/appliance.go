@@ -46,6 +46,7 @@ type Appliance struct {
 	// openOnStop says that stopping restores the direct flow even where the
 	// configuration says shut.
 	openOnStop atomic.Bool
+	leftOpen   atomic.Bool
 	// bump is what runs between start and stop; nil before, kept after for Status.
 	bump  atomic.Pointer[bump]
 	state atomic.Pointer[string]
@@ -207,9 +208,12 @@ func (a *Appliance) Run(ctx context.Context) error {
 	}
 	unwatch()
 	a.setState("stopping")
-	err = errors.Join(err, b.stop(a.leaveOpen()))
+	// After a failure the fail state holds, whatever a clean end would leave.
+	open := a.cfg.OnFailure == config.Open || err == nil && a.openOnStop.Load()
+	err = errors.Join(err, b.stop(open))
+	a.leftOpen.Store(open)
 	a.setState("stopped")
-	a.log.WithField("open", a.leaveOpen()).Info("stopped")
+	a.log.WithField("open", open).Info("stopped")
 	return err
 }
 
@@ -239,10 +243,8 @@ func (a *Appliance) dummyTicks(t *time.Ticker) <-chan time.Time {
 	return nil
 }
 
-// leaveOpen says whether the flow is restored when the appliance stops.
-func (a *Appliance) leaveOpen() bool {
-	return a.openOnStop.Load() || a.cfg.OnFailure == config.Open
-}
+// LeftOpen tells whether an appliance that has stopped restored the direct flow.
+func (a *Appliance) LeftOpen() bool { return a.leftOpen.Load() }
 
 // Close stops a running appliance and waits until it is down.
 func (a *Appliance) Close() error {

@@ -112,6 +112,7 @@ const (
 	InterfaceCut       EventKind = "interface-cut"   // it is cut again
 	InterfaceUncut     EventKind = "interface-uncut" // it cannot be. Error
 	GuardRestored      EventKind = "guard-restored"  // somebody had removed it
+	TapRestored        EventKind = "tap-restored"    // somebody had set it down
 	GuardMissing       EventKind = "guard-missing"   // and it cannot be made anew. Error
 
 	ConfigurationApplied EventKind = "configuration-applied" // Changes, By

@@ -142,7 +142,7 @@ func (b *bump) followDevice(now *hostState, name string) {
 }
 
 // keepCut is done once a second: it tries again to cut an interface that could not be
-// cut, and sees to it that programs and guard are there.
+// cut, and sees to it that programs, taps and guard are there.
 func (b *bump) keepCut() {
 	if b.device == nil {
 		return
@@ -168,6 +168,15 @@ func (b *bump) keepCut() {
 		b.tell(Event{Kind: InterfaceUncut, Level: "error", Text: "the programs of the cut were taken off by somebody, and cannot be put back; traffic passes in the clear", Error: err.Error()})
 	case restored:
 		b.tell(Event{Kind: InterfaceCut, Level: "error", Text: "the programs of the cut were taken off by somebody, and are back; traffic may have passed in the clear: does something delete or replace the clsact qdisc?"})
+	}
+	switch restored, err := b.device.CheckTaps(); {
+	case errors.Is(err, ethtap.ErrClosed):
+	case errors.Is(err, ethtap.ErrNoTap):
+		b.fail(fmt.Errorf("nothing can pass: %w", err))
+	case err != nil:
+		b.log.WithError(err).Warn("the taps cannot be seen to")
+	case restored:
+		b.tell(Event{Kind: TapRestored, Level: "error", Text: "a tap was set down by somebody, by which nothing passed, and is up again: does a network manager take the taps for its own?"})
 	}
 	switch restored, err := b.device.CheckGuard(); {
 	case errors.Is(err, ethtap.ErrClosed):

@@ -115,8 +115,8 @@ func WithClock(clock func() int64) Option {
 // WithOpenOnStop restores the direct flow when the appliance is stopped, although
 // the configuration says on_failure: shut. Without it such an appliance leaves the
 // interface shut when it stops, because what follows it may not be there yet:
-// nothing that a policy protects leaves in the clear by a restart. A crash leaves
-// it shut all the same.
+// nothing that a policy protects leaves in the clear by a restart. A crash, or a
+// failure that ends Run, leaves it shut all the same.
 func WithOpenOnStop() Option { return func(o *options) { o.openOnStop = true } }
 
 // WithStates has f called with each state that Status.State goes through. It must not

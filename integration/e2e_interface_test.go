@@ -160,6 +160,41 @@ func TestR07_TheCutIsPutBack(t *testing.T) {
 	}
 }
 
+// TestR07_TapsAreMissed: a tap that was set down is up again, and one that is no more ends
+// bitw, which leaves the interface shut, though a clean end would have given it back.
+func TestR07_TapsAreMissed(t *testing.T) {
+	pair := netlab.New(t).Pair(netlab.PairOptions{})
+	p := protected()
+	a, b := newBox(t, pair.A, p.yaml(true)), newBox(t, pair.B, p.yaml(false))
+	a.up("--open-on-stop")
+	b.up()
+	c := watchClear(pair, 128)
+	htap := eth(t, pair.A, fmt.Sprintf("htap%d", eth(t, pair.A, "eth0").Attrs().Index))
+	reaches(t, pair.A, b4)
+	if err := pair.A.Netlink().LinkSetDown(htap); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "bitw says so", func() bool { return strings.Contains(a.out.String(), "is up again") })
+	reaches(t, pair.A, b4)
+
+	tattle(t, pair.A, b4)
+	tattle(t, pair.A, b6)
+	if err := pair.A.Netlink().LinkDel(htap); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.proc.Wait(); err == nil || !strings.Contains(a.out.String(), htap.Attrs().Name+" was deleted") {
+		t.Errorf("bitw without a tap ended with %v and wrote:\n%s", err, a.out)
+	}
+	if !strings.Contains(a.out.String(), "eth0 is shut") {
+		t.Errorf("bitw does not say that the interface is shut:\n%s", a.out)
+	}
+	silent(t, pair.A, b4)
+	a.up()
+	reaches(t, pair.A, b4)
+	reaches(t, pair.A, b6)
+	allESP(t, c)
+}
+
 // TestR07_CreatedAnewNothingLeavesInTheClear deletes the interface and creates it
 // again under traffic: bitw waits, cuts the new one and goes on with the same SAs.
 func TestR07_CreatedAnewNothingLeavesInTheClear(t *testing.T) {

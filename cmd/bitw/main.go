@@ -67,6 +67,7 @@ type runner interface {
 	Apply(cfg appliance.Config, dry bool) ([]config.Change, error)
 	Refused(error)
 	Ready() <-chan struct{}
+	LeftOpen() bool
 	Close() error
 }
 

@@ -18,7 +18,7 @@ type notifier struct {
 	send  func(state string) error
 	log   logrus.FieldLogger
 	iface string
-	open  bool // how the interface is left
+	open  func() bool // how the interface was left
 
 	once  sync.Once // for readiness
 	queue chan notice
@@ -38,7 +38,7 @@ const untoldWatchdog = 1500 * time.Millisecond
 // notifyQueue is how many messages may wait; a state that finds no room is not told.
 const notifyQueue = 16
 
-func newNotifier(send func(string) error, log logrus.FieldLogger, iface string, open bool) *notifier {
+func newNotifier(send func(string) error, log logrus.FieldLogger, iface string, open func() bool) *notifier {
 	n := &notifier{send: send, log: log, iface: iface, open: open, queue: make(chan notice, notifyQueue), ended: make(chan struct{})}
 	go func() {
 		defer close(n.ended)
@@ -73,7 +73,7 @@ func (n *notifier) state(s string) {
 	case "stopping":
 		n.tell("STOPPING=1\nSTATUS=" + n.iface + ": delivering what was accepted")
 	case "stopped":
-		n.tell("STATUS=" + leftIn(n.iface, n.open))
+		n.tell("STATUS=" + leftIn(n.iface, n.open()))
 	}
 }
 

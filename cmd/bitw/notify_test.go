@@ -211,7 +211,7 @@ func TestNotifier(t *testing.T) {
 		defer mu.Unlock()
 		told = append(told, s)
 		return os.ErrDeadlineExceeded
-	}, log, "eth0", true)
+	}, log, "eth0", func() bool { return true })
 	n.state("active")
 	for range 100 {
 		n.state("severed")

@@ -19,6 +19,7 @@ import (
 // A fakeAppliance is active at once and ends with its context, or as it is told.
 type fakeAppliance struct {
 	ready chan struct{}
+	open  bool // how it leaves the interface
 	// fail, if not nil, ends Run before it is active.
 	fail error
 	// slow, if not nil, is waited for after the end of the context.
@@ -51,6 +52,8 @@ func (f *fakeAppliance) Run(ctx context.Context) error {
 	}
 	return nil
 }
+
+func (f *fakeAppliance) LeftOpen() bool { return f.open }
 
 func (f *fakeAppliance) Close() error { f.closed = true; return nil }
 
@@ -191,22 +194,17 @@ func TestDown(t *testing.T) {
 
 // What becomes of the interface is told as it is.
 func TestEndTells(t *testing.T) {
-	open := strings.Replace(good, "interface: eth0", "interface: eth0\non_failure: open", 1)
-	for _, c := range []struct {
-		config, want string
-		flags        []string
-	}{
-		{good, "\neth0 is shut, nothing passes; bitw up takes it over, bitw recover eth0 gives it back", nil},
-		{good, "\neth0 carries its traffic without protection now\n", []string{"--open-on-stop"}},
-		{open, "\neth0 carries its traffic without protection now\n", nil},
+	for open, want := range map[bool]string{
+		false: "\neth0 is shut, nothing passes; bitw up takes it over, bitw recover eth0 gives it back",
+		true:  "\neth0 carries its traffic without protection now\n",
 	} {
 		w := newWorld(t)
 		w.newAppliance = func(appliance.Config, ...appliance.Option) (runner, error) {
-			return &fakeAppliance{ready: make(chan struct{})}, nil
+			return &fakeAppliance{ready: make(chan struct{}), open: open}, nil
 		}
 		signals := w.signals()
 		go func() { signals <- os.Interrupt }()
-		w.call(t, 0, c.want, "", append([]string{"up", "-c", write(t, "bitw.yaml", c.config)}, c.flags...)...)
+		w.call(t, 0, want, "", "up", "-c", write(t, "bitw.yaml", good))
 	}
 	for onFailure, want := range map[string]string{
 		"open": "bitw on eth0 is down; eth0 carries its traffic without protection now\n",

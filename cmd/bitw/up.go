@@ -157,15 +157,15 @@ func (p *program) runUp(ctx context.Context, f upFlags) (err error) {
 	if what := cmp.Or(config.Confine(f.confine), cfg.Confine, config.ConfineFull); what != config.ConfineOff {
 		opts = append(opts, appliance.WithConfine(func() error { return giveUpRights(what, log) }))
 	}
-	open := f.openOnStop || cfg.OnFailure == config.Open
+	var a runner
 	waits, err := p.managerWaits()
 	if err != nil {
 		log.WithError(err).Warn("the service manager's watchdog is not fed")
 	}
-	manager := newNotifier(p.tellManager, log, cfg.Interface, open)
+	manager := newNotifier(p.tellManager, log, cfg.Interface, func() bool { return a.LeftOpen() })
 	defer manager.close()
 	defer moreProcessors(appliance.Readers)()
-	a, err := p.newAppliance(*cfg, append(opts, manager.options(waits)...)...)
+	a, err = p.newAppliance(*cfg, append(opts, manager.options(waits)...)...)
 	if err != nil {
 		return err
 	}
@@ -217,7 +217,7 @@ func (p *program) runUp(ctx context.Context, f upFlags) (err error) {
 	}
 	select {
 	case <-a.Ready():
-		fmt.Fprintln(p.out, leftIn(cfg.Interface, open))
+		fmt.Fprintln(p.out, leftIn(cfg.Interface, a.LeftOpen()))
 	default: // it never held the interface
 	}
 	return err
@@ -301,7 +301,7 @@ func handedOver(err error) error {
 	return err
 }
 
-// leftIn says in what state an interface is after a clean end.
+// leftIn says in what state an interface is after an end that was no crash.
 func leftIn(iface string, open bool) string {
 	if open {
 		return iface + " carries its traffic without protection now"

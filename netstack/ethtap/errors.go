@@ -31,6 +31,8 @@ var (
 	// ErrOccupied: something that is not ours stands where the taps, pins or
 	// filters must go.
 	ErrOccupied = errors.New("name or place already in use")
+	// ErrNoTap: somebody has taken a tap away.
+	ErrNoTap = errors.New("no such tap")
 	// ErrClosed: the tap is in state Closed, or the device was closed. It matches
 	// os.ErrClosed too.
 	ErrClosed = fmt.Errorf("the tap is closed: %w", os.ErrClosed)

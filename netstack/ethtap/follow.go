@@ -5,6 +5,7 @@ package ethtap
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 
@@ -95,6 +96,40 @@ func (d *Device) CheckCut() (restored bool, err error) {
 		err := d.attachAgain()
 		restored = err == nil
 		return err
+	})
+	return restored, err
+}
+
+// CheckTaps sets up the taps that somebody has set down, by which nothing passes, and
+// tells whether there were any. A tap that was deleted or went to another namespace is
+// ErrNoTap: what an Active tap stops does not pass until the device is opened anew.
+func (d *Device) CheckTaps() (restored bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.closed:
+		return false, ErrClosed
+	case d.held.Load() != nil:
+		return false, nil
+	}
+	err = d.InNamespace(func() error {
+		for _, t := range []*Tap{d.kernel, d.wire} {
+			l, err := d.nl.LinkByIndex(t.tap.index)
+			if errors.As(err, new(netlink.LinkNotFoundError)) {
+				return because(ErrNoTap, "%s was deleted, or moved to another network namespace", t.Name())
+			}
+			if err != nil {
+				return fmt.Errorf("look for the tap %s: %w", t.Name(), permission(err))
+			}
+			if l.Attrs().Flags&net.FlagUp != 0 {
+				continue
+			}
+			if err := d.nl.LinkSetUp(l); err != nil {
+				return fmt.Errorf("set %s up: %w", t.Name(), permission(err))
+			}
+			restored = true
+		}
+		return nil
 	})
 	return restored, err
 }

@@ -601,6 +601,53 @@ func TestR07_ProgramsComeBack(t *testing.T) {
 	}
 }
 
+// TestR04_TapsComeBack sets them down as a network manager may, and takes one away.
+func TestR04_TapsComeBack(t *testing.T) {
+	l := newLab(t)
+	d := l.a.open(t, Options{})
+	set(t, d, Active, Active)
+	p := startPump(t, d)
+	for _, name := range []string{d.Info().KernelTap, d.Info().WireTap} {
+		if restored, err := d.CheckTaps(); restored || err != nil {
+			t.Fatalf("CheckTaps: %v, %v; both are up", restored, err)
+		}
+		tap, err := l.a.nl.LinkByName(name)
+		if err == nil {
+			err = l.a.nl.LinkSetDown(tap)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if restored, err := d.CheckTaps(); !restored || err != nil {
+			t.Fatalf("CheckTaps with %s down: %v, %v", name, restored, err)
+		}
+		passes(t, l)
+	}
+	set(t, d, Closed, Closed)
+	p.wg.Wait()
+	set(t, d, Active, Active)
+	tap, err := l.a.nl.LinkByName(d.Info().KernelTap)
+	if err == nil {
+		err = l.a.nl.LinkDel(tap)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.CheckTaps(); !errors.Is(err, ErrNoTap) {
+		t.Errorf("CheckTaps without %s: %v", d.Info().KernelTap, err)
+	}
+	// Left shut, it is taken over with taps that are whole.
+	if err := d.Release(); err != nil {
+		t.Error(err)
+	}
+	d = l.a.open(t, Options{})
+	if !d.TookOver() {
+		t.Error("the interface was not left shut")
+	}
+	startPump(t, d)
+	passes(t, l)
+}
+
 // takes moves eth0 from another host's namespace.
 func (h *host) takes(t testing.TB, from *host) {
 	t.Helper()
