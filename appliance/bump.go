@@ -63,6 +63,7 @@ type bump struct {
 	drops       [2]wire.DropCounters // of links, hooks and neighbours, by side
 	ledger      ledger
 	rates       rates
+	tapCounts   tapCounts
 	dropsSeen   [wire.NumDropReasons]uint64 // of noteDrops
 	dropsAt     [wire.NumDropReasons]atomic.Int64
 	host        atomic.Pointer[hostState]
@@ -285,6 +286,9 @@ func (b *bump) cutInterface(ctx context.Context, o *options, from *successor) (d
 		b.device, err = ethtap.Open(cut)
 	}
 	if err != nil {
+		return devices, err
+	}
+	if err := b.tapCounts.begin(b.device); err != nil {
 		return devices, err
 	}
 	b.taps = &taps{device: b.device, before: b.beforeDirect, after: b.afterDirect, back: b.inService}
@@ -525,6 +529,7 @@ func (b *bump) tick() {
 	defer b.chores.Add(1)
 	b.nics.mirror.look()
 	b.engine.Tick()
+	b.countTaps()
 	b.noteDrops()
 	b.watchOffloads()
 	b.ledger.tick(b.sad)

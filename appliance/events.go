@@ -104,6 +104,9 @@ const (
 	FailState       EventKind = "fail-state" // it has put the taps there. Flow
 	Resumed         EventKind = "resumed"    // and back to service. Flow
 	HandedOver      EventKind = "handed-over"
+	// PassedOpen: frames from Side passed without protection, since bitw was held up for so
+	// long that the dead man's switch opened the interface (on_failure: open).
+	PassedOpen EventKind = "passed-open"
 
 	// InterfaceChanged: Name, MAC, MTU, Changes. The others are of its existence.
 	InterfaceChanged   EventKind = "interface-changed"

@@ -75,6 +75,14 @@ func (c *checkup) taps() {
 	case s.State == flowSevered:
 		c.say(Critical, "", "bitw tap "+s.Interface+" active lets it flow again", "only one of the taps is active, so nothing passes")
 	}
+	if n := s.Links["left"].PassedOpen + s.Links["right"].PassedOpen; n != 0 {
+		severity := Warning
+		if s.Time.Sub(s.PassedOpenLast) < recently {
+			severity = Critical
+		}
+		c.say(severity, "", "give the machine more time for bitw, or say on_failure: shut",
+			"bitw was held up for so long that %s opened, and %s passed without protection; the last time %v ago", s.Interface, some(n, "frame"), max(s.Time.Sub(s.PassedOpenLast), 0).Round(time.Second))
+	}
 	if s.ClockSet != 0 {
 		c.say(Notice, "", "nothing: ages and lifetimes are right", "the machine's clock was set by %v since bitw began, and times here are by the clock before",
 			time.Duration(s.ClockSet*float64(time.Second)).Round(time.Second))
@@ -221,6 +229,8 @@ func (c *checkup) drops() {
 		{"unresolved", "packet", "went to a next hop that does not answer ARP or neighbour discovery" + c.silentHops(), "is the other end up, and the route right? See bitw neigh and bitw route"},
 		{"no_route", "packet", "had no route", "see the routes of " + s.Interface + ", or add one under routes"},
 		{"queue_full", "packet", "found a queue full", "is the machine too slow for its traffic, or a neighbour silent? See bitw neigh"},
+		{"tap_full", "frame", "came faster than bitw read them", "is the machine too slow for its traffic? See its load, and whether superframes are on"},
+		{"tap_oversize", "frame", "were superframes of more than 64 KiB", "leave gso_max_size and gro_max_size of " + s.Interface + " at 65536"},
 		{"frag_memory", "fragment", "found the fragment memory full", "raise fragment_memory, or find who sends so many fragments"},
 		{"link_write", "frame", "got no further, since a link refused it", "see the state and the MTU of " + s.Interface},
 		{"own_address_spoof", "packet", "came from the wire with an address of this host", "another station has this host's address, or somebody forges it"},

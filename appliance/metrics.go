@@ -35,6 +35,7 @@ var meters = [...]struct {
 	{"bitw_neighbors", "Neighbours known on the wire.", []string{"state"}},
 	{"bitw_link_frames_total", "Frames read (in) and written (out) on a side.", []string{"side", "direction"}},
 	{"bitw_link_bytes_total", "Octets of frames read (in) and written (out) on a side.", []string{"side", "direction"}},
+	{"bitw_passed_open_frames_total", "Frames that passed without protection, since bitw was held up under on_failure: open.", []string{"side"}},
 	{"bitw_class_frames_total", "Frames that no policy decides, by class.", []string{"class", "action"}},
 	{"bitw_drops_total", "What was dropped, by the side that it came from.", []string{"side", "reason"}},
 	{"bitw_policy_packets_total", "Packets that a policy let pass.", []string{"policy", "direction"}},
@@ -109,6 +110,7 @@ func (m *meter) Collect(c chan<- prometheus.Metric) {
 		gauge("bitw_stalled", truth(slices.Contains(s.Stalled, side)), side)
 		count("bitw_link_frames_total", l.FramesIn, side, "in")
 		count("bitw_link_frames_total", l.FramesOut, side, "out")
+		count("bitw_passed_open_frames_total", l.PassedOpen, side)
 		count("bitw_link_bytes_total", l.BytesIn, side, "in")
 		count("bitw_link_bytes_total", l.BytesOut, side, "out")
 	}

@@ -47,6 +47,7 @@ func (a *Appliance) Status() *Status {
 // report fills in what only a started appliance has.
 func (b *bump) report(s *Status) {
 	host := b.host.Load()
+	b.countTaps()
 	s.Cut, s.MTU, s.MTUFrom = b.cut(), b.engine.MTU(), "interface"
 	if b.live.Load().MTU != 0 && s.MTU < host.mtu {
 		s.MTUFrom = "configuration"
@@ -80,7 +81,9 @@ func (b *bump) report(s *Status) {
 			ToHost: Traffic{Packets: c[hook.Left].Packets, Bytes: c[hook.Left].Bytes},
 		}
 	}
-	s.Links = map[string]LinkStatus{"left": linkStatus(b.kern), "right": linkStatus(b.dev)}
+	open, last := b.tapCounts.passedOpen()
+	s.Links = map[string]LinkStatus{"left": linkStatus(b.kern, open[hook.Left]), "right": linkStatus(b.dev, open[hook.Right])}
+	s.PassedOpenLast = last
 	s.Classes = b.classStatus()
 	s.Neighbors = b.neighborStatus()
 	s.AddressConflicts = b.conflicts()
@@ -303,10 +306,11 @@ func encapStatus(x *sa.SA) *EncapStatus {
 	return st
 }
 
-func linkStatus(l *link.Endpoint) LinkStatus {
+func linkStatus(l *link.Endpoint, open uint64) LinkStatus {
 	c, u := l.Stats(), l.UDPStats()
 	return LinkStatus{
 		FramesIn: c.FramesIn, BytesIn: c.OctetsIn, FramesOut: c.FramesOut, BytesOut: c.OctetsOut,
+		PassedOpen:       open,
 		UDPSuperframesIn: u.ApartIn, UDPDatagramsIn: u.DatagramsIn, UDPSuperframesOut: u.JoinedOut, UDPDatagramsOut: u.DatagramsOut,
 	}
 }

@@ -57,9 +57,11 @@ type Status struct {
 	// Classes are the frames that no policy decides, by class.
 	Classes map[string]ClassStatus `json:"classes"`
 	// Links has "left" and "right".
-	Links     map[string]LinkStatus `json:"links"`
-	Neighbors []NeighborStatus      `json:"neighbors"`
-	Routes    []RouteStatus         `json:"routes"`
+	Links map[string]LinkStatus `json:"links"`
+	// PassedOpenLast is when something was last counted as LinkStatus.PassedOpen, to about a second.
+	PassedOpenLast time.Time        `json:"passed_open_last,omitzero"`
+	Neighbors      []NeighborStatus `json:"neighbors"`
+	Routes         []RouteStatus    `json:"routes"`
 	// AllowInsecure is what the configuration allows of algorithms that should not be
 	// used, and InsecureSAs how many SAs make use of it.
 	AllowInsecure []string `json:"allow_insecure,omitempty"`
@@ -291,6 +293,9 @@ type LinkStatus struct {
 	BytesIn   uint64 `json:"bytes_in"`
 	FramesOut uint64 `json:"frames_out"`
 	BytesOut  uint64 `json:"bytes_out"`
+	// PassedOpen is how many frames from this side passed bitw by, without protection, while
+	// it was held up for so long that the interface opened (on_failure: open).
+	PassedOpen uint64 `json:"passed_open,omitempty"`
 	// UDPSuperframesIn are those that were received and taken apart, since they end here,
 	// UDPSuperframesOut those that were sent, and the datagrams are what was in them.
 	UDPSuperframesIn  uint64 `json:"udp_superframes_in,omitempty"`

@@ -194,6 +194,12 @@ func dropWords(reason string) string {
 		return "for another station on the network"
 	case "endpoint_gone":
 		return "came while bitw was stopping"
+	case "tap_full":
+		return "came faster than bitw read it; is the machine too slow for its traffic?"
+	case "tap_closed":
+		return "came while the states of the taps let nothing pass, see bitw tap"
+	case "tap_oversize":
+		return "a superframe of more than 64 KiB (BIG TCP); leave gso_max_size at its default"
 	}
 	return ""
 }

@@ -162,8 +162,8 @@ func runMatrix(t *testing.T, list []kase) *bed {
 // expectedDrops are the appliance's drops that belong to working traffic: path
 // MTU discovery begins with one, neither end's multicast listener reports nor router
 // solicitations are let through, and a guest that leaves a frame lying (see withoutLoss)
-// may be too late to say where it is.
-var expectedDrops = []string{"too_big", "class_discard", "unresolved"}
+// may be too late to say where it is. A machine may be too busy for all that comes.
+var expectedDrops = []string{"too_big", "class_discard", "unresolved", "tap_full"}
 
 // run is one case.
 func (b *bed) run(ctx context.Context, t *testing.T, e ends) row {

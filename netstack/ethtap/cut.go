@@ -53,13 +53,15 @@ const (
 	offOpenedName = 144
 	offName       = 160
 	offInsideName = 176 // by which the inside NIC was opened
-	cutSize       = 192
+	offKernelOpen = 192 // uint64, frames from the kernel that passed since the deadline was over
+	offWireOpen   = 200 // uint64, frames from the wire
+	cutSize       = 208
 
 	nameSize = unix.IFNAMSIZ
 
 	// layoutVersion changes with the layout above, with the meaning of a word, or with the
 	// places of the programs.
-	layoutVersion = 6
+	layoutVersion = 7
 )
 
 // cut is the shared value.

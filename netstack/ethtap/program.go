@@ -55,8 +55,8 @@ func (p *programs) sources(c *cut, twoNIC bool) []source {
 	return []source{
 		{&p.kernelIn, "bitw_htap_in", tapProgram(c, offKernelWrite, offKernelDeny, offEthIndex, redirIngress)},
 		{&p.wireIn, "bitw_ltap_in", tapProgram(c, offWireWrite, offWireDeny, offEthIndex, 0)},
-		{&p.ethIn, "bitw_eth_in", ethProgram(c, offWireState, offKernelState, offWireIndex, offWireCut, offWireTaken, offWireDone)},
-		{&p.ethOut, "bitw_eth_out", ethProgram(c, offKernelState, offWireState, offKernelIndex, offKernelCut, offKernelTaken, offKernelDone)},
+		{&p.ethIn, "bitw_eth_in", ethProgram(c, offWireState, offKernelState, offWireIndex, offWireCut, offWireTaken, offWireDone, offWireOpen)},
+		{&p.ethOut, "bitw_eth_out", ethProgram(c, offKernelState, offWireState, offKernelIndex, offKernelCut, offKernelTaken, offKernelDone, offKernelOpen)},
 	}
 }
 
@@ -92,9 +92,9 @@ func (p *programs) close() {
 
 // ethProgram stands on the interface, at egress for the kernel's frames and at
 // ingress for the wire's.
-func ethProgram(c *cut, mine, other, dev, dropped, taken, done int16) asm.Instructions {
+func ethProgram(c *cut, mine, other, dev, dropped, taken, done, open int16) asm.Instructions {
 	p := append(prologue(c), ownFrames()...)
-	p = append(p, stateProgram(mine, other, dev, dropped, taken, done)...)
+	p = append(p, stateProgram(mine, other, dev, dropped, taken, done, open)...)
 	return append(p,
 		asm.Mov.Imm(asm.R1, 0).WithSymbol("own"),
 		asm.StoreMem(asm.R6, skbMark, asm.R1, asm.Word),
@@ -123,13 +123,16 @@ func ownFrames() asm.Instructions {
 // stateProgram does with a frame what the states say, and goes to "next" with one that
 // passes by itself. mine is the state of the tap on the side from which
 // the frame comes, other that of the opposite one, dev the tap's ifindex.
-func stateProgram(mine, other, dev, dropped, taken, done int16) asm.Instructions {
+func stateProgram(mine, other, dev, dropped, taken, done, open int16) asm.Instructions {
 	return asm.Instructions{
 		// The dead man's switch: past the deadline nobody is there to pump.
 		asm.LoadMem(asm.R8, asm.R7, offDeadline, asm.DWord),
 		asm.JEq.Imm(asm.R8, 0, "alive"),
 		asm.FnKtimeGetNs.Call(),
-		asm.JGT.Reg(asm.R0, asm.R8, "next"),
+		asm.JLE.Reg(asm.R0, asm.R8, "alive"),
+		asm.Mov.Imm(asm.R1, 1),
+		asm.AddAtomic.Mem(asm.R7, asm.R1, asm.DWord, open),
+		asm.Ja.Label("next"),
 
 		// One load for both states: between two, SetStates could make a frame see the
 		// one as it was and the other as it is.

@@ -337,6 +337,9 @@ type Stats struct {
 	// Own is, in the two-NIC form, what the box's own kernel tried to send by this side's
 	// NIC, and was stopped.
 	Own uint64
+	// Open is what passed by itself because nobody had fed the dead man's switch in time
+	// (see FailOpen).
+	Open uint64
 
 	Oversize  uint64 // longer than MaxFrame, dropped by Read
 	Discarded uint64 // still queued when the state became Closed
@@ -350,29 +353,29 @@ func (t *Tap) Stats() (Stats, error) {
 	if d.closed {
 		return Stats{}, ErrClosed
 	}
-	l, err := d.nl.LinkByIndex(t.tap.index)
-	if err != nil {
-		return Stats{}, fmt.Errorf("counters of %s: %w", t.Name(), err)
-	}
 	s := Stats{
 		Written: t.frames.Load(), Oversize: t.oversize.Load(), Discarded: t.discarded.Load(),
-		Severed: d.cut.count(offKernelCut), Refused: d.cut.count(offKernelDeny), Own: d.cut.count(offInsideOwn),
+		Severed: d.cut.count(offKernelCut), Refused: d.cut.count(offKernelDeny), Own: d.cut.count(offInsideOwn), Open: d.cut.count(offKernelOpen),
 	}
 	if t == d.wire {
 		s.Severed, s.Refused = d.cut.count(offWireCut), d.cut.count(offWireDeny)
-		s.Own = d.cut.count(offOutsideOwn)
-	}
-	if k := l.Attrs().Statistics; k != nil {
-		s.Read, s.Overflow = k.TxPackets, k.TxDropped
+		s.Own, s.Open = d.cut.count(offOutsideOwn), d.cut.count(offWireOpen)
 	}
 	if t.queues[0].ring != nil {
 		// What the TAP says is of a queue that takes nothing.
-		s.Read, s.Overflow = 0, 0
 		for _, q := range t.queues {
 			s.Read += q.ring.taken.Load()
 			s.Overflow += q.ring.overflows()
 			s.Oversize += q.ring.lost.Load()
 		}
+		return s, nil
+	}
+	l, err := d.nl.LinkByIndex(t.tap.index)
+	if err != nil {
+		return Stats{}, fmt.Errorf("counters of %s: %w", t.Name(), err)
+	}
+	if k := l.Attrs().Statistics; k != nil {
+		s.Read, s.Overflow = k.TxPackets, k.TxDropped
 	}
 	return s, nil
 }

@@ -48,12 +48,12 @@ func (d *Device) twoNIC() bool { return d.opts.Inside != "" }
 // insideProgram and outsideProgram stand at the ingress of the NICs. No frame goes to
 // the kernel of the box.
 func insideProgram(c *cut) asm.Instructions {
-	return append(append(prologue(c), stateProgram(offKernelState, offWireState, offKernelIndex, offKernelCut, offKernelTaken, offKernelDone)...),
+	return append(append(prologue(c), stateProgram(offKernelState, offWireState, offKernelIndex, offKernelCut, offKernelTaken, offKernelDone, offKernelOpen)...),
 		across(offEthIndex)...)
 }
 
 func outsideProgram(c *cut) asm.Instructions {
-	return append(append(prologue(c), stateProgram(offWireState, offKernelState, offWireIndex, offWireCut, offWireTaken, offWireDone)...),
+	return append(append(prologue(c), stateProgram(offWireState, offKernelState, offWireIndex, offWireCut, offWireTaken, offWireDone, offWireOpen)...),
 		across(offInsideIndex)...)
 }
 

@@ -69,6 +69,11 @@ const (
 	DropForeignMAC   // addressed to another station
 	DropEndpointGone // the appliance is stopping
 
+	// Taps, before a reader saw the frame.
+	DropTapFull     // came faster than it was read
+	DropTapClosed   // came or was queued while the states of the taps let nothing pass
+	DropTapOversize // a superframe longer than 64 KB
+
 	// NumDropReasons is the number of reasons, DropNone included.
 	NumDropReasons
 )
@@ -120,6 +125,9 @@ var dropNames = [NumDropReasons]string{
 	DropBadOffload:        "bad_offload",
 	DropForeignMAC:        "foreign_mac",
 	DropEndpointGone:      "endpoint_gone",
+	DropTapFull:           "tap_full",
+	DropTapClosed:         "tap_closed",
+	DropTapOversize:       "tap_oversize",
 }
 
 // String returns the reason's name as it stands in status, metrics and captures.
@@ -153,6 +161,13 @@ type DropCounters struct {
 func (c *DropCounters) Add(r DropReason) {
 	if r != DropNone {
 		c.n[r].Add(1)
+	}
+}
+
+// Grow counts n drops that somebody else has counted.
+func (c *DropCounters) Grow(r DropReason, n uint64) {
+	if r != DropNone {
+		c.n[r].Add(n)
 	}
 }
 
