@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -59,8 +58,7 @@ of the machine is touched, and nothing is left behind.`,
 				return usageError{err}
 			}
 			o.JSON, o.Out, o.Err = output == "json", p.out, p.err
-			ignore := func(os.Signal) {}
-			ctx, stop := p.untilSignal(cmd.Context(), ignore, ignore)
+			ctx, stop := p.untilEnd(cmd.Context(), 0)
 			defer stop()
 			_, err := p.bench(ctx, o)
 			if errors.Is(err, context.Canceled) {

@@ -172,14 +172,8 @@ func (p *program) runCapture(ctx context.Context, c *client.Client, f *captureFl
 	if out, ok := p.out.(*os.File); f.file == "-" && ok && term.IsTerminal(int(out.Fd())) {
 		return usagef("-w - writes no text, and standard output is a terminal; pipe it: bitw capture -w - | wireshark -k -i -")
 	}
-	ignore := func(os.Signal) {}
-	ctx, stop := p.untilSignal(ctx, ignore, ignore)
+	ctx, stop := p.untilEnd(ctx, f.limit)
 	defer stop()
-	if f.limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.limit)
-		defer cancel()
-	}
 	// It outlives ctx, so that the end of the streams arrives.
 	streams, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()

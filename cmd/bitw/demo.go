@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -49,8 +48,7 @@ Exit status 0 only if all held.`,
 			if err := placeFor(file); err != nil {
 				return err
 			}
-			ignore := func(os.Signal) {}
-			ctx, stop := p.untilSignal(cmd.Context(), ignore, ignore)
+			ctx, stop := p.untilEnd(cmd.Context(), 0)
 			defer stop()
 			result, err := p.demo(ctx, demo.Options{
 				Memory: memory, JSON: output == "json", Out: p.out, Err: p.err, File: file, Size: octets,

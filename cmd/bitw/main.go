@@ -271,6 +271,21 @@ func complete(cmd *cobra.Command, flag string, values ...string) {
 	}
 }
 
+// untilEnd gives a context that ends with the first signal, or after limit unless that
+// is 0. The returned function ends it, and then the signals have their usual effect.
+func (p *program) untilEnd(ctx context.Context, limit time.Duration) (context.Context, func()) {
+	ignore := func(os.Signal) {}
+	ctx, stop := p.untilSignal(ctx, ignore, ignore)
+	if limit <= 0 {
+		return ctx, stop
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	return ctx, func() {
+		cancel()
+		stop()
+	}
+}
+
 // untilSignal gives a context that ends with the first signal, after first was
 // called with it. Each signal after that goes to again. The returned function ends
 // it, and then the signals have their usual effect.

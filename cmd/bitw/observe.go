@@ -109,14 +109,8 @@ func (p *program) runObserve(ctx context.Context, iface string, f observeFlags) 
 			fmt.Fprint(p.out, "\x1b[H\x1b[2J", cutText(observeText(r, max(1, height-8)), width, height-1))
 		}
 	}
-	ignore := func(os.Signal) {}
-	ctx, stop := p.untilSignal(ctx, ignore, ignore)
+	ctx, stop := p.untilEnd(ctx, f.limit)
 	defer stop()
-	if f.limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.limit)
-		defer cancel()
-	}
 	r, err := observe.Run(ctx, o)
 	if r == nil {
 		return observeRefused(iface, err)

@@ -196,14 +196,8 @@ func verdict(s *appliance.Status) (code int, line string) {
 func (p *program) watchStatus(ctx context.Context, c *client.Client, f statusFlags) error {
 	screen, live := p.out.(*os.File)
 	live = live && term.IsTerminal(int(screen.Fd()))
-	ignore := func(os.Signal) {}
-	ctx, stop := p.untilSignal(ctx, ignore, ignore)
+	ctx, stop := p.untilEnd(ctx, f.limit)
 	defer stop()
-	if f.limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.limit)
-		defer cancel()
-	}
 	tick := time.NewTicker(f.every)
 	defer tick.Stop()
 	var last *appliance.Status
