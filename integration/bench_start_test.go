@@ -14,13 +14,13 @@ import (
 
 // readyWriter passes on what a process writes, and tells when it says that it is ready.
 type readyWriter struct {
-	output
+	netlab.Output
 	once  sync.Once
 	ready chan struct{}
 }
 
 func (w *readyWriter) Write(p []byte) (int, error) {
-	n, err := w.output.Write(p)
+	n, err := w.Output.Write(p)
 	if bytes.Contains(p, []byte("is cut and protected")) {
 		w.once.Do(func() { close(w.ready) })
 	}

@@ -23,13 +23,13 @@ import (
 type capturing struct {
 	t    *testing.T
 	proc *netlab.Process
-	err  *output
+	err  *netlab.Output
 }
 
 // capture starts bitw capture and waits until it goes on.
 func (b *box) capture(t *testing.T, stdout io.Writer, args ...string) *capturing {
 	t.Helper()
-	c := &capturing{t: t, err: new(output)}
+	c := &capturing{t: t, err: new(netlab.Output)}
 	cmd := exec.Command(bitwPath(t), append([]string{"capture", "-c", b.file}, args...)...)
 	cmd.Stdout, cmd.Stderr = stdout, c.err
 	proc, err := b.host.Start(cmd)
@@ -263,7 +263,7 @@ func TestR50_CaptureShowsNoKey(t *testing.T) {
 	defer b.giveBack()
 	defer a.giveBack()
 	dir := t.TempDir()
-	var stdout output
+	var stdout netlab.Output
 	c := a.capture(t, &stdout, "-w", filepath.Join(dir, "x.pcapng"), "--count", "30")
 	piped := a.capture(t, &stdout, "-w", "-")
 	pings(t, pair.A, b4, netlab.PingOptions{Count: 20, Interval: 5 * time.Millisecond})
@@ -315,7 +315,7 @@ func TestR50_CaptureRingAndPipe(t *testing.T) {
 
 	// tshark ends by itself after the first frames, and bitw by that.
 	live := exec.Command("sh", "-c", fmt.Sprintf("%s capture -c %s -w - icmp host 192.0.2.2 | tshark -n -l -i - -c 8 -T fields -e frame.interface_name -e frame.comment", bitwPath(t), a.file))
-	var shown, liveErr output
+	var shown, liveErr netlab.Output
 	live.Stdout, live.Stderr = &shown, &liveErr
 	proc, err := a.host.Start(live)
 	if err != nil {

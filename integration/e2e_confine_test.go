@@ -141,7 +141,7 @@ func TestR07_EachCapabilityIsNeeded(t *testing.T) {
 	a := newBox(t, pair.A, protected().yaml(true))
 	before := links(t, pair.A)
 	for c, name := range needed {
-		out := new(output)
+		out := new(netlab.Output)
 		cmd := exec.CommandContext(deadline(t, patience), bitwPath(t), "up", "-c", a.file)
 		cmd.Stdout, cmd.Stderr = out, out
 		proc, err := pair.A.StartPrepared(cmd, func() error { return only(needed, c) })

@@ -223,7 +223,7 @@ func TestR45_AWrongGraphTouchesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			x := graphBox(t, pair.A, strings.Replace(ancestor(t), c.old, c.new, 1), map[string]string{"rom": graphKeys()["rom"]})
 			cmd := exec.CommandContext(deadline(t, patience), bitwPath(t), "up", "--graph", x.graph)
-			out := new(output)
+			out := new(netlab.Output)
 			cmd.Stdout, cmd.Stderr = out, out
 			proc, err := pair.A.Start(cmd)
 			if err != nil {

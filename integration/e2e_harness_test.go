@@ -177,24 +177,6 @@ func (p *plan) yaml(isA bool) string {
 	return w.String()
 }
 
-// output is what a process wrote so far.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 // box is bitw on a host's eth0.
 type box struct {
 	t    testing.TB
@@ -206,7 +188,7 @@ type box struct {
 	// prepare, if any, changes the thread that bitw up is started from.
 	prepare func() error
 	proc    *netlab.Process
-	out     *output
+	out     *netlab.Output
 }
 
 // newBox writes a configuration for the host; the lines for control socket and
@@ -236,7 +218,7 @@ func (b *box) configure(yaml string) {
 // up starts bitw and waits until the interface is cut.
 func (b *box) up(args ...string) {
 	b.t.Helper()
-	b.out = new(output)
+	b.out = new(netlab.Output)
 	cmd := exec.Command(bitwPath(b.t), append(append([]string{"up"}, b.from()...), args...)...)
 	cmd.Stdout, cmd.Stderr = b.out, b.out
 	proc, err := b.start(cmd)

@@ -20,7 +20,7 @@ import (
 type verb struct {
 	t        testing.TB
 	proc     *netlab.Process
-	out, err output
+	out, err netlab.Output
 }
 
 // begin starts a verb in the host's namespace.

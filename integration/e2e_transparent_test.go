@@ -232,7 +232,12 @@ func TestR25_RoutesAndAddressesAreFollowed(t *testing.T) {
 	}
 	unanswered := func(from *netlab.Host, to netip.Addr) func() bool {
 		return func() bool {
-			return !answers(t, from, to) && !answers(t, from, to)
+			for range 2 { // one missing answer may be a chance loss
+				if answers(t, from, to) {
+					return false
+				}
+			}
+			return true
 		}
 	}
 	for _, test := range []struct {

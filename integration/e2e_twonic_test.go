@@ -351,7 +351,7 @@ func TestR03_R13_ObserveBetween(t *testing.T) {
 	x := n.box(t, p, "protected: [192.0.2.1, \"2001:db8::1\"]\n"+linkRoutes)
 	watch := func() {
 		t.Helper()
-		said, report := new(output), new(output)
+		said, report := new(netlab.Output), new(netlab.Output)
 		cmd := exec.Command(bitwPath(t), "observe", "eth0", "-c", x.file, "-o", "json")
 		cmd.Stdout, cmd.Stderr = report, said
 		proc, err := n.x.Start(cmd)

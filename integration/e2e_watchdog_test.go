@@ -58,7 +58,7 @@ func inProcess(t *testing.T, host *netlab.Host, yaml string, opts ...appliance.O
 	}
 	cfg.Control = ""
 	log := logrus.New()
-	written := new(output)
+	written := new(netlab.Output)
 	log.SetOutput(written)
 	a, err := appliance.New(*cfg, append(opts, appliance.WithLogger(log), appliance.WithNetNS(host.NetNSPath()), appliance.WithOpenOnStop())...)
 	if err != nil {

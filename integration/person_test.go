@@ -73,7 +73,7 @@ func newPerson(t testing.TB, host *netlab.Host) *person {
 			t.Fatalf("mount a bpf filesystem at %s: %v", bpffs, err)
 		}
 	}
-	out := new(output)
+	out := new(netlab.Output)
 	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "bash", "-c", own, "bash", t.TempDir(), source(t))
 	cmd.Stdout, cmd.Stderr = out, out
 	holder, err := host.Start(cmd)
@@ -109,7 +109,7 @@ func (p *person) typesFor(limit time.Duration, command string) (seen string, sta
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := p.shell(ctx, command)
-	out := new(output)
+	out := new(netlab.Output)
 	cmd.Stdout, cmd.Stderr = out, out
 	proc, err := p.host.Start(cmd)
 	if err != nil {
@@ -131,9 +131,9 @@ func (p *person) must(command string) string {
 }
 
 // terminal runs a command that goes on, until it has written a sentence.
-func (p *person) terminal(command, until string) (*netlab.Process, *output) {
+func (p *person) terminal(command, until string) (*netlab.Process, *netlab.Output) {
 	p.t.Helper()
-	out := new(output)
+	out := new(netlab.Output)
 	cmd := p.shell(context.Background(), command)
 	cmd.Cancel = nil
 	cmd.Stdout, cmd.Stderr = out, out

@@ -130,7 +130,7 @@ type tour struct {
 	yaml   [2]string    // of README.md
 	keys   string
 	ups    [2]*netlab.Process
-	upsOut [2]*output
+	upsOut [2]*netlab.Output
 }
 
 func newTour(t *testing.T) *tour {

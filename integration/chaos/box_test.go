@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"bytes"
 	"crypto/rand"
 	"fmt"
 	"net/netip"
@@ -9,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -46,24 +44,6 @@ policies:
 			[]string{"ab", "ba"}[host], []string{"ba", "ab"}[host])
 	}
 	return yaml
-}
-
-// output is what a process wrote so far.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }
 
 // box is bitw on a host's eth0.
@@ -108,7 +88,7 @@ func (b *box) up(args ...string) {
 
 func (b *box) comesUp(args []string, end time.Time) bool {
 	b.t.Helper()
-	out := new(output)
+	out := new(netlab.Output)
 	cmd := exec.Command(program(b.t), append([]string{"up", "-c", b.file}, args...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	proc, err := b.host.Start(cmd)
