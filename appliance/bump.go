@@ -70,9 +70,10 @@ type bump struct {
 	proxy       *hook.ProxyARP // nil where ARP and NDP cross
 	neighbor    *hook.Neighbor
 	claims      *hook.Claims
-	crossing    atomic.Bool // ARP and neighbour discovery cross
-	relay       atomic.Bool // neighbors: relay is in force
-	netNS       string      // of the interface, as ethtap.Options.NetNS
+	crossing    atomic.Bool  // ARP and neighbour discovery cross
+	relay       atomic.Bool  // neighbors: relay is in force
+	again       atomic.Int32 // of announceAgain
+	netNS       string       // of the interface, as ethtap.Options.NetNS
 	// absent says that the interface is gone, or that what took its place is not cut yet.
 	absent atomic.Bool
 
@@ -535,6 +536,7 @@ func (b *bump) tick() {
 	b.ledger.tick(b.sad)
 	b.rates.tick(b.clock(), b.gauges)
 	b.keepCut()
+	b.announceAgain()
 	if err := b.sad.Tick(b.clock()); err != nil {
 		b.log.WithError(err).Warn("sequence numbers of a deleted SA cannot be handed back")
 	}

@@ -193,6 +193,35 @@ func (b *bump) trueAddress(a netip.Addr) (net.HardwareAddr, bool) {
 	return net.HardwareAddr(mac), ok
 }
 
+// announceTicks, of a second each, after something was announced it is once more: Linux heeds
+// no ARP for a second after other news (locktime), and an answer that was under way undoes the
+// first (RFC 5227 §2.3, RFC 4861 §7.2.6).
+const announceTicks = 2
+
+// announceAgain counts down to the second time.
+func (b *bump) announceAgain() {
+	switch n := b.again.Load(); n {
+	case 0:
+		return
+	case 1:
+		if !b.taps.mu.TryLock() {
+			return // what is announced changes just now
+		}
+		defer b.taps.mu.Unlock()
+	default:
+		b.again.CompareAndSwap(n, n-1)
+		return
+	}
+	switch {
+	case b.flow() != flowActive || b.absent.Load():
+	case b.crossing.Load():
+		b.announce(b.trueAddress)
+	default:
+		b.announceBox()
+	}
+	b.again.Store(0)
+}
+
 // announce tells the stations of each side where those of the other are that the box
 // knows.
 func (b *bump) announce(where func(netip.Addr) (net.HardwareAddr, bool)) {
@@ -206,6 +235,7 @@ func (b *bump) announce(where func(netip.Addr) (net.HardwareAddr, bool)) {
 			hook.Announce(b.dev, h.Address, tcpip.LinkAddress(mac))
 		}
 	}
+	b.again.Store(announceTicks)
 }
 
 // awaitTurns waits until no reader works on a frame that it had before.

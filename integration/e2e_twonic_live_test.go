@@ -140,6 +140,19 @@ func tooBigFor(t testing.TB, h *netlab.Host, at netip.Addr, n int) (mtu int) {
 	return mtu
 }
 
+// announced matches what the box says unasked to all stations of a wire about an address.
+func announced(a netip.Addr) netlab.Match {
+	return func(f *netlab.Frame) bool {
+		switch {
+		case f.Port != "port-x-eth1":
+			return false
+		case a.Is4(): // sender and target of ARP are the same
+			return f.Class == netlab.ARP && bytes.Equal(f.Data[28:32], a.AsSlice()) && bytes.Equal(f.Data[38:42], a.AsSlice())
+		}
+		return f.Class == netlab.ND && f.Data[54] == 136 && f.Data[0] == 0x33 && bytes.Equal(f.Data[62:78], a.AsSlice())
+	}
+}
+
 // TestR13_R20_NeighborsChangeLiveBetween has bitw apply change neighbors to and fro between
 // two NICs, under pings both ways and a stream: nothing is lost or in the clear, and what is
 // asked anew is answered as the mode in force says.
@@ -180,13 +193,21 @@ func TestR13_R20_NeighborsChangeLiveBetween(t *testing.T) {
 		results <- err
 	}()
 	before := [2]*appliance.Status{x.status(), b.status()}
+	var told *netlab.Capture
 	for i := range 10 {
 		mode := []string{"proxy", "relay"}[i%2]
+		if i == 9 {
+			told = n.inside.Capture(netlab.CaptureOptions{Watch: []netlab.Match{announced(b4), announced(b6)}})
+		}
 		change(mode)
 		want := map[string][]byte{"proxy": card(t, n.x, "eth1"), "relay": mac(t, n.B)}[mode]
 		// What is announced by ARP within a second after another word is not heeded.
 		eventually(t, "the host is told of "+mode, func() bool { return bytes.Equal(neighbor(t, n.A, b6), want) })
 		time.Sleep(300 * time.Millisecond) // under way
+	}
+	// One announcement may be lost, or undone by an answer that was under way.
+	for i, at := range []netip.Addr{b4, b6} {
+		eventually(t, fmt.Sprintf("the host is told twice of %v", at), func() bool { return told.Watched(i).Frames >= 2 })
 	}
 	for range cap(results) {
 		if err := <-results; err != nil {
