@@ -113,6 +113,31 @@ func TestR07_HungOpenTheFlowReturns(t *testing.T) {
 	wantClean(t, l.a)
 }
 
+// TestR07_WhoHoldsItForAMomentIsWaitedFor: a guard or a recovery beside a service that is
+// started again and again is not refused by chance.
+func TestR07_WhoHoldsItForAMomentIsWaitedFor(t *testing.T) {
+	if err := checkCapabilities(); err != nil {
+		missing(t, "%v", err)
+	}
+	defer func(d time.Duration) { lockPatience = d }(lockPatience)
+	lockPatience = time.Minute
+	k := key{netns: 1, ifindex: os.Getpid()}
+	first, err := takeLock(k, "eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { _ = first.release() })
+	second, err := takeLock(k, "eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.release()
+	lockPatience = 0
+	if _, err := takeLock(k, "eth0"); !errors.Is(err, ErrBusy) {
+		t.Errorf("taken twice: %v", err)
+	}
+}
+
 // TestR07_WhatPassedOpenIsCounted: a process that comes back after it hung can tell that
 // frames went past it.
 func TestR07_WhatPassedOpenIsCounted(t *testing.T) {
