@@ -270,7 +270,10 @@ func TestR50_ARecordedPacketThatHasPassed(t *testing.T) {
 	p := newMemoryPair(t, cfg, mirror(cfg))
 	p.transfer(t, false, 300_000)
 	asked := 0
-	for _, f := range p.wire.frames {
+	p.wire.mu.Lock()
+	frames := slices.Clone(p.wire.frames)
+	p.wire.mu.Unlock()
+	for _, f := range frames {
 		var in wire.Info
 		frame := f[link.HeaderLen-wire.EthernetLen:]
 		if wire.Parse(f[link.HeaderLen:], &in) != wire.DropNone || in.Proto != wire.ProtoESP || in.Dst != p.b.v4 {
