@@ -46,7 +46,7 @@ func KeepShut(o Options) (kind GuardKind, err error) {
 		var held undo
 		defer held.all()
 		for _, k := range keys {
-			lock, err := takeLock(k, o.Interface)
+			lock, err := awaitLock(k, o.Interface, lockPatience)
 			if err != nil {
 				return err
 			}

@@ -34,17 +34,28 @@ type lockFile struct {
 }
 
 // lockPatience is how long a process may hold the interface that does not keep it: a start
-// that fails, a guard, a recovery. A service that cannot start has ten of them a second.
-var lockPatience = time.Second
+// that fails, a guard, a recovery, a look at what was left. A service that cannot start has
+// ten of them a second.
+const lockPatience = time.Second
 
-// takeLock takes the interface or tells by which process it is held for longer than
-// lockPatience.
+// awaitLock is takeLock for who is to have the interface: it waits for patience until it is
+// free.
+func awaitLock(k key, name string, patience time.Duration) (*lockFile, error) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		l, err := takeLock(k, name)
+		if !errors.Is(err, ErrBusy) || !time.Now().Before(end) {
+			return l, err
+		}
+	}
+}
+
+// takeLock takes the interface or tells by which process it is held.
 func takeLock(k key, name string) (*lockFile, error) {
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the directory of locks: %w", permission(err))
 	}
 	path := filepath.Join(runDir, k.String()+".lock")
-	for end := time.Now().Add(lockPatience); ; {
+	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
 		if err != nil {
 			return nil, fmt.Errorf("open the lock file: %w", permission(err))
@@ -52,10 +63,6 @@ func takeLock(k key, name string) (*lockFile, error) {
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			b, _ := os.ReadFile(path)
 			f.Close()
-			if errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(end) {
-				time.Sleep(10 * time.Millisecond)
-				continue
-			}
 			if errors.Is(err, unix.EWOULDBLOCK) {
 				return nil, because(ErrBusy, "interface %s is already taken by the bitw of process %s", name, holder(b))
 			}

@@ -110,7 +110,7 @@ func (d *Device) open(u *undo) error {
 	}
 	d.setInfo(eth)
 	k := key{d.info.NetNS, d.info.Index}
-	if d.lock, err = takeLock(k, d.info.Name); err != nil {
+	if d.lock, err = awaitLock(k, d.info.Name, lockPatience); err != nil {
 		return err
 	}
 	u.add(func() { d.lock.release() })

@@ -40,7 +40,7 @@ func giveBack(o Options, keep func(*netlink.Handle, netlink.Link, string) (bool,
 		var opened []int
 		var errs []error
 		one := func(k key, l netlink.Link) {
-			lock, err := takeLock(k, o.Interface)
+			lock, err := awaitLock(k, o.Interface, lockPatience)
 			if err != nil {
 				errs = append(errs, err)
 				return

@@ -97,7 +97,7 @@ func (d *Device) openInside(u *undo) error {
 		return because(ErrOccupied, "inside and outside are both %s, expected two interfaces", a.Name)
 	}
 	k := d.setInside(l)
-	if d.insideLock, err = takeLock(k, a.Name); err != nil {
+	if d.insideLock, err = awaitLock(k, a.Name, lockPatience); err != nil {
 		return err
 	}
 	u.add(func() { d.insideLock.release() })
